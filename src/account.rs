@@ -1,0 +1,148 @@
+//! Rules about accounts and sessions that have more than one caller. Knows no HTTP.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::security::token::{AccessClaims, RefreshClaims};
+use crate::state::AppState;
+use crate::store::audit::{self, Event};
+use crate::store::outbox::{self, LetterKind};
+use crate::store::sessions::{self, NewSession};
+use crate::store::users::User;
+
+/// A refresh token that is not used for this long is worth nothing.
+const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
+/// A session ends this long after its login, however busy it is.
+const SESSION_LIFETIME: TimeDelta = TimeDelta::days(90);
+/// For this long a replaced refresh token gives its successor again, used or not.
+const ROTATION_GRACE: TimeDelta = TimeDelta::seconds(20);
+/// How long the link in a letter is good.
+pub const LINK_LIFETIME: TimeDelta = TimeDelta::hours(24);
+
+/// Who calls, as far as the network tells.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    pub ip: Option<IpAddr>,
+    pub user_agent: Option<String>,
+}
+
+/// An access token and the refresh token beside it.
+#[derive(Clone, Debug)]
+pub struct TokenPair {
+    pub access: String,
+    pub refresh: String,
+    /// Seconds until the access token expires.
+    pub expires_in: i64,
+}
+
+/// Opens a session for a user who has proven who they are.
+pub async fn start_session(
+    state: &AppState,
+    db: &mut PgConnection,
+    user: &User,
+    origin: &Origin,
+    now: DateTime<Utc>,
+) -> sqlx::Result<TokenPair> {
+    let id = Uuid::now_v7();
+    let expires_at = now + IDLE_LIFETIME;
+    let session = NewSession {
+        id,
+        user_id: user.id,
+        created_at: now,
+        expires_at,
+        ends_at: now + SESSION_LIFETIME,
+        ip: origin.ip,
+        user_agent: origin.user_agent.as_deref(),
+    };
+    sessions::insert(db, &session).await?;
+    let refresh = RefreshClaims { sub: user.id, sid: id, counter: 0 };
+    Ok(issue_pair(state, user, &refresh, now, expires_at, now))
+}
+
+/// What became of a refresh token.
+#[derive(Debug)]
+pub enum Rotation {
+    Renewed(TokenPair),
+    /// Replaced long ago: somebody else has a copy. The session has ended.
+    Reused,
+    /// The session or the user is gone.
+    Ended,
+}
+
+/// Exchanges a refresh token for the next pair of its session.
+pub async fn rotate_session(
+    state: &AppState,
+    db: &mut PgConnection,
+    claims: &RefreshClaims,
+    origin: &Origin,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Rotation> {
+    let (id, user_id) = (claims.sid, claims.sub);
+    let rotated =
+        sessions::rotate(db, id, user_id, claims.counter, now, IDLE_LIFETIME, ROTATION_GRACE)
+            .await?;
+    let Some(rotated) = rotated else { return Ok(Rotation::Ended) };
+    if rotated.reused {
+        let event = Event {
+            name: "refresh_token_reused",
+            user_id: Some(user_id),
+            session_id: Some(id),
+            ip: origin.ip,
+            ..Event::default()
+        };
+        audit::record(db, &event, now).await?;
+        return Ok(Rotation::Reused);
+    }
+    let Some((_, user)) = sessions::find_with_user(db, id, user_id, now).await? else {
+        return Ok(Rotation::Ended);
+    };
+    let refresh = RefreshClaims { sub: user_id, sid: id, counter: rotated.counter };
+    let pair = issue_pair(state, &user, &refresh, rotated.rotated_at, rotated.expires_at, now);
+    Ok(Rotation::Renewed(pair))
+}
+
+/// Signs the pair. The refresh token depends on the session's state alone, so that whoever asks again for the same
+/// successor gets the same token.
+fn issue_pair(
+    state: &AppState,
+    user: &User,
+    refresh: &RefreshClaims,
+    refreshed_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> TokenPair {
+    let lifetime = state.config.access_token_lifetime;
+    let claims = AccessClaims {
+        sub: user.id,
+        public_id: user.id,
+        sid: refresh.sid,
+        jti: Uuid::now_v7().to_string(),
+        generation: Some(refresh.counter),
+        username: user.username.clone(),
+        email: user.email.clone(),
+        email_verified: user.is_email_verified(),
+        first_name: user.first_name.clone(),
+        last_name: user.last_name.clone(),
+        role: user.role,
+        is_staff: user.role.is_staff(),
+        is_admin: user.role.is_admin(),
+    };
+    TokenPair {
+        access: state.keys.issue_access(&claims, now, now + lifetime),
+        refresh: state.keys.issue_refresh(refresh, refreshed_at, expires_at),
+        expires_in: lifetime.num_seconds(),
+    }
+}
+
+/// Queues the letter that asks to confirm the user's address: the pending one where there is one.
+pub async fn queue_confirmation(
+    db: &mut PgConnection,
+    user: &User,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let recipient = user.pending_email.as_ref().unwrap_or(&user.email);
+    outbox::insert(db, LetterKind::Confirmation, user.id, recipient, now).await
+}

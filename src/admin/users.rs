@@ -1,0 +1,189 @@
+//! `/users/{public_id}`: one user, seen, promoted, demoted or deleted by an admin.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use serde::Serialize;
+use serde_json::json;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::account::Origin;
+use crate::fields::Role;
+use crate::http::error::{ApiError, Code};
+use crate::http::form::{OptionalJsonBody, QueryString};
+use crate::http::session::AdminUser;
+use crate::http::user::PublicUser;
+use crate::state::AppState;
+use crate::store::audit::{self, Event};
+use crate::store::users;
+
+#[derive(Serialize, ToSchema)]
+pub struct UserResponse {
+    success: bool,
+    user: PublicUser,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct RoleResponse {
+    success: bool,
+    message: String,
+    user: PublicUser,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct DeleteResponse {
+    success: bool,
+    message: &'static str,
+}
+
+/// The role may come in the body as well as in the query.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "describes the body in the OpenAPI document; the form is read field by field"
+)]
+pub struct RoleRequest {
+    /// In any case.
+    #[schema(example = "Staff")]
+    role: Option<String>,
+}
+
+/// The id in the path; what is no UUID is nobody's id.
+pub struct PublicId(Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for PublicId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Code::UserNotFound)?;
+        Uuid::try_parse(&path).map(Self).map_err(|_| Code::UserNotFound.into())
+    }
+}
+
+/// Shows a user.
+#[utoipa::path(
+    get, path = "/users/{public_id}", tag = "admin", security(("access_token" = []), ("bearer" = [])),
+    params(("public_id" = Uuid, Path)),
+    responses((status = 200, description = "The user.", body = UserResponse)),
+    extensions(("x-codes" = json!(["forbidden", "user_not_found"]))),
+)]
+pub async fn show(
+    _: AdminUser,
+    State(state): State<AppState>,
+    PublicId(id): PublicId,
+) -> Result<Json<UserResponse>, ApiError> {
+    let user = users::find(&mut *state.db.acquire().await?, id).await?.ok_or(Code::UserNotFound)?;
+    Ok(Json(UserResponse { success: true, user: user.into() }))
+}
+
+/// Gives a user a role. Whoever is promoted needs a verified address; the last admin stays one.
+#[utoipa::path(
+    put, path = "/users/{public_id}", tag = "admin", security(("access_token" = []), ("bearer" = [])),
+    params(
+        ("public_id" = Uuid, Path),
+        ("role" = Option<String>, Query, description = "Staff, Admin or User, in any case.", example = "Staff"),
+    ),
+    request_body = Option<RoleRequest>,
+    responses((status = 200, description = "The user has the role.", body = RoleResponse)),
+    extensions(("x-codes" = json!(["forbidden", "user_not_found", "email_not_verified", "last_admin"]))),
+)]
+pub async fn set_role(
+    AdminUser(caller): AdminUser,
+    State(state): State<AppState>,
+    PublicId(id): PublicId,
+    QueryString(mut query): QueryString,
+    origin: Origin,
+    OptionalJsonBody(mut body): OptionalJsonBody,
+) -> Result<Json<RoleResponse>, ApiError> {
+    let in_query = query.optional("role", Role::parse);
+    query.finish(|| Some(()))?;
+    let in_body = if in_query.is_some() {
+        body.optional("role", Role::parse)
+    } else {
+        body.required("role", Role::parse)
+    };
+    body.finish(|| Some(()))?;
+    let role = match (in_query, in_body) {
+        (Some(one), Some(other)) if one != other => {
+            return Err(ApiError::invalid_field(
+                "role",
+                "ambiguous",
+                "The query and the body name different roles.",
+            ));
+        }
+        (one, other) => one
+            .or(other)
+            .ok_or_else(|| ApiError::internal("a role that was required is missing"))?,
+    };
+
+    let now = state.clock.now();
+    let mut tx = state.db.begin().await?;
+    let admins = lock_admins(&mut tx, caller.user.id).await?;
+    let mut user = users::find_for_update(&mut tx, id).await?.ok_or(Code::UserNotFound)?;
+    if role > user.role && !user.is_email_verified() {
+        return Err(Code::EmailNotVerified.into());
+    }
+    if user.role.is_admin() && !role.is_admin() && admins == [id] {
+        return Err(Code::LastAdmin.into());
+    }
+    if user.role != role {
+        users::set_role(&mut tx, id, role, now).await?;
+        let event = Event {
+            name: "role_changed",
+            user_id: Some(id),
+            actor_id: Some(caller.user.id),
+            session_id: Some(caller.session.id),
+            ip: origin.ip,
+            details: json!({ "from": user.role, "to": role }),
+        };
+        audit::record(&mut tx, &event, now).await?;
+        (user.role, user.modified_at) = (role, now);
+    }
+    tx.commit().await?;
+    let message = format!("{} is {role} now.", user.username);
+    Ok(Json(RoleResponse { success: true, message, user: user.into() }))
+}
+
+/// Deletes a user, and every session of theirs. The last admin stays.
+#[utoipa::path(
+    delete, path = "/users/{public_id}", tag = "admin", security(("access_token" = []), ("bearer" = [])),
+    params(("public_id" = Uuid, Path)),
+    responses((status = 200, description = "Deleted.", body = DeleteResponse)),
+    extensions(("x-codes" = json!(["forbidden", "user_not_found", "last_admin"]))),
+)]
+pub async fn delete(
+    AdminUser(caller): AdminUser,
+    State(state): State<AppState>,
+    PublicId(id): PublicId,
+    origin: Origin,
+) -> Result<Json<DeleteResponse>, ApiError> {
+    let mut tx = state.db.begin().await?;
+    let admins = lock_admins(&mut tx, caller.user.id).await?;
+    let user = users::find_for_update(&mut tx, id).await?.ok_or(Code::UserNotFound)?;
+    if admins == [id] {
+        return Err(Code::LastAdmin.into());
+    }
+    users::delete(&mut tx, id).await?;
+    let event = Event {
+        name: "user_deleted",
+        user_id: Some(id),
+        actor_id: Some(caller.user.id),
+        session_id: Some(caller.session.id),
+        ip: origin.ip,
+        details: json!({ "role": user.role }),
+    };
+    audit::record(&mut tx, &event, state.clock.now()).await?;
+    tx.commit().await?;
+    Ok(Json(DeleteResponse { success: true, message: "The user is deleted." }))
+}
+
+/// Every admin, none of whom anybody else can demote or delete before this transaction ends. The caller has to be
+/// one of them still: of two admins who demote each other the second one comes too late.
+async fn lock_admins(db: &mut PgConnection, caller: Uuid) -> Result<Vec<Uuid>, ApiError> {
+    let admins = users::list_admins_for_update(db).await?;
+    if admins.contains(&caller) { Ok(admins) } else { Err(Code::Forbidden.into()) }
+}

@@ -1,0 +1,184 @@
+//! `/confirm`: the link in the mail.
+//!
+//! Mail scanners follow links, so a browser's GET shows a page whose button POSTs; a client that asks for no page
+//! confirms by the GET itself. Neither logs anyone in.
+
+use askama::Template;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::account::Origin;
+use crate::http::error::{ApiError, Code};
+use crate::http::form::{Form, QueryString};
+use crate::http::page::{self, wants_page};
+use crate::security::token::{LinkClaims, LinkPurpose, TokenError};
+use crate::state::AppState;
+use crate::store::audit::{self, Event};
+use crate::store::users::{self, User};
+
+#[derive(Serialize, ToSchema)]
+pub struct ConfirmResponse {
+    success: bool,
+    message: &'static str,
+    email_verified: bool,
+}
+
+#[derive(Template)]
+#[template(path = "auth/confirm.html", config = ".askama.toml")]
+struct ConfirmPage<'a> {
+    style: &'a str,
+    title: &'a str,
+    message: &'a str,
+    /// The address to be confirmed, where there is still something to confirm.
+    email: Option<&'a str>,
+}
+
+/// Shows a browser the page with the button; confirms for any other client. HEAD changes nothing.
+#[utoipa::path(
+    get, path = "/confirm", tag = "auth",
+    params(("token" = String, Query, description = "From the link in the mail.")),
+    responses((status = 200, description = "Confirmed; or, for `accept: text/html`, a page with a button.",
+        content((ConfirmResponse = "application/json"), (String = "text/html")))),
+    extensions(("x-codes" = json!(["malformed_request", "link_invalid", "link_expired", "email_taken"]))),
+)]
+pub async fn show(
+    State(state): State<AppState>,
+    origin: Origin,
+    method: Method,
+    headers: HeaderMap,
+    QueryString(query): QueryString,
+) -> Response {
+    let is_page = wants_page(&headers);
+    if !is_page && method != Method::HEAD {
+        return confirm(State(state), origin, headers, QueryString(query)).await;
+    }
+    match claims(&state, query) {
+        Ok(_) if !is_page => StatusCode::OK.into_response(),
+        Ok(claims) => answer(
+            &state,
+            StatusCode::OK,
+            &ConfirmPage {
+                style: page::STYLE,
+                title: "Confirm your e-mail address",
+                message: "Is this your address? Press the button to confirm it.",
+                email: Some(&claims.email),
+            },
+        ),
+        Err(error) if !is_page => error.into_response(),
+        Err(error) => refusal_page(&state, &error),
+    }
+}
+
+/// Confirms the address. Repeating it is the same success.
+#[utoipa::path(
+    post, path = "/confirm", tag = "auth",
+    params(("token" = String, Query, description = "From the link in the mail.")),
+    responses(
+        (status = 200, description = "Confirmed.", content((ConfirmResponse = "application/json"), (String = "text/html"))),
+        (status = 303, description = "Confirmed; a browser goes on to `CONFIRM_REDIRECT_URL`, where that is set."),
+    ),
+    extensions(("x-codes" = json!(["malformed_request", "link_invalid", "link_expired", "email_taken"]))),
+)]
+pub async fn confirm(
+    State(state): State<AppState>,
+    origin: Origin,
+    headers: HeaderMap,
+    QueryString(query): QueryString,
+) -> Response {
+    let outcome = match claims(&state, query) {
+        Ok(claims) => set_verified(&state, &claims, &origin).await,
+        Err(error) => Err(error),
+    };
+    match (outcome, wants_page(&headers)) {
+        (Ok(()), true) => {
+            if let Some(url) = &state.config.confirm_redirect_url {
+                (StatusCode::SEE_OTHER, [(header::LOCATION, url.as_str())]).into_response()
+            } else {
+                let message = "Thank you. You can close this page now.";
+                let page = ConfirmPage {
+                    style: page::STYLE,
+                    title: "E-mail address confirmed",
+                    message,
+                    email: None,
+                };
+                answer(&state, StatusCode::OK, &page)
+            }
+        }
+        (Ok(()), false) => {
+            let message = "The e-mail address is confirmed.";
+            Json(ConfirmResponse { success: true, message, email_verified: true }).into_response()
+        }
+        (Err(error), true) => refusal_page(&state, &error),
+        (Err(error), false) => error.into_response(),
+    }
+}
+
+fn claims(state: &AppState, mut query: Form) -> Result<LinkClaims, ApiError> {
+    let token = query.optional("token", |token| Ok(token.to_owned())).ok_or(Code::LinkInvalid)?;
+    let claims = state.keys.open_link(&token, state.clock.now()).map_err(|error| match error {
+        TokenError::Expired => Code::LinkExpired,
+        TokenError::Invalid => Code::LinkInvalid,
+    })?;
+    match claims.purpose {
+        LinkPurpose::ConfirmEmail => Ok(claims),
+    }
+}
+
+/// Marks the address that the link is bound to as verified, if it still is the user's.
+async fn set_verified(
+    state: &AppState,
+    claims: &LinkClaims,
+    origin: &Origin,
+) -> Result<(), ApiError> {
+    let now = state.clock.now();
+    let mut tx = state.db.begin().await?;
+    let mut user = users::find_for_update(&mut tx, claims.sub).await?.ok_or(Code::LinkExpired)?;
+    let is = |address: &str| address.eq_ignore_ascii_case(&claims.email);
+    let name = match &user {
+        User { pending_email: Some(pending), .. } if is(pending) => {
+            user.email = user.pending_email.take().unwrap_or_default();
+            "email_changed"
+        }
+        User { email, email_verified_at: Some(_), .. } if is(email) => return Ok(()),
+        User { email, email_verified_at: None, .. } if is(email) => "email_verified",
+        // The account has another address by now: this link speaks of one that it no longer has.
+        _ => return Err(Code::LinkExpired.into()),
+    };
+    user.email_verified_at = Some(now);
+    user.modified_at = now;
+    users::update_profile(&mut tx, &user).await?;
+    let event = Event {
+        name,
+        user_id: Some(user.id),
+        actor_id: Some(user.id),
+        ip: origin.ip,
+        ..Event::default()
+    };
+    audit::record(&mut tx, &event, now).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn refusal_page(state: &AppState, error: &ApiError) -> Response {
+    let page = ConfirmPage {
+        style: page::STYLE,
+        title: "This did not work",
+        message: error.message(),
+        email: None,
+    };
+    answer(state, error.code.status(), &page)
+}
+
+fn answer(state: &AppState, status: StatusCode, page: &ConfirmPage<'_>) -> Response {
+    // The browser applies form-action to the redirect that follows the form as well.
+    let redirect = state.config.confirm_redirect_url.as_ref();
+    let beyond =
+        redirect.map_or_else(String::new, |url| format!(" {}", url.origin().ascii_serialization()));
+    let mut response = page::answer(status, page, &format!("form-action 'self'{beyond}"));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}

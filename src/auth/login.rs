@@ -1,0 +1,119 @@
+//! `POST /login`: HTTP Basic (RFC 7617) in, a session out.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::account::{self, Origin};
+use crate::fields::Password;
+use crate::http::error::{ApiError, Code};
+use crate::http::user::PublicUser;
+use crate::state::AppState;
+use crate::store::audit::{self, Event};
+use crate::store::users;
+
+#[derive(Serialize, ToSchema)]
+pub struct LoginResponse {
+    success: bool,
+    /// The access token, for `x-access-token`.
+    token: String,
+    /// For `x-refresh-token` at `/refresh`.
+    refresh_token: String,
+    /// Seconds until the access token expires.
+    expires_in: i64,
+    user: PublicUser,
+}
+
+/// Logs in with a username or an e-mail address and a password.
+///
+/// An unknown user and a wrong password are answered with the same bytes after the same time.
+#[utoipa::path(
+    post, path = "/login", tag = "auth", security(("basic" = [])),
+    responses((status = 200, description = "Logged in.", body = LoginResponse)),
+    extensions(("x-codes" = json!(["malformed_request", "credentials_missing", "invalid_credentials"]))),
+)]
+pub async fn login(
+    State(state): State<AppState>,
+    origin: Origin,
+    headers: HeaderMap,
+) -> Result<Json<LoginResponse>, ApiError> {
+    let refused = |code: Code| ApiError { challenge: Some(challenge(&headers)), ..code.into() };
+    let (login, password) =
+        basic_credentials(&headers)?.ok_or_else(|| refused(Code::CredentialsMissing))?;
+    let now = state.clock.now();
+    // A second round only if the hash was replaced between the check and the session: then what was checked is old.
+    for _ in 0..2 {
+        let found = users::find_by_login(&mut *state.db.acquire().await?, &login).await?;
+        let hash = found.as_ref().map(|user| user.password_hash.as_str());
+        let verdict = state.hasher.verify(password.clone(), hash).await?;
+        let Some(checked) = found.filter(|_| verdict.matches) else { break };
+        let rehashed =
+            if verdict.outdated { state.hasher.hash(password.clone()).await.ok() } else { None };
+
+        let mut tx = state.db.begin().await?;
+        // Locked, so that a change of the password either sees this session and ends it, or is seen here.
+        let user = users::find_for_update(&mut tx, checked.id).await?;
+        let Some(user) = user.filter(|user| user.password_hash == checked.password_hash) else {
+            continue;
+        };
+        if let Some(new) = rehashed {
+            users::set_rehashed_password(&mut tx, user.id, &user.password_hash, &new).await?;
+        }
+        let pair = account::start_session(&state, &mut tx, &user, &origin, now).await?;
+        let event =
+            Event { name: "login", user_id: Some(user.id), ip: origin.ip, ..Event::default() };
+        audit::record(&mut tx, &event, now).await?;
+        tx.commit().await?;
+        return Ok(Json(LoginResponse {
+            success: true,
+            token: pair.access,
+            refresh_token: pair.refresh,
+            expires_in: pair.expires_in,
+            user: user.into(),
+        }));
+    }
+    Err(refused(Code::InvalidCredentials))
+}
+
+/// The name and the password, split at the first colon; `None` where there are none to be read.
+fn basic_credentials(headers: &HeaderMap) -> Result<Option<(String, Password)>, ApiError> {
+    // Some clients leave the padding out.
+    const LENIENT: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(ApiError::malformed("The header authorization is given twice."));
+    }
+    let read = || {
+        let (scheme, encoded) = value?.to_str().ok()?.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let decoded = GeneralPurpose::new(&STANDARD, LENIENT).decode(encoded.trim()).ok()?;
+        let text = String::from_utf8(decoded).ok()?;
+        let (login, password) = text.split_once(':')?;
+        // No name holds U+0000, and PostgreSQL's text cannot: it is looked up as nobody, in the same time.
+        let login = if login.contains('\0') { "" } else { login };
+        Some((login.to_owned(), Password::claimed(password)))
+    };
+    Ok(read())
+}
+
+/// Asks for credentials. A script in a browser gets a scheme that no browser knows, so that none opens its own
+/// dialog over the frontend's.
+fn challenge(headers: &HeaderMap) -> HeaderValue {
+    let fetch_mode = headers.get("sec-fetch-mode");
+    let is_script = fetch_mode.is_some_and(|mode| mode != "navigate")
+        || headers.contains_key("x-requested-with");
+    HeaderValue::from_static(if is_script {
+        r#"xBasic realm="Login required!", charset="UTF-8""#
+    } else {
+        r#"Basic realm="Login required!", charset="UTF-8""#
+    })
+}

@@ -1,0 +1,19 @@
+//! Getting in and staying in.
+
+mod confirm;
+mod login;
+mod logout;
+mod refresh;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::state::AppState;
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(login::login))
+        .routes(routes!(refresh::refresh))
+        .routes(routes!(logout::logout))
+        .routes(routes!(confirm::show, confirm::confirm))
+}

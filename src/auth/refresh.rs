@@ -1,0 +1,57 @@
+//! `POST /refresh`: the next pair of tokens.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::account::{self, Origin, Rotation};
+use crate::http::error::{ApiError, Code};
+use crate::http::session::PresentedTokens;
+use crate::state::AppState;
+
+#[derive(Serialize, ToSchema)]
+pub struct RefreshResponse {
+    success: bool,
+    /// The access token, for `x-access-token`.
+    token: String,
+    /// Replaces the refresh token that was sent.
+    refresh_token: String,
+    /// Seconds until the access token expires.
+    expires_in: i64,
+}
+
+/// Exchanges a refresh token for a new pair.
+///
+/// The token just replaced gives the same successor again for 20 seconds, and for as long as nobody has used that
+/// successor: two tabs or a lost answer log nobody out. Anything older ends the session. `x-access-token` is optional
+/// and may be expired; one of another session is refused.
+#[utoipa::path(
+    post, path = "/refresh", tag = "auth", security(("refresh_token" = []), ("refresh_token" = [], "access_token" = [])),
+    responses((status = 200, description = "The next pair.", body = RefreshResponse)),
+    extensions(("x-codes" = json!([
+        "malformed_request", "refresh_token_missing", "refresh_token_invalid", "refresh_token_expired",
+        "refresh_token_reused", "session_ended", "token_invalid", "token_mismatch",
+    ]))),
+)]
+pub async fn refresh(
+    State(state): State<AppState>,
+    origin: Origin,
+    tokens: PresentedTokens,
+) -> Result<Json<RefreshResponse>, ApiError> {
+    let claims = tokens.refresh.ok_or(Code::RefreshTokenMissing)?;
+    let mut tx = state.db.begin().await?;
+    let rotation =
+        account::rotate_session(&state, &mut tx, &claims, &origin, state.clock.now()).await?;
+    tx.commit().await?;
+    match rotation {
+        Rotation::Renewed(pair) => Ok(Json(RefreshResponse {
+            success: true,
+            token: pair.access,
+            refresh_token: pair.refresh,
+            expires_in: pair.expires_in,
+        })),
+        Rotation::Reused => Err(Code::RefreshTokenReused.into()),
+        Rotation::Ended => Err(Code::SessionEnded.into()),
+    }
+}

@@ -1,0 +1,223 @@
+//! The commands.
+
+mod create_admin;
+mod serve;
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use secrecy::ExposeSecret;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::config::{Complaints, Config, Pooler, SmtpAccess, development_secret};
+use crate::local_postgres::{Durability, LocalPostgres};
+use crate::mail::{Mailbox, Mailer, SmtpSettings};
+use crate::security::password::{Hasher, production_params};
+use crate::security::{random_secret, token::TokenKeys};
+use crate::state::{AppState, Readiness, Shared};
+use crate::store::Db;
+use crate::{router, telemetry};
+
+/// Sign-up, login, sessions, roles and e-mail verification for frontend apps.
+///
+/// Settings come from the environment or from `.env`; `.env.example` explains each. Without `DATABASE_URL` a private
+/// PostgreSQL is started under .doorward/ and everything works on this machine alone.
+#[derive(Debug, Parser)]
+#[command(name = "doorward", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer requests. Migrates the database first and sends the mails too (unless WORKER=off)
+    Serve,
+    /// Send the mails that wait in the outbox, as a process of its own
+    Worker,
+    /// Bring the database up to date and exit; several at once wait for each other
+    Migrate,
+    /// Create an admin with a verified address
+    CreateAdmin(create_admin::Arguments),
+    /// Print the OpenAPI 3.1 document
+    Openapi,
+    /// Exit with 0 if a service answers on PORT of this machine
+    #[command(hide = true)]
+    Healthcheck,
+}
+
+/// Why a command did not do what it was asked to; the text says how to mend it.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    // What the process already has wins over the file. A file that cannot be read is said so, not passed over.
+    let file = dotenvy::dotenv();
+    let command = Cli::parse().command;
+    let outcome = match file {
+        Err(error) if !error.not_found() => Err(format!(".env cannot be read: {error}").into()),
+        _ => run(command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "doorward: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let (config, mailer) = load()?;
+    telemetry::init(&config.log, config.is_production());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve => serve::serve(config, mailer).await,
+            Command::Worker => serve::worker(config, mailer).await,
+            Command::Migrate => {
+                with_state(config, mailer, async |state| Ok(migrate(&state).await?)).await
+            }
+            Command::CreateAdmin(arguments) => {
+                with_state(config, mailer, async |state| {
+                    migrate(&state).await?;
+                    create_admin::create_admin(&state, arguments).await
+                })
+                .await
+            }
+            Command::Openapi => {
+                let document = router::openapi_document(&config.public_url);
+                writeln!(std::io::stdout(), "{document:#}")?;
+                Ok(())
+            }
+            Command::Healthcheck => healthcheck(config.port),
+        }
+    })
+}
+
+/// The configuration and the mailer that it asks for, or every complaint about the two.
+fn load() -> Result<(Config, Mailer), Complaints> {
+    let config = Config::from_env();
+    let mut complaints = match &config {
+        Ok(_) => Vec::new(),
+        Err(Complaints(complaints)) => complaints.clone(),
+    };
+    let mailer = config.as_ref().ok().map(|config| mailer(config, &mut complaints));
+    match (config, mailer) {
+        (Ok(config), Some(mailer)) if complaints.is_empty() => Ok((config, mailer)),
+        _ => Err(Complaints(complaints)),
+    }
+}
+
+fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
+    let settings = match &config.smtp {
+        Some(SmtpAccess::Url(url)) => SmtpSettings::parse(url.expose_secret()),
+        Some(SmtpAccess::Gmail { address, app_password }) => {
+            Ok(SmtpSettings::gmail(address, app_password.expose_secret()))
+        }
+        None if config.is_production() => return Mailer::Off,
+        None => return Mailer::folder(Config::folder().join("mailbox")),
+    };
+    let settings =
+        settings.map_err(|complaint| complaints.push(format!("SMTP_URL {complaint}"))).ok();
+    let from = config.mail_from.as_deref().unwrap_or_default().parse::<Mailbox>();
+    let from = from.map_err(|_| {
+        complaints
+            .push("MAIL_FROM is a sender such as Doorward <no-reply@example.com>.".to_owned());
+    });
+    let (Some(settings), Ok(from)) = (settings, from) else { return Mailer::Off };
+    Mailer::smtp(&settings, from, config.extra_certificates.as_deref()).unwrap_or_else(
+        |complaint| {
+            complaints.push(format!("SSL_CERT_FILE {complaint}"));
+            Mailer::Off
+        },
+    )
+}
+
+/// The database that the configuration names, and the private server behind it where it names none.
+async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>), Failure> {
+    if let Some(url) = &config.database_url {
+        let options = url.expose_secret().parse()?;
+        let db = Db::new(options, config.database_connections);
+        if config.database_pooler == Pooler::Present {
+            db.assume_pooler();
+        }
+        return Ok((db, None));
+    }
+    let server = LocalPostgres::start(Config::folder(), Durability::Durable).await?;
+    server.ensure_database("doorward").await?;
+    let db = Db::new(server.connect_options("doorward"), config.database_connections);
+    Ok((db, Some(server)))
+}
+
+fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
+    let secret = match &config.secret_key {
+        Some(secret) => secret.clone(),
+        None => development_secret(Config::folder(), random_secret).map_err(|error| {
+            format!("the generated key cannot be kept under .doorward/: {error}")
+        })?,
+    };
+    let keys = TokenKeys::new(&secret, config.secret_key_previous.as_ref(), &config.public_url);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(AppState::new(Shared {
+        clock: Clock::system(),
+        db,
+        keys,
+        hasher: Hasher::new(production_params(), threads),
+        mailer,
+        readiness: Readiness::default(),
+        mail_queued: Notify::new(),
+        config,
+    }))
+}
+
+/// Runs a short command on the database and leaves it as it was found.
+async fn with_state(
+    config: Config,
+    mailer: Mailer,
+    command: impl AsyncFnOnce(AppState) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (db, server) = open_database(&config).await?;
+    let state = state(config, db.clone(), mailer)?;
+    let outcome = command(state).await;
+    db.close().await;
+    if let Some(server) = server {
+        server.stop().await;
+    }
+    outcome
+}
+
+/// Finds out about a pooler, then migrates.
+async fn migrate(state: &AppState) -> Result<(), sqlx::migrate::MigrateError> {
+    let db = &state.db;
+    if state.config.database_pooler == Pooler::Detect
+        && !db.is_behind_pooler()
+        && db.detect_pooler().await?
+    {
+        tracing::info!("a transaction pooler stands before the database: no prepared statements");
+        db.assume_pooler();
+    }
+    db.migrate().await
+}
+
+/// For images that have no other HTTP client.
+fn healthcheck(port: u16) -> Result<(), Failure> {
+    let patience = Duration::from_secs(3);
+    let mut stream = TcpStream::connect_timeout(
+        &SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+        patience,
+    )?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer.starts_with("HTTP/1.1 200 ") {
+        Ok(())
+    } else {
+        Err("the service is not alive".into())
+    }
+}

@@ -1,0 +1,144 @@
+//! `serve` and `worker`: the commands that last.
+
+use std::time::Duration;
+
+use sqlx::migrate::MigrateError;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{Failure, create_admin, migrate, open_database, state};
+use crate::config::Config;
+use crate::mail::Mailer;
+use crate::state::AppState;
+use crate::{listener, router, store, worker};
+
+/// How long to wait before the database is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
+    let address = (config.host, config.port);
+    let port = TcpListener::bind(address).await.map_err(|error| {
+        format!("cannot listen on {}:{}: {error}. Set PORT to another one.", address.0, address.1)
+    })?;
+    let (db, server) = open_database(&config).await?;
+    let state = state(config, db.clone(), mailer)?;
+    announce(&state, &port);
+
+    let (stop, stopped) = watch::channel(false);
+    let on_signal = tokio::spawn(stop_on_signal(state.clone(), stop.clone()));
+    let background = tokio::spawn(prepare_and_work(state.clone(), stopped.clone()));
+    let app = router::app(state.clone());
+    let serving = tokio::spawn(listener::serve(port, app, stopped));
+
+    let outcome = background.await?;
+    if outcome.is_err() {
+        // A database that cannot be migrated is not mended by waiting: better to end and be seen.
+        let _ = stop.send(true);
+    }
+    serving.await?;
+    on_signal.abort();
+    db.close().await;
+    if let Some(server) = server {
+        server.stop().await;
+    }
+    tracing::info!("stopped");
+    outcome
+}
+
+pub async fn worker(config: Config, mailer: Mailer) -> Result<(), Failure> {
+    let (db, server) = open_database(&config).await?;
+    let state = state(config, db.clone(), mailer)?;
+    let (stop, stopped) = watch::channel(false);
+    let on_signal = tokio::spawn(stop_on_signal(state.clone(), stop));
+    let outcome = prepare(&state, stopped.clone()).await;
+    if outcome.is_ok() {
+        worker::run(state, stopped).await;
+    }
+    on_signal.abort();
+    db.close().await;
+    if let Some(server) = server {
+        server.stop().await;
+    }
+    outcome
+}
+
+fn announce(state: &AppState, port: &TcpListener) {
+    let config = &state.config;
+    if let Ok(address) = port.local_addr() {
+        tracing::info!(%address, public_url = config.public_url, "listening");
+    }
+    if let Mailer::Folder(_) = state.mailer {
+        tracing::info!("development: letters are kept, see {}/dev/mailbox", config.public_url);
+    }
+    if config.is_production() && !config.is_https() {
+        tracing::warn!("PUBLIC_URL is not https: passwords and tokens travel in the clear");
+    }
+}
+
+/// Makes the database ready, then sends letters for as long as the service runs.
+async fn prepare_and_work(
+    state: AppState,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    prepare(&state, stopped.clone()).await?;
+    if *stopped.borrow() {
+        return Ok(());
+    }
+    state.readiness.set_ready();
+    tracing::info!("ready");
+    if state.config.worker_inside {
+        worker::run(state, stopped).await;
+    } else {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+    Ok(())
+}
+
+/// Waits for the database, migrates it, and makes the first admin. Fails only where waiting would not help.
+async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result<(), Failure> {
+    while !*stopped.borrow() {
+        match migrate(state).await {
+            Ok(()) => match create_admin::first_admin(state).await {
+                Err(error) if error.downcast_ref().is_some_and(store::is_unavailable) => {
+                    tracing::warn!(%error, "waiting for the database");
+                }
+                outcome => return outcome,
+            },
+            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
+                if store::is_unavailable(&error) =>
+            {
+                tracing::warn!(%error, "waiting for the database");
+            }
+            Err(error) => return Err(format!("the database cannot be migrated: {error}").into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The first SIGTERM or SIGINT asks to finish; a second one ends the process at once.
+async fn stop_on_signal(state: AppState, stop: watch::Sender<bool>) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be heard: end the process by force");
+        return;
+    };
+    for round in 0.. {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if round > 0 {
+            tracing::warn!("told twice to stop: ending at once");
+            std::process::exit(1);
+        }
+        tracing::info!("stopping: finishing what is in hand");
+        state.readiness.set_draining();
+        let _ = stop.send(true);
+    }
+}

@@ -1,0 +1,480 @@
+//! Every setting, read once from the environment; all complaints at once.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use chrono::TimeDelta;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+/// Every variable that [`Config::from_vars`] reads. `.env.example` explains the same ones, and a test compares.
+pub const VARIABLES: &[&str] = &[
+    "ACCESS_TOKEN_MINUTES",
+    "ADMIN_EMAIL",
+    "ADMIN_PASSWORD",
+    "ADMIN_USERNAME",
+    "CONFIRM_REDIRECT_URL",
+    "CORS_ORIGINS",
+    "DATABASE_CONNECTIONS",
+    "DATABASE_POOLER",
+    "DATABASE_URL",
+    "DOORWARD_ENV",
+    "GMAIL_ADDRESS",
+    "GMAIL_APP_PASSWORD",
+    "HOST",
+    "LOG",
+    "MAIL_FROM",
+    "MIN_PASSWORD_LENGTH",
+    "PORT",
+    "PUBLIC_URL",
+    "SECRET_KEY",
+    "SECRET_KEY_PREVIOUS",
+    "SMTP_URL",
+    "SSL_CERT_FILE",
+    "TRUSTED_PROXY_HOPS",
+    "WORKER",
+];
+
+/// The fewest bytes of a `SECRET_KEY`.
+pub const MIN_SECRET_BYTES: usize = 32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Environment {
+    Development,
+    Production,
+}
+
+/// How to log in to an SMTP server, as it was set; the mailer knows what the parts mean.
+#[derive(Clone, Debug)]
+pub enum SmtpAccess {
+    Url(SecretString),
+    Gmail { address: String, app_password: SecretString },
+}
+
+/// Which browser origins may call the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsOrigins {
+    None,
+    /// `localhost`, `127.0.0.1` and `[::1]` on any port.
+    Localhost,
+    List(Vec<String>),
+}
+
+/// Whether a connection pooler in transaction mode (PgBouncer) stands before the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooler {
+    /// Find out at start.
+    Detect,
+    Present,
+    Absent,
+}
+
+/// The first admin, made at start when there is none yet.
+#[derive(Clone, Debug)]
+pub struct FirstAdmin {
+    pub email: String,
+    pub username: Option<String>,
+    pub password: SecretString,
+}
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub environment: Environment,
+    pub host: IpAddr,
+    pub port: u16,
+    /// Without a slash at its end: the start of every link, and the tokens' issuer and audience.
+    pub public_url: String,
+    /// `None`: a private PostgreSQL under [`Config::folder`].
+    pub database_url: Option<SecretString>,
+    pub database_connections: u32,
+    pub database_pooler: Pooler,
+    /// `None` in development only: then a generated one is kept under [`Config::folder`].
+    pub secret_key: Option<SecretString>,
+    pub secret_key_previous: Option<SecretString>,
+    pub access_token_lifetime: TimeDelta,
+    pub min_password_length: usize,
+    pub cors_origins: CorsOrigins,
+    pub trusted_proxy_hops: usize,
+    pub smtp: Option<SmtpAccess>,
+    pub mail_from: Option<String>,
+    /// A PEM file of certificate authorities to trust for SMTP beside the public ones.
+    pub extra_certificates: Option<PathBuf>,
+    pub confirm_redirect_url: Option<Url>,
+    /// Whether `serve` sends the letters too.
+    pub worker_inside: bool,
+    pub first_admin: Option<FirstAdmin>,
+    /// A filter in tracing's syntax.
+    pub log: String,
+}
+
+/// What is wrong with the configuration: one line a setting, each with how to mend it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Complaints(pub Vec<String>);
+
+impl fmt::Display for Complaints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "The configuration is not usable:")?;
+        self.0.iter().try_for_each(|complaint| writeln!(f, "  - {complaint}"))
+    }
+}
+
+impl std::error::Error for Complaints {}
+
+impl Config {
+    /// Reads the process's environment.
+    pub fn from_env() -> Result<Self, Complaints> {
+        Self::from_vars(|name| std::env::var(name).ok())
+    }
+
+    /// Reads the settings from `lookup`; an empty value is the same as none.
+    pub fn from_vars(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Complaints> {
+        let mut vars = Vars { lookup: &lookup, complaints: Vec::new() };
+        let config = vars.config();
+        if vars.complaints.is_empty() { Ok(config) } else { Err(Complaints(vars.complaints)) }
+    }
+
+    /// Where development keeps its things: the private PostgreSQL, the generated key, the mailbox.
+    pub fn folder() -> &'static Path {
+        Path::new(".doorward")
+    }
+
+    pub fn is_production(&self) -> bool {
+        self.environment == Environment::Production
+    }
+
+    /// The host of the public URL: what people know the service by.
+    pub fn site(&self) -> &str {
+        let authority = self.public_url.split("://").nth(1).unwrap_or_default();
+        let authority = authority.split('/').next().unwrap_or_default();
+        // The colons of an IPv6 address stand in brackets; the one before a port does not.
+        match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+            _ => authority,
+        }
+    }
+
+    /// Whether browsers reach the service over TLS.
+    pub fn is_https(&self) -> bool {
+        self.public_url.starts_with("https://")
+    }
+}
+
+struct Vars<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    complaints: Vec<String>,
+}
+
+impl Vars<'_> {
+    fn config(&mut self) -> Config {
+        let database_url = self.database_url();
+        let environment = self.environment(database_url.is_some());
+        let production = environment == Environment::Production;
+        let port_given = self.get("PORT").is_some();
+        let port = self.number("PORT", 8000, 0..=u16::MAX);
+        let host = self.host(port_given);
+        Config {
+            environment,
+            host,
+            port,
+            public_url: self.public_url(production, port),
+            database_url,
+            database_connections: self.number("DATABASE_CONNECTIONS", 10, 2..=1000),
+            database_pooler: self.choice(
+                "DATABASE_POOLER",
+                Pooler::Detect,
+                &[("auto", Pooler::Detect), ("on", Pooler::Present), ("off", Pooler::Absent)],
+            ),
+            secret_key: self.secret_key("SECRET_KEY", production),
+            secret_key_previous: self.secret_key("SECRET_KEY_PREVIOUS", false),
+            access_token_lifetime: TimeDelta::minutes(self.number(
+                "ACCESS_TOKEN_MINUTES",
+                30,
+                1..=1440,
+            )),
+            min_password_length: self.number("MIN_PASSWORD_LENGTH", 8, 8..=64),
+            cors_origins: self.cors_origins(production),
+            trusted_proxy_hops: self.number("TRUSTED_PROXY_HOPS", 0, 0..=16),
+            smtp: self.smtp(),
+            mail_from: self.get("MAIL_FROM").or_else(|| self.get("GMAIL_ADDRESS")),
+            extra_certificates: self.get("SSL_CERT_FILE").map(PathBuf::from),
+            confirm_redirect_url: self.url("CONFIRM_REDIRECT_URL"),
+            worker_inside: self.choice("WORKER", true, &[("on", true), ("off", false)]),
+            first_admin: self.first_admin(),
+            log: self.get("LOG").unwrap_or_else(|| "info".to_owned()),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        debug_assert!(VARIABLES.contains(&name), "{name} is missing in VARIABLES");
+        (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn complain(&mut self, complaint: impl Into<String>) {
+        self.complaints.push(complaint.into());
+    }
+
+    fn number<T>(&mut self, name: &str, default: T, range: std::ops::RangeInclusive<T>) -> T
+    where
+        T: Copy + PartialOrd + fmt::Display + std::str::FromStr,
+    {
+        let Some(raw) = self.get(name) else { return default };
+        match raw.parse() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                self.complain(format!(
+                    "{name} is a whole number from {} to {}.",
+                    range.start(),
+                    range.end()
+                ));
+                default
+            }
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, name: &str, default: T, choices: &[(&str, T)]) -> T {
+        let Some(raw) = self.get(name) else { return default };
+        if let Some((_, value)) = choices.iter().find(|(word, _)| raw.eq_ignore_ascii_case(word)) {
+            return *value;
+        }
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        self.complain(format!("{name} is one of: {}.", words.join(", ")));
+        default
+    }
+
+    fn environment(&mut self, has_database: bool) -> Environment {
+        let default = if has_database { Environment::Production } else { Environment::Development };
+        self.choice(
+            "DOORWARD_ENV",
+            default,
+            &[("development", Environment::Development), ("production", Environment::Production)],
+        )
+    }
+
+    fn host(&mut self, port_given: bool) -> IpAddr {
+        // A platform that hands out the port expects us on every interface; a person at a desk does not.
+        let default = if port_given { "0.0.0.0" } else { "127.0.0.1" };
+        let raw = self.get("HOST").unwrap_or_else(|| default.to_owned());
+        let name = if raw == "localhost" { "127.0.0.1" } else { raw.trim_matches(['[', ']']) };
+        name.parse().unwrap_or_else(|_| {
+            self.complain("HOST is the IP address to listen on, such as 127.0.0.1 or 0.0.0.0.");
+            IpAddr::from([127, 0, 0, 1])
+        })
+    }
+
+    fn database_url(&mut self) -> Option<SecretString> {
+        let raw = self.get("DATABASE_URL")?;
+        if !(raw.starts_with("postgres://") || raw.starts_with("postgresql://")) {
+            self.complain("DATABASE_URL starts with postgres:// or postgresql://.");
+        } else if raw.parse::<sqlx::postgres::PgConnectOptions>().is_err() {
+            self.complain("DATABASE_URL is not a URL: percent-encode what is special in the user and the password.");
+        }
+        Some(raw.into())
+    }
+
+    fn secret_key(&mut self, name: &str, required: bool) -> Option<SecretString> {
+        // Not trimmed: the key is the string's own bytes.
+        let raw = (self.lookup)(name).filter(|raw| !raw.is_empty());
+        let distinct = |raw: &str| raw.bytes().collect::<std::collections::BTreeSet<_>>().len();
+        match &raw {
+            None if required => self.complain(format!(
+                "{name} is not set: it signs every token. Make one with `openssl rand -base64 48`."
+            )),
+            Some(raw) if raw.len() < MIN_SECRET_BYTES || distinct(raw) < 8 => self.complain(format!(
+                "{name} is too weak: {MIN_SECRET_BYTES} or more random bytes. Make one with `openssl rand -base64 48`."
+            )),
+            _ => {}
+        }
+        raw.map(SecretString::from)
+    }
+
+    /// An absolute http(s) URL.
+    fn url(&mut self, name: &str) -> Option<Url> {
+        let raw = self.get(name)?;
+        match Url::parse(&raw) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Some(url),
+            _ => {
+                self.complain(format!("{name} is an absolute URL, such as https://example.com."));
+                None
+            }
+        }
+    }
+
+    fn public_url(&mut self, production: bool, port: u16) -> String {
+        let given = self.get("PUBLIC_URL").is_some();
+        let url = self.url("PUBLIC_URL");
+        if production && !given {
+            self.complain("PUBLIC_URL is not set: the links in mails start with it, such as https://auth.example.com.");
+        }
+        if let Some(url) = url {
+            if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+                self.complain("PUBLIC_URL has no user, query or fragment.");
+            }
+            return url.as_str().trim_end_matches('/').to_owned();
+        }
+        format!("http://127.0.0.1:{port}")
+    }
+
+    fn cors_origins(&mut self, production: bool) -> CorsOrigins {
+        let Some(raw) = self.get("CORS_ORIGINS") else {
+            return if production { CorsOrigins::None } else { CorsOrigins::Localhost };
+        };
+        let mut origins = Vec::new();
+        for part in raw.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let part = part.trim_end_matches('/');
+            match Url::parse(part) {
+                Ok(url) if url.origin().is_tuple() && url.origin().ascii_serialization() == part => {
+                    origins.push(part.to_owned());
+                }
+                _ => self.complain(format!(
+                    "CORS_ORIGINS holds {part:?}: list exact origins, such as https://app.example.com, separated by \
+                     commas; there is no wildcard."
+                )),
+            }
+        }
+        CorsOrigins::List(origins)
+    }
+
+    fn smtp(&mut self) -> Option<SmtpAccess> {
+        let url = self.get("SMTP_URL").map(|url| SmtpAccess::Url(url.into()));
+        let gmail = match (self.get("GMAIL_ADDRESS"), self.get("GMAIL_APP_PASSWORD")) {
+            (Some(address), Some(password)) => {
+                Some(SmtpAccess::Gmail { address, app_password: password.into() })
+            }
+            (None, None) => None,
+            _ => {
+                self.complain("GMAIL_ADDRESS and GMAIL_APP_PASSWORD go together.");
+                None
+            }
+        };
+        if url.is_some() && gmail.is_some() {
+            self.complain("Set either SMTP_URL or GMAIL_ADDRESS and GMAIL_APP_PASSWORD, not both.");
+        }
+        if url.is_some() && self.get("MAIL_FROM").is_none() {
+            self.complain("MAIL_FROM is not set: the sender of the mails, such as Doorward <no-reply@example.com>.");
+        }
+        url.or(gmail)
+    }
+
+    fn first_admin(&mut self) -> Option<FirstAdmin> {
+        match (
+            self.get("ADMIN_EMAIL"),
+            (self.lookup)("ADMIN_PASSWORD").filter(|password| !password.is_empty()),
+        ) {
+            (Some(email), Some(password)) => Some(FirstAdmin {
+                email,
+                username: self.get("ADMIN_USERNAME"),
+                password: password.into(),
+            }),
+            (None, None) => None,
+            _ => {
+                self.complain("ADMIN_EMAIL and ADMIN_PASSWORD go together.");
+                None
+            }
+        }
+    }
+}
+
+/// The key of a development machine: made once, kept in `folder/secret_key` for its owner alone.
+pub fn development_secret(
+    folder: &Path,
+    random: impl FnOnce() -> String,
+) -> std::io::Result<SecretString> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let path = folder.join("secret_key");
+    if let Ok(kept) = std::fs::read_to_string(&path)
+        && kept.len() >= MIN_SECRET_BYTES
+    {
+        return Ok(kept.into());
+    }
+    std::fs::create_dir_all(folder)?;
+    let secret = SecretString::from(random());
+    // Written aside and renamed: a key that was cut off half way would be another key.
+    let draft = folder.join(format!("secret_key.{}", std::process::id()));
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft)?;
+    file.write_all(secret.expose_secret().as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&draft, &path)?;
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(vars: &[(&str, &str)]) -> Result<Config, Complaints> {
+        let vars: Vec<(String, String)> =
+            vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Config::from_vars(move |name| {
+            vars.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+        })
+    }
+
+    const KEY: &str = "0123456789abcdefghijklmnopqrstuvwxyz";
+
+    #[test]
+    fn nothing_set_is_development_on_loopback() {
+        let config = read(&[]).expect("usable");
+        assert!(!config.is_production());
+        assert_eq!((config.host, config.port), (IpAddr::from([127, 0, 0, 1]), 8000));
+        assert_eq!(config.public_url, "http://127.0.0.1:8000");
+        assert_eq!(config.site(), "127.0.0.1");
+        assert_eq!(config.cors_origins, CorsOrigins::Localhost);
+    }
+
+    #[test]
+    fn a_platform_that_gives_the_port_is_answered_on_every_interface() {
+        assert_eq!(read(&[("PORT", "5000")]).expect("usable").host, IpAddr::from([0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn a_database_makes_it_production_and_production_asks_for_a_key_and_a_url() {
+        let complaints =
+            read(&[("DATABASE_URL", "postgres://localhost/x")]).expect_err("refused").0;
+        assert_eq!(complaints.len(), 2, "{complaints:?}");
+        let config = read(&[
+            ("DATABASE_URL", "postgresql://localhost/x?sslmode=require"),
+            ("SECRET_KEY", KEY),
+            ("PUBLIC_URL", "https://auth.example.com/"),
+        ])
+        .expect("usable");
+        assert!(config.is_production() && config.is_https());
+        assert_eq!(config.site(), "auth.example.com");
+        assert_eq!(config.public_url, "https://auth.example.com");
+        assert_eq!(config.cors_origins, CorsOrigins::None);
+    }
+
+    #[test]
+    fn all_complaints_come_at_once_and_none_repeats_a_secret() {
+        let complaints = read(&[
+            ("DATABASE_URL", "mysql://user:hunter22@localhost/x"),
+            ("SECRET_KEY", "hunter22"),
+            ("SECRET_KEY_PREVIOUS", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+            ("PUBLIC_URL", "auth.example.com"),
+            ("PORT", "70000"),
+            ("HOST", "example.com"),
+            ("CORS_ORIGINS", "*, https://ok.example, https://x.example/path"),
+            ("GMAIL_ADDRESS", "a@gmail.com"),
+            ("WORKER", "maybe"),
+            ("ADMIN_PASSWORD", "hunter22"),
+            ("ACCESS_TOKEN_MINUTES", "0"),
+        ])
+        .expect_err("refused");
+        assert_eq!(complaints.0.len(), 12, "{complaints}");
+        assert!(!complaints.to_string().contains("hunter22"));
+    }
+
+    #[test]
+    fn the_key_is_the_strings_own_bytes() {
+        let key = format!(" {KEY}\n");
+        let config = read(&[("SECRET_KEY", &key)]).expect("usable");
+        assert_eq!(config.secret_key.expect("set").expose_secret(), key);
+    }
+}

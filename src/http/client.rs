@@ -1,0 +1,62 @@
+//! Who calls: the address behind the proxies that we trust, and the program.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+
+use crate::account::Origin;
+use crate::state::AppState;
+
+/// The other end of the connection; the listener puts it into each request.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// Longest user agent that is kept, in characters.
+const MAX_USER_AGENT_CHARS: usize = 300;
+
+impl FromRequestParts<AppState> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0.ip());
+        let ip = forwarded_for(&parts.headers, state.config.trusted_proxy_hops).or(peer);
+        let user_agent =
+            parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        Ok(Self {
+            ip: ip.map(|ip| ip.to_canonical()),
+            user_agent: user_agent.map(|agent| agent.chars().take(MAX_USER_AGENT_CHARS).collect()),
+        })
+    }
+}
+
+/// The entry that the outermost of our own `hops` proxies has written: counted from the right, because whatever
+/// stands further left is the client's own word.
+fn forwarded_for(headers: &HeaderMap, hops: usize) -> Option<IpAddr> {
+    let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let entries: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let entry = entries[entries.len().checked_sub(hops)?..].first()?;
+    let bare = entry.trim_start_matches('[').trim_end_matches(']');
+    bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_proxies_are_believed() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", "6.6.6.6, 203.0.113.7".parse().expect("valid"));
+        headers.append("x-forwarded-for", "[2001:db8::1]:443".parse().expect("valid"));
+        let at = |hops| forwarded_for(&headers, hops).map(|ip| ip.to_string());
+        assert_eq!(at(0), None);
+        assert_eq!(at(1).as_deref(), Some("2001:db8::1"));
+        assert_eq!(at(2).as_deref(), Some("203.0.113.7"));
+        assert_eq!(at(3).as_deref(), Some("6.6.6.6"));
+        assert_eq!(at(4), None);
+        assert_eq!(forwarded_for(&HeaderMap::new(), 1), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! The door: every request comes in and every answer goes out through here.
+//!
+//! It gives the request an id, lets nothing through before the database is there, ends what takes too long, writes
+//! the body of errors, adds the headers that every answer has, and logs one line: the route's pattern and never the
+//! URL, because links carry tokens.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use uuid::Uuid;
+
+use crate::http::error::{ApiError, Code, ErrorBody};
+use crate::state::AppState;
+
+/// How long a handler may take.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(15);
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// An answer that is no page may load and do nothing at all.
+const DEFAULT_CSP: &str =
+    "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+pub async fn door(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let request_id = request_id(&request);
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("-", MatchedPath::as_str);
+
+    let mut response = if route.starts_with("/api/") && !state.readiness.has_started() {
+        ApiError::from(Code::DatabaseUnavailable).into_response()
+    } else {
+        match tokio::time::timeout(HANDLER_TIMEOUT, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => ApiError { cause: Some("handler timed out".into()), ..Code::Busy.into() }
+                .into_response(),
+        }
+    };
+
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        if let Some(cause) = &error.cause {
+            tracing::error!(%request_id, %method, route, code = error.code.as_str(), cause, "request failed");
+        }
+        response = with_body(response, &error, &request_id);
+    }
+    let (status, milliseconds) =
+        (response.status().as_u16(), started.elapsed().as_secs_f64() * 1e3);
+    tracing::info!(%request_id, %method, route, status, milliseconds, "request");
+    add_headers(&mut response, &request_id, state.config.is_https());
+    response
+}
+
+/// The caller's own id if it is short and plain, else a new one.
+fn request_id(request: &Request) -> String {
+    let is_sane = |id: &&str| {
+        (1..=128).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+/=:".contains(&b))
+    };
+    let mut given = request.headers().get_all(&REQUEST_ID).iter();
+    match (given.next().and_then(|id| id.to_str().ok()).filter(is_sane), given.next()) {
+        (Some(id), None) => id.to_owned(),
+        _ => Uuid::now_v7().to_string(),
+    }
+}
+
+fn with_body(bare: Response, error: &ApiError, request_id: &str) -> Response {
+    let body = ErrorBody {
+        success: false,
+        code: error.code.as_str(),
+        message: error.message(),
+        expired: error.code == Code::TokenExpired,
+        errors: &error.errors,
+        request_id,
+    };
+    let (mut parts, _) = bare.into_parts();
+    let body = serde_json::to_vec(&body).expect("a struct of strings is JSON");
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, body.into())
+}
+
+fn add_headers(response: &mut Response, request_id: &str, is_https: bool) {
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID.clone(), id);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(DEFAULT_CSP));
+    if is_https {
+        let a_year = HeaderValue::from_static("max-age=31536000");
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, a_year);
+    }
+}

@@ -1,0 +1,204 @@
+//! The one outward error: a stable code, and everything that a client is told about it.
+
+use std::fmt;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::fields::FieldError;
+use crate::security::password::Busy;
+use crate::security::token::TokenError;
+use crate::store;
+
+/// One table: the OpenAPI document, the README's list and the answers come from it.
+macro_rules! codes {
+    ($($variant:ident = $status:ident $code:literal: $message:literal;)*) => {
+        /// The stable codes of errors.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $($variant,)* }
+
+        impl Code {
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+
+            /// What a person is told where a handler has nothing better to say.
+            pub fn message(self) -> &'static str {
+                match self { $(Self::$variant => $message,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    MalformedRequest = BAD_REQUEST "malformed_request": "The request could not be understood.";
+    LinkInvalid = BAD_REQUEST "link_invalid": "This link is not valid. Was it copied in full?";
+    CredentialsMissing = UNAUTHORIZED "credentials_missing": "Log in with HTTP Basic: username or e-mail address, and password.";
+    InvalidCredentials = UNAUTHORIZED "invalid_credentials": "The username or the password is wrong.";
+    TokenMissing = UNAUTHORIZED "token_missing": "An access token is needed in x-access-token.";
+    TokenInvalid = UNAUTHORIZED "token_invalid": "The access token is not valid.";
+    TokenExpired = UNAUTHORIZED "token_expired": "The access token has expired: refresh it.";
+    SessionEnded = UNAUTHORIZED "session_ended": "The session has ended: log in again.";
+    RefreshTokenMissing = UNAUTHORIZED "refresh_token_missing": "A refresh token is needed in x-refresh-token.";
+    RefreshTokenInvalid = UNAUTHORIZED "refresh_token_invalid": "The refresh token is not valid.";
+    RefreshTokenExpired = UNAUTHORIZED "refresh_token_expired": "The refresh token has expired: log in again.";
+    RefreshTokenReused = UNAUTHORIZED "refresh_token_reused": "The refresh token had been replaced before. The session has ended for safety: log in again.";
+    TokenMismatch = UNAUTHORIZED "token_mismatch": "The two tokens belong to different sessions.";
+    Forbidden = FORBIDDEN "forbidden": "This is for admins.";
+    WrongPassword = FORBIDDEN "wrong_password": "The password is wrong.";
+    NotFound = NOT_FOUND "not_found": "There is nothing here.";
+    UserNotFound = NOT_FOUND "user_not_found": "There is no such user.";
+    MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed": "This method is not allowed here.";
+    UsernameTaken = CONFLICT "username_taken": "This username is taken.";
+    EmailTaken = CONFLICT "email_taken": "This e-mail address is taken.";
+    EmailAlreadyVerified = CONFLICT "email_already_verified": "The e-mail address is verified already.";
+    EmailNotVerified = CONFLICT "email_not_verified": "The user's e-mail address has to be verified first.";
+    LastAdmin = CONFLICT "last_admin": "This is the last admin.";
+    LinkExpired = GONE "link_expired": "This link is no longer valid: ask for a new one.";
+    PayloadTooLarge = PAYLOAD_TOO_LARGE "payload_too_large": "A body has at most 64 KiB.";
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type": "Send the body as application/json.";
+    ValidationFailed = UNPROCESSABLE_ENTITY "validation_failed": "Some fields need attention.";
+    Busy = SERVICE_UNAVAILABLE "busy": "Too much to do at the moment: try again shortly.";
+    DatabaseUnavailable = SERVICE_UNAVAILABLE "database_unavailable": "The database cannot be reached at the moment: try again shortly.";
+    Internal = INTERNAL_SERVER_ERROR "internal": "Something went wrong here.";
+}
+
+/// What is wrong with one field of the request.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct FieldProblem {
+    pub field: String,
+    /// Stable: `required`, `invalid_type`, `too_short`, `too_long`, `too_common` ...
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl FieldProblem {
+    pub fn new(field: &str, error: FieldError) -> Self {
+        Self { field: field.to_owned(), code: error.code, message: error.message }
+    }
+}
+
+/// An error as a client sees it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ErrorBody<'a> {
+    /// Always `false`.
+    pub success: bool,
+    /// Stable.
+    pub code: &'a str,
+    /// For people.
+    pub message: &'a str,
+    /// With `token_expired` only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub expired: bool,
+    /// With `validation_failed` and the like only.
+    #[serde(skip_serializing_if = "<[FieldProblem]>::is_empty")]
+    #[schema(required = false)]
+    pub errors: &'a [FieldProblem],
+    pub request_id: &'a str,
+}
+
+/// Why a request is not answered as asked.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    pub code: Code,
+    pub message: Option<String>,
+    pub errors: Vec<FieldProblem>,
+    /// For the log alone, with the request id; never sent.
+    pub cause: Option<String>,
+    /// `www-authenticate`, where it is not the one for tokens.
+    pub challenge: Option<HeaderValue>,
+}
+
+impl From<Code> for ApiError {
+    fn from(code: Code) -> Self {
+        Self { code, message: None, errors: Vec::new(), cause: None, challenge: None }
+    }
+}
+
+impl ApiError {
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self { message: Some(message.into()), ..Code::MalformedRequest.into() }
+    }
+
+    pub fn invalid(errors: Vec<FieldProblem>) -> Self {
+        Self { errors, ..Code::ValidationFailed.into() }
+    }
+
+    pub fn invalid_field(field: &str, code: &'static str, message: impl Into<String>) -> Self {
+        Self::invalid(vec![FieldProblem::new(field, FieldError::new(code, message))])
+    }
+
+    pub fn internal(cause: impl fmt::Display) -> Self {
+        Self { cause: Some(cause.to_string()), ..Code::Internal.into() }
+    }
+
+    pub fn message(&self) -> &str {
+        self.message.as_deref().unwrap_or_else(|| self.code.message())
+    }
+
+    fn challenge(&self) -> Option<HeaderValue> {
+        if self.code.status() != StatusCode::UNAUTHORIZED {
+            return None;
+        }
+        // RFC 6750, 3: no error is named where no token was given.
+        let bearer = match self.code {
+            Code::TokenMissing | Code::RefreshTokenMissing => r#"Bearer realm="doorward""#,
+            _ => r#"Bearer realm="doorward", error="invalid_token""#,
+        };
+        Some(self.challenge.clone().unwrap_or(HeaderValue::from_static(bearer)))
+    }
+}
+
+impl From<Busy> for ApiError {
+    fn from(Busy: Busy) -> Self {
+        Code::Busy.into()
+    }
+}
+
+impl From<TokenError> for ApiError {
+    /// For access tokens.
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Expired => Code::TokenExpired.into(),
+            TokenError::Invalid => Code::TokenInvalid.into(),
+        }
+    }
+}
+
+impl From<sqlx::Error> for ApiError {
+    fn from(error: sqlx::Error) -> Self {
+        match store::unique_violation(&error) {
+            Some("users_username_key") => return Code::UsernameTaken.into(),
+            Some("users_email_key") => return Code::EmailTaken.into(),
+            _ => {}
+        }
+        if store::is_unavailable(&error) {
+            return Self { cause: Some(error.to_string()), ..Code::DatabaseUnavailable.into() };
+        }
+        Self::internal(error)
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// The body follows at the door, where the request id is known; until then the error travels in the extensions.
+    fn into_response(self) -> Response {
+        let mut response = self.code.status().into_response();
+        if let Some(challenge) = self.challenge() {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}

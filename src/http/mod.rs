@@ -1,0 +1,9 @@
+//! What every feature needs to speak HTTP.
+
+pub mod client;
+pub mod door;
+pub mod error;
+pub mod form;
+pub mod page;
+pub mod session;
+pub mod user;

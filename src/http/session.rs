@@ -1,0 +1,112 @@
+//! The two token headers, and the arguments that prove who calls.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+
+use crate::http::error::{ApiError, Code};
+use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenError};
+use crate::state::AppState;
+use crate::store::sessions::{self, Session};
+use crate::store::users::User;
+
+/// Someone with a living session. Token, session and user are checked on every request, the latter two in one query.
+#[derive(Clone, Debug)]
+pub struct CurrentUser {
+    pub user: User,
+    pub session: Session,
+}
+
+/// A [`CurrentUser`] who is an admin at this moment.
+#[derive(Clone, Debug)]
+pub struct AdminUser(pub CurrentUser);
+
+impl FromRequestParts<AppState> for CurrentUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let token = access_token(&parts.headers)?.ok_or(Code::TokenMissing)?;
+        let now = state.clock.now();
+        let claims = state.keys.open_access(token, now)?.unexpired()?;
+        let mut db = state.db.acquire().await?;
+        let found = sessions::find_with_user(&mut db, claims.sid, claims.sub, now).await?;
+        drop(db);
+        let (session, user) = found.ok_or(Code::SessionEnded)?;
+        if !session.successor_used && claims.generation == Some(session.counter) {
+            // The pair of the last refresh has arrived: from now on its predecessor counts as replaced.
+            let mut tx = state.db.begin().await?;
+            sessions::set_successor_used(&mut tx, session.id, session.counter).await?;
+            tx.commit().await?;
+        }
+        Ok(Self { user, session })
+    }
+}
+
+impl FromRequestParts<AppState> for AdminUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let caller = CurrentUser::from_request_parts(parts, state).await?;
+        if caller.user.role.is_admin() { Ok(Self(caller)) } else { Err(Code::Forbidden.into()) }
+    }
+}
+
+/// The tokens that came with a request, each checked by itself; an access token may be over its time.
+#[derive(Clone, Debug)]
+pub struct PresentedTokens {
+    pub access: Option<Opened<AccessClaims>>,
+    pub refresh: Option<RefreshClaims>,
+}
+
+impl FromRequestParts<AppState> for PresentedTokens {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let now = state.clock.now();
+        let refresh = match single(&parts.headers, "x-refresh-token")? {
+            None => None,
+            Some(token) => {
+                Some(state.keys.open_refresh(token, now).map_err(|error| match error {
+                    TokenError::Expired => Code::RefreshTokenExpired,
+                    TokenError::Invalid => Code::RefreshTokenInvalid,
+                })?)
+            }
+        };
+        let access = match access_token(&parts.headers)? {
+            None => None,
+            Some(token) => Some(state.keys.open_access(token, now)?),
+        };
+        if let (Some(access), Some(refresh)) = (&access, &refresh)
+            && access.claims.sid != refresh.sid
+        {
+            return Err(Code::TokenMismatch.into());
+        }
+        Ok(Self { access, refresh })
+    }
+}
+
+/// The access token from `x-access-token` or `Authorization: Bearer`; two different ones are refused.
+fn access_token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let own = single(headers, "x-access-token")?;
+    let bearer = single(headers, header::AUTHORIZATION.as_str())?
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim_start_matches(' '));
+    match (own, bearer) {
+        (Some(own), Some(bearer)) if own != bearer => {
+            Err(ApiError::malformed("x-access-token and authorization hold different tokens."))
+        }
+        (own, bearer) => Ok(own.or(bearer)),
+    }
+}
+
+/// The value of a header that may be there once; an empty one counts as none.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ApiError> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(ApiError::malformed(format!("The header {name} is given twice.")));
+    }
+    // A value that is no text is no token of ours; the check that follows says so.
+    Ok(first.map(|value| value.to_str().unwrap_or("?")).filter(|value| !value.is_empty()))
+}

@@ -1,0 +1,98 @@
+//! The port: accepts connections, gives each its limits, and drains them at the end.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tower::ServiceExt;
+use tower::util::Oneshot;
+
+use crate::http::client::PeerAddress;
+use crate::router::App;
+
+/// How long a client may take to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest head of a request in bytes, and the most fields in it.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+const MAX_HEADER_FIELDS: usize = 64;
+/// Connections open at once; whoever comes beyond that waits in the system's queue.
+const MAX_CONNECTIONS: usize = 4096;
+/// How long requests in hand may take once the service was told to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves until `stop` says so; then takes no more connections and finishes the requests in hand.
+pub async fn serve(listener: TcpListener, app: App, mut stop: watch::Receiver<bool>) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .max_headers(MAX_HEADER_FIELDS);
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (listener.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
+            accepted = accepted => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: the ones in use have to come back first.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let connection = graceful.watch(connection(&http, stream, app.clone(), PeerAddress(peer)));
+        tokio::spawn(async move {
+            // A client that hangs up or breaks the protocol is its own trouble.
+            let _ = connection.await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests took too long to finish");
+    }
+}
+
+fn connection(
+    http: &http1::Builder,
+    stream: TcpStream,
+    app: App,
+    peer: PeerAddress,
+) -> http1::Connection<TokioIo<TcpStream>, Peered> {
+    // Answers are small: waiting to fill a packet only costs time.
+    let _ = stream.set_nodelay(true);
+    http.serve_connection(TokioIo::new(stream), Peered { app, peer })
+}
+
+/// The service as one client meets it: each request is told where it comes from.
+struct Peered {
+    app: App,
+    peer: PeerAddress,
+}
+
+impl Service<Request<Incoming>> for Peered {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Oneshot<App, Request<Body>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.app.clone().oneshot(request.map(Body::new))
+    }
+}

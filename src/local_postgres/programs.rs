@@ -1,0 +1,72 @@
+//! Finding PostgreSQL's server programs, which most systems keep out of PATH.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use super::LocalPostgresError;
+
+/// Where packages put the server's programs: parent, start of the folder's name, folder inside.
+const PLACES: [(&str, &str, &str); 9] = [
+    ("/usr/lib/postgresql", "", "bin"),         // Debian
+    ("/usr", "pgsql-", "bin"),                  // postgresql.org's RPMs
+    ("/usr/lib64/pgsql", "postgresql-", "bin"), // Fedora
+    ("/usr/libexec", "postgresql", ""),         // Alpine
+    ("/usr/lib", "postgresql", "bin"),          // openSUSE
+    ("/opt/homebrew/opt", "postgresql", "bin"), // Homebrew, on three platforms
+    ("/usr/local/opt", "postgresql", "bin"),
+    ("/home/linuxbrew/.linuxbrew/opt", "postgresql", "bin"),
+    ("/Applications/Postgres.app/Contents/Versions", "", "bin"),
+];
+
+/// The folder with `initdb` and `postgres`: of the highest version, or of the one that an existing
+/// cluster (its major version and its data) was made with, as no other can open it.
+pub(super) fn server_programs(
+    cluster: Option<(&str, &Path)>,
+) -> Result<PathBuf, LocalPostgresError> {
+    let installed = candidates().into_iter().filter_map(|bin| Some((major_version(&bin)?, bin)));
+    let Some((wanted, data)) = cluster else {
+        let newest = installed.max_by_key(|(version, _)| *version);
+        return newest.map(|(_, bin)| bin).ok_or(LocalPostgresError::NotInstalled);
+    };
+    let mut same = installed.filter(|(version, _)| version.to_string() == wanted);
+    same.next().map(|(_, bin)| bin).ok_or_else(|| LocalPostgresError::VersionGone {
+        version: wanted.to_owned(),
+        data: data.to_owned(),
+    })
+}
+
+fn candidates() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut found: Vec<PathBuf> = env::split_paths(&path).collect();
+    for (parent, prefix, bin) in PLACES {
+        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+        let versions = entries.filter(|e| e.file_name().to_string_lossy().starts_with(prefix));
+        found.extend(versions.map(|entry| entry.path().join(bin)));
+    }
+    found.retain(|bin| bin.is_absolute() && bin.join("initdb").is_file());
+    found
+}
+
+fn major_version(bin: &Path) -> Option<u32> {
+    let output = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
+    parse_major_version(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn parse_major_version(text: &str) -> Option<u32> {
+    let version = text.strip_prefix("postgres (PostgreSQL) ")?;
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_major_version;
+
+    #[test]
+    fn the_major_version_is_read_from_releases_and_betas() {
+        let debian = "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n";
+        assert_eq!(parse_major_version(debian), Some(15));
+        assert_eq!(parse_major_version("postgres (PostgreSQL) 18beta1\n"), Some(18));
+        assert_eq!(parse_major_version("bash: postgres: not found"), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! The words of every letter. The templates lie in `templates/`.
+//!
+//! Whoever signs up types somebody's address and a name, and we write to that address: what they typed must not be in
+//! the letter, or the sign-up form is a machine that sends strangers any text in our name. Escaping does not help
+//! against that: a first name `cheap pills at evil.example` is a link in most mail programs, and so is the username
+//! `www.evil.example`. So the confirmation holds nothing that its cause could choose. The notice of a change goes only
+//! to an address that the account's owner has confirmed, and names the account and, in part, the new address.
+
+use askama::Template;
+
+use super::Letter;
+
+/// RFC 3676 and old habit: a line of text ends before column 78.
+const COLUMNS: usize = 76;
+
+/// The letter with the link that confirms an address. `site` is the service as people know it: the host of its public
+/// URL. The link works for `hours`.
+pub fn confirmation(message_id: &str, to: &str, site: &str, link: &str, hours: i64) -> Letter {
+    #[derive(Template)]
+    #[template(path = "mail/templates/confirmation.txt", config = ".askama.toml")]
+    struct Text<'a> {
+        site: &'a str,
+        link: &'a str,
+        hours: i64,
+    }
+
+    #[derive(Template)]
+    #[template(path = "mail/templates/confirmation.html", config = ".askama.toml")]
+    struct Html<'a> {
+        site: &'a str,
+        link: &'a str,
+        hours: i64,
+    }
+
+    Letter {
+        message_id: message_id.to_owned(),
+        to: to.to_owned(),
+        subject: format!("Confirm your e-mail address for {site}"),
+        text: wrap(&rendered(&Text { site, link, hours })),
+        html: rendered(&Html { site, link, hours }),
+    }
+}
+
+/// Tells the confirmed address `to` that its account is about to get `new_address`, which is shown in part.
+pub fn address_change_notice(
+    message_id: &str,
+    to: &str,
+    site: &str,
+    username: &str,
+    new_address: &str,
+) -> Letter {
+    #[derive(Template)]
+    #[template(path = "mail/templates/address_change_notice.txt", config = ".askama.toml")]
+    struct Text<'a> {
+        site: &'a str,
+        username: &'a str,
+        new_address: &'a str,
+    }
+
+    #[derive(Template)]
+    #[template(path = "mail/templates/address_change_notice.html", config = ".askama.toml")]
+    struct Html<'a> {
+        site: &'a str,
+        username: &'a str,
+        new_address: &'a str,
+    }
+
+    let new_address = &masked(new_address);
+    Letter {
+        message_id: message_id.to_owned(),
+        to: to.to_owned(),
+        subject: format!("The e-mail address of your account at {site} is about to change"),
+        text: wrap(&rendered(&Text { site, username, new_address })),
+        html: rendered(&Html { site, username, new_address }),
+    }
+}
+
+fn rendered(template: &impl Template) -> String {
+    template.render().expect("writing strings and numbers into a string does not fail")
+}
+
+/// `ada@example.com` as `a***@example.com`: enough to recognise one's own, too little to learn another's.
+fn masked(address: &str) -> String {
+    let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
+    let first: String = local.chars().take(1).collect();
+    format!("{first}***@{domain}")
+}
+
+/// Fills the lines of each paragraph. A word that is longer than a line, such as a link, is never broken.
+fn wrap(text: &str) -> String {
+    let paragraphs: Vec<String> = text.trim().split("\n\n").map(fill).collect();
+    paragraphs.join("\n\n") + "\n"
+}
+
+fn fill(paragraph: &str) -> String {
+    let mut filled = String::new();
+    let mut column = 0;
+    for word in paragraph.split_whitespace() {
+        let width = word.chars().count();
+        if column > 0 {
+            let fits = column + 1 + width <= COLUMNS;
+            filled.push(if fits { ' ' } else { '\n' });
+            column = if fits { column + 1 } else { 0 };
+        }
+        filled.push_str(word);
+        column += width;
+    }
+    filled
+}

@@ -1,0 +1,177 @@
+//! What a mail server's refusal means: try again, or give up.
+//!
+//! Giving up is for what concerns this letter alone: its recipient does not exist, its content is not wanted. Whatever
+//! concerns *us* (the password, the sender's address, a quota, the server's own trouble) holds for every letter alike
+//! and can be mended, so the letter waits. When in doubt it waits too: waiting costs a few more attempts, giving up
+//! wrongly costs the letter.
+
+use std::fmt;
+
+use lettre::transport::smtp::Error;
+
+use super::SendError;
+
+/// How far a conversation had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Name, TCP, TLS, greeting, EHLO.
+    Connecting,
+    StartTls,
+    SigningIn,
+    /// MAIL FROM.
+    Sender,
+    /// RCPT TO.
+    Recipient,
+    /// DATA and the letter itself.
+    Content,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connecting => "connecting to the mail server",
+            Self::StartTls => "asking the mail server for TLS",
+            Self::SigningIn => "signing in to the mail server",
+            Self::Sender => "naming the sender",
+            Self::Recipient => "naming the recipient",
+            Self::Content => "handing over the letter",
+        })
+    }
+}
+
+/// Turns lettre's error into ours.
+pub(super) fn judge(stage: Stage, error: &Error) -> SendError {
+    let Some(code) = error.status() else {
+        return SendError::Transient(format!("{stage}: {}", without_echo(error)));
+    };
+    let code = u16::from(code);
+    let text = cause(error).unwrap_or_default();
+    let status = EnhancedStatus::leading(&text);
+    let why = match status {
+        Some(status) => format!("{stage}: {code} {status}"),
+        None => format!("{stage}: {code}"),
+    };
+    let about_this_letter = matches!(stage, Stage::Recipient | Stage::Content)
+        && code >= 500
+        && !can_be_mended(code, status, &text);
+    if about_this_letter { SendError::Permanent(why) } else { SendError::Transient(why) }
+}
+
+/// True if a 5xx reply to RCPT or DATA speaks of us or of the server rather than of this one letter.
+fn can_be_mended(code: u16, status: Option<EnhancedStatus>, text: &str) -> bool {
+    // Command unknown or out of place; not signed in (RFC 4954); a full mailbox, or at RCPT too many recipients (552: to
+    // be taken as 452, RFC 5321, 4.5.3.1.10).
+    if matches!(code, 500 | 502 | 503 | 530 | 534 | 535 | 538 | 552) {
+        return true;
+    }
+    let Some(EnhancedStatus(_, subject, detail)) = status else {
+        // Servers without enhanced status: Exim ("relay not permitted"), Amazon SES ("not verified").
+        let text = text.to_ascii_lowercase();
+        let ours = ["relay", "authenticat", "not verified", "limit", "quota"];
+        return ours.iter().any(|word| text.contains(word));
+    };
+    match subject {
+        1 => matches!(detail, 7 | 8), // The sender's address.
+        2 => detail == 2,             // The mailbox is full.
+        3 | 7 => true, // The server itself; policy: relaying, SPF and DKIM, reputation (RFC 7372).
+        4 => detail == 5, // A limit is reached: with Gmail, the day's.
+        5 => detail != 0, // The protocol; but Outlook says 5.5.0 of a mailbox that does not exist.
+        _ => false,
+    }
+}
+
+/// RFC 3463: `5.1.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct EnhancedStatus(u16, u16, u16);
+
+impl EnhancedStatus {
+    fn leading(text: &str) -> Option<Self> {
+        let mut numbers = text.split_whitespace().next()?.split('.');
+        let mut next = || -> Option<u16> { numbers.next()?.parse().ok() };
+        let status = Self(next()?, next()?, next()?);
+        numbers.next().is_none().then_some(status)
+    }
+}
+
+impl fmt::Display for EnhancedStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+/// What went wrong, for the log, when the server gave no code. Never its own words: they may name the recipient.
+fn without_echo(error: &Error) -> String {
+    match cause(error) {
+        Some(text) if error.is_response() && text == "incomplete response" => {
+            "it closed the connection".to_owned()
+        }
+        _ if error.is_response() => "it gave an answer that is no SMTP".to_owned(),
+        Some(text) => text,
+        None => "no reason given".to_owned(),
+    }
+}
+
+/// The innermost message: the outer ones only say "connection error".
+fn cause(error: &Error) -> Option<String> {
+    let mut source = std::error::Error::source(error)?;
+    while let Some(inner) = source.source() {
+        source = inner;
+    }
+    Some(source.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mends(code: u16, text: &str) -> bool {
+        can_be_mended(code, EnhancedStatus::leading(text), text)
+    }
+
+    #[test]
+    fn what_concerns_one_letter_is_final() {
+        for (code, text) in [
+            (550, "5.1.1 <x@y.example>: no such user"),
+            (550, "no such user here"),
+            (501, "5.1.3 Bad recipient address syntax"),
+            (550, "5.2.1 The account is disabled"),
+            (550, "5.4.1 Recipient address rejected: Access denied"),
+            (551, "User not local"),
+            (553, "5.1.2 no such domain"),
+            (554, "5.6.0 content not accepted"),
+            (554, "Transaction failed"),
+            (556, "5.1.10 Recipient address has null MX"),
+            (550, "5.5.0 Requested action not taken: mailbox unavailable"),
+        ] {
+            assert!(!mends(code, text), "{code} {text}");
+        }
+    }
+
+    #[test]
+    fn what_concerns_us_or_the_server_is_not() {
+        for (code, text) in [
+            (530, "5.7.0 Authentication Required"),
+            (535, "5.7.8 Username and Password not accepted"),
+            (534, "5.7.9 Application-specific password required"),
+            (554, "5.7.1 <x@y.example>: Relay access denied"),
+            (550, "relay not permitted"),
+            (550, "5.7.26 This mail has been blocked because the sender is unauthenticated"),
+            (550, "5.4.5 Daily user sending limit exceeded"),
+            (553, "5.1.8 Sender address rejected"),
+            (552, "5.2.2 mailbox full"),
+            (554, "Message rejected: Email address is not verified."),
+            (503, "5.5.1 bad sequence of commands"),
+            (554, "5.3.5 system incorrectly configured"),
+        ] {
+            assert!(mends(code, text), "{code} {text}");
+        }
+    }
+
+    #[test]
+    fn an_enhanced_status_is_three_numbers() {
+        assert_eq!(EnhancedStatus::leading("5.1.10 x"), Some(EnhancedStatus(5, 1, 10)));
+        for text in ["", "5.1", "5.1.1.1 x", "x@5.1.1", "no 5.1.1"] {
+            assert_eq!(EnhancedStatus::leading(text), None, "{text}");
+        }
+    }
+}

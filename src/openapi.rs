@@ -1,0 +1,172 @@
+//! The OpenAPI 3.1 document, made from the handlers, and the page to read and try it.
+//!
+//! A handler names the codes that are its own (`x-codes`). What follows from its security and its body is added here,
+//! and every code becomes an answer with the status that the one table of codes gives it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::Path;
+use axum::http::{HeaderValue, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{Router, get};
+use serde_json::{Value, json};
+use utoipa::OpenApi;
+use utoipa_swagger_ui::Config;
+
+use crate::http::error::{ApiError, Code, ErrorBody};
+use crate::state::AppState;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Doorward", version = "1", description = "Sign-up, login, sessions, roles and e-mail verification \
+        for frontend apps. Instants are RFC 3339 in UTC. Every path answers with and without a slash at its end."),
+    tags(
+        (name = "auth", description = "Getting in and staying in"),
+        (name = "users", description = "A person and their own account"),
+        (name = "admin", description = "Admins acting on others"),
+        (name = "service", description = "The service about itself"),
+    ),
+    components(schemas(ErrorBody)),
+)]
+struct Base;
+
+pub fn base() -> utoipa::openapi::OpenApi {
+    Base::openapi()
+}
+
+/// The document as it is published.
+pub fn document(api: &utoipa::openapi::OpenApi, public_url: &str) -> Value {
+    let mut document = serde_json::to_value(api).expect("a document made of plain values is JSON");
+    document["servers"] = json!([{ "url": public_url }]);
+    document["components"]["securitySchemes"] = json!({
+        "basic": { "type": "http", "scheme": "basic", "description": "Username or e-mail address, and password." },
+        "access_token": { "type": "apiKey", "in": "header", "name": "x-access-token" },
+        "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
+        "refresh_token": { "type": "apiKey", "in": "header", "name": "x-refresh-token" },
+    });
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for operation in
+        paths.flat_map(|(_, path)| path.as_object_mut().into_iter().flatten()).map(|(_, op)| op)
+    {
+        add_errors(operation);
+    }
+    document
+}
+
+fn add_errors(operation: &mut Value) {
+    let mut codes: BTreeSet<String> = ["internal".to_owned()].into();
+    let mut add = |more: &[&str]| codes.extend(more.iter().map(|&code| code.to_owned()));
+    let own = operation.as_object_mut().and_then(|operation| operation.remove("x-codes"));
+    let own: Vec<String> = own.and_then(|own| serde_json::from_value(own).ok()).unwrap_or_default();
+    add(&own.iter().map(String::as_str).collect::<Vec<_>>());
+    let needs_user = operation["security"]
+        .as_array()
+        .is_some_and(|any| any.iter().any(|security| security.get("bearer").is_some()));
+    if needs_user {
+        add(&[
+            "malformed_request",
+            "token_missing",
+            "token_invalid",
+            "token_expired",
+            "session_ended",
+        ]);
+    }
+    if operation.get("requestBody").is_some() {
+        add(&[
+            "malformed_request",
+            "payload_too_large",
+            "unsupported_media_type",
+            "validation_failed",
+        ]);
+    }
+    if operation["tags"] != json!(["service"]) {
+        add(&["busy", "database_unavailable"]);
+    }
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in Code::ALL.iter().filter(|code| codes.contains(code.as_str())) {
+        by_status.entry(code.status().as_u16()).or_default().push(*code);
+    }
+    for (status, codes) in by_status {
+        operation["responses"][status.to_string()] = error_response(&codes);
+    }
+}
+
+fn error_response(codes: &[Code]) -> Value {
+    let lines: Vec<String> =
+        codes.iter().map(|code| format!("- `{}`: {}", code.as_str(), code.message())).collect();
+    let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+    let mut response = json!({
+        "description": lines.join("\n"),
+        "content": { "application/json": { "schema": {
+            "allOf": [
+                { "$ref": "#/components/schemas/Error" },
+                { "type": "object", "properties": { "code": { "enum": names } } },
+            ],
+        } } },
+    });
+    match codes.first().map(|code| code.status().as_u16()) {
+        Some(401) => {
+            response["headers"]["www-authenticate"] = json!({ "schema": { "type": "string" } });
+        }
+        Some(503) => {
+            response["headers"]["retry-after"] =
+                json!({ "description": "Seconds.", "schema": { "type": "integer" } });
+        }
+        _ => {}
+    }
+    response
+}
+
+/// `/openapi.json` and `/docs`: everything comes from the binary itself.
+pub fn routes(document: Value) -> Router<AppState> {
+    let document = Arc::new(document);
+    Router::new()
+        .route("/openapi.json", get(async move || Json(document.as_ref().clone())))
+        .route("/docs", get(docs))
+        .route("/docs/{file}", get(docs_file))
+}
+
+const DOCS: &str = r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Doorward API</title>
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+<link rel="icon" href="/docs/favicon-32x32.png">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/swagger-ui-standalone-preset.js"></script>
+<script src="/docs/swagger-initializer.js"></script>
+</body>
+</html>
+"#;
+
+/// The page writes styles into elements, and loads nothing but what lies beside it.
+const DOCS_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+    img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+async fn docs() -> Response {
+    ([(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_CSP))], Html(DOCS))
+        .into_response()
+}
+
+async fn docs_file(Path(file): Path<String>) -> Result<Response, ApiError> {
+    let config =
+        Config::from("/openapi.json").try_it_out_enabled(true).persist_authorization(false);
+    let found = utoipa_swagger_ui::serve(&file, Arc::new(config)).map_err(ApiError::internal)?;
+    let found = found.filter(|_| file != "index.html").ok_or(Code::NotFound)?;
+    let mut response = found.bytes.into_owned().into_response();
+    let headers = response.headers_mut();
+    if let Ok(content_type) = HeaderValue::from_str(&found.content_type) {
+        headers.insert(header::CONTENT_TYPE, content_type);
+    }
+    if found.gzpipped {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    Ok(response)
+}

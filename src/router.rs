@@ -1,0 +1,99 @@
+//! Mounts the features, with what stands before them in order.
+
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::Router;
+use serde_json::Value;
+use tower::Layer;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::normalize_path::{NormalizePath, NormalizePathLayer};
+use url::{Host, Url};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::config::CorsOrigins;
+use crate::http::door::door;
+use crate::http::error::{ApiError, Code};
+use crate::state::AppState;
+use crate::{admin, auth, mailbox, openapi, service, users};
+
+/// The whole service: every path answers with and without a slash at its end.
+pub type App = NormalizePath<Router>;
+
+pub fn app(state: AppState) -> App {
+    let (router, api) = features().split_for_parts();
+    let document = openapi::document(&api, &state.config.public_url);
+    let router = router
+        .merge(openapi::routes(document))
+        .merge(mailbox::routes())
+        .fallback(async || ApiError::from(Code::NotFound))
+        .method_not_allowed_fallback(async || ApiError::from(Code::MethodNotAllowed))
+        // From the inside out.
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(cors(&state.config.cors_origins))
+        .layer(middleware::from_fn_with_state(state.clone(), door))
+        .with_state(state);
+    // Around the router, because the path decides about the route.
+    NormalizePathLayer::trim_trailing_slash().layer(router)
+}
+
+/// The document without a running service.
+pub fn openapi_document(public_url: &str) -> Value {
+    let (_, api) = features().split_for_parts();
+    openapi::document(&api, public_url)
+}
+
+fn features() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .nest("/api/v1", auth::routes().merge(users::routes()).merge(admin::routes()))
+        .merge(service::routes())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the layer asks for")]
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let message = panic.downcast_ref::<String>().map(String::as_str);
+    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+    ApiError::internal(message).into_response()
+}
+
+fn cors(origins: &CorsOrigins) -> CorsLayer {
+    let allowed = match origins {
+        CorsOrigins::None => return CorsLayer::new(),
+        CorsOrigins::Localhost => AllowOrigin::predicate(|origin, _| is_localhost(origin)),
+        CorsOrigins::List(list) => {
+            AllowOrigin::list(list.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+        }
+    };
+    let access_token = HeaderName::from_static("x-access-token");
+    let refresh_token = HeaderName::from_static("x-refresh-token");
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, access_token, refresh_token])
+        .expose_headers([
+            HeaderName::from_static("x-request-id"),
+            header::RETRY_AFTER,
+            header::LINK,
+        ])
+        .max_age(std::time::Duration::from_mins(10))
+}
+
+fn is_localhost(origin: &HeaderValue) -> bool {
+    let Some(origin) = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok()) else {
+        return false;
+    };
+    match origin.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}

@@ -1,0 +1,480 @@
+//! The tokens: keys, issue, verify. Nothing else in the crate decodes a JWT.
+//!
+//! Three kinds, each with its own key, `alg` and `typ`, so that none passes for another. All keys come from one
+//! secret by HKDF-SHA256 (RFC 5869, no salt). The library checks the signature; everything else is checked here,
+//! because its defaults are not ours: it allows a minute of leeway and never looks at `typ` or `crit`.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::fields::Role;
+
+/// Longest token that is looked at; ours have about 900 bytes.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// Why a token is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// Ours and genuine, but `exp` has come.
+    Expired,
+    /// Anything else; which of them is nobody's business.
+    Invalid,
+}
+
+/// What an access token says beside who issued it and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessClaims {
+    pub sub: Uuid,
+    pub public_id: Uuid,
+    pub sid: Uuid,
+    pub jti: String,
+    /// The counter of the refresh token that was issued beside this token.
+    #[serde(rename = "gen", default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    pub username: String,
+    pub email: String,
+    pub email_verified: bool,
+    pub first_name: String,
+    pub last_name: String,
+    #[serde(deserialize_with = "role")]
+    pub role: Role,
+    pub is_staff: bool,
+    pub is_admin: bool,
+}
+
+/// A refresh token is one state of one session and nothing else, so that the same state is the same token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshClaims {
+    pub sub: Uuid,
+    pub sid: Uuid,
+    pub counter: i64,
+}
+
+/// The right to confirm that `email` is read by the user `sub`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkClaims {
+    pub sub: Uuid,
+    pub email: String,
+    pub purpose: LinkPurpose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkPurpose {
+    ConfirmEmail,
+}
+
+fn role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
+    Role::try_from(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+/// A token that is genuine; `expired` tells whether its time is over.
+#[derive(Clone, Debug)]
+pub struct Opened<C> {
+    pub claims: C,
+    pub expired: bool,
+}
+
+impl<C> Opened<C> {
+    /// The claims of a token whose time is not over.
+    pub fn unexpired(self) -> Result<C, TokenError> {
+        if self.expired { Err(TokenError::Expired) } else { Ok(self.claims) }
+    }
+}
+
+/// The keys of the service, and its name in tokens.
+pub struct TokenKeys {
+    access: KeySet,
+    refresh: KeySet,
+    link: KeySet,
+    jwks: Value,
+}
+
+impl TokenKeys {
+    /// `issuer` becomes `iss` and `aud`; tokens signed with `previous` are still accepted.
+    pub fn new(secret: &SecretString, previous: Option<&SecretString>, issuer: &str) -> Self {
+        let set = |kind: &'static Kind| KeySet {
+            kind,
+            issuer: issuer.to_owned(),
+            keys: [Some(secret), previous]
+                .into_iter()
+                .flatten()
+                .map(|secret| (kind.key)(secret, kind.info))
+                .collect(),
+        };
+        let access = set(&ACCESS);
+        let jwks = json!({ "keys": access.keys.iter().map(|key| json!({
+            "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": key.public_x,
+        })).collect::<Vec<_>>() });
+        Self { access, refresh: set(&REFRESH), link: set(&LINK), jwks }
+    }
+
+    pub fn issue_access(
+        &self,
+        claims: &AccessClaims,
+        at: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> String {
+        self.access.issue(claims, at, until)
+    }
+
+    pub fn issue_refresh(
+        &self,
+        claims: &RefreshClaims,
+        at: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> String {
+        self.refresh.issue(claims, at, until)
+    }
+
+    pub fn issue_link(
+        &self,
+        claims: &LinkClaims,
+        at: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> String {
+        self.link.issue(claims, at, until)
+    }
+
+    /// Opens an access token whose time may be over.
+    pub fn open_access(
+        &self,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Opened<AccessClaims>, TokenError> {
+        let opened: Opened<AccessClaims> = self.access.open(token, now)?;
+        if opened.claims.sub == opened.claims.public_id {
+            Ok(opened)
+        } else {
+            Err(TokenError::Invalid)
+        }
+    }
+
+    pub fn open_refresh(
+        &self,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Result<RefreshClaims, TokenError> {
+        self.refresh.open(token, now)?.unexpired()
+    }
+
+    pub fn open_link(&self, token: &str, now: DateTime<Utc>) -> Result<LinkClaims, TokenError> {
+        self.link.open(token, now)?.unexpired()
+    }
+
+    /// The public keys as a JWK set (RFC 7517, RFC 8037), the signing one first.
+    pub fn jwks(&self) -> &Value {
+        &self.jwks
+    }
+}
+
+/// What tells one kind of token from the others.
+struct Kind {
+    algorithm: Algorithm,
+    typ: &'static str,
+    info: &'static str,
+    key: fn(&SecretString, &str) -> Key,
+}
+
+static ACCESS: Kind = Kind {
+    algorithm: Algorithm::EdDSA,
+    typ: "at+jwt",
+    info: "doorward/access/1",
+    key: Key::ed25519,
+};
+static REFRESH: Kind =
+    Kind { algorithm: Algorithm::HS256, typ: "rt+jwt", info: "doorward/refresh/1", key: Key::hmac };
+static LINK: Kind =
+    Kind { algorithm: Algorithm::HS256, typ: "link+jwt", info: "doorward/link/1", key: Key::hmac };
+
+struct Key {
+    kid: String,
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+    /// The public key as `x` of a JWK; empty for an HMAC key.
+    public_x: String,
+}
+
+impl Key {
+    fn ed25519(secret: &SecretString, info: &str) -> Self {
+        // RFC 8410: a PKCS#8 v1 wrapper around the 32 bytes of the seed.
+        const PKCS8_PREFIX: [u8; 16] = [
+            0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22,
+            0x04, 0x20,
+        ];
+        let seed = derive(secret, info);
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice())
+            .expect("every 32 bytes are an Ed25519 seed");
+        let public = pair.public_key().as_ref();
+        let pkcs8 = zeroize::Zeroizing::new([PKCS8_PREFIX.as_slice(), seed.as_slice()].concat());
+        Self {
+            kid: kid(public),
+            encoding: EncodingKey::from_ed_der(&pkcs8),
+            decoding: DecodingKey::from_ed_der(public),
+            public_x: URL_SAFE_NO_PAD.encode(public),
+        }
+    }
+
+    fn hmac(secret: &SecretString, info: &str) -> Self {
+        let key = derive(secret, info);
+        Self {
+            kid: kid(key.as_slice()),
+            encoding: EncodingKey::from_secret(key.as_slice()),
+            decoding: DecodingKey::from_secret(key.as_slice()),
+            public_x: String::new(),
+        }
+    }
+}
+
+/// 32 bytes by HKDF-SHA256 from the secret's own bytes, without a salt.
+fn derive(secret: &SecretString, info: &str) -> zeroize::Zeroizing<[u8; 32]> {
+    let mut key = zeroize::Zeroizing::new([0; 32]);
+    Salt::new(HKDF_SHA256, &[])
+        .extract(secret.expose_secret().as_bytes())
+        .expand(&[info.as_bytes()], HKDF_SHA256)
+        .and_then(|okm| okm.fill(key.as_mut_slice()))
+        .expect("32 bytes are within HKDF's limit");
+    key
+}
+
+/// The first 8 bytes of the key's SHA-256 in hex.
+fn kid(key: &[u8]) -> String {
+    let hash = digest(&SHA256, key);
+    let first = hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes");
+    format!("{:016x}", u64::from_be_bytes(*first))
+}
+
+struct KeySet {
+    kind: &'static Kind,
+    issuer: String,
+    /// The first signs; all verify.
+    keys: Vec<Key>,
+}
+
+/// The registered claims (RFC 7519) around each kind's own.
+#[derive(Serialize, Deserialize)]
+struct Envelope<C> {
+    iss: String,
+    aud: String,
+    iat: i64,
+    exp: i64,
+    #[serde(default, skip_serializing)]
+    nbf: Option<i64>,
+    #[serde(flatten)]
+    claims: C,
+}
+
+/// The whole header: a token with anything more in it (`crit`, `jku`, `b64` ...) is not one of ours.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExactHeader {
+    alg: String,
+    typ: String,
+    kid: String,
+}
+
+impl KeySet {
+    fn issue<C: Serialize>(&self, claims: C, at: DateTime<Utc>, until: DateTime<Utc>) -> String {
+        let key = &self.keys[0];
+        let mut header = Header::new(self.kind.algorithm);
+        header.typ = Some(self.kind.typ.to_owned());
+        header.kid = Some(key.kid.clone());
+        let (iss, aud) = (self.issuer.clone(), self.issuer.clone());
+        let envelope =
+            Envelope { iss, aud, iat: at.timestamp(), exp: until.timestamp(), nbf: None, claims };
+        jsonwebtoken::encode(&header, &envelope, &key.encoding)
+            .expect("claims made of plain values can be signed")
+    }
+
+    fn open<C: DeserializeOwned>(
+        &self,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Opened<C>, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Invalid);
+        }
+        let key = self.key_for(token).ok_or(TokenError::Invalid)?;
+        let mut signature_only = Validation::new(self.kind.algorithm);
+        signature_only.required_spec_claims.clear();
+        signature_only.validate_exp = false;
+        signature_only.validate_aud = false;
+        let envelope = jsonwebtoken::decode::<Envelope<C>>(token, &key.decoding, &signature_only)
+            .map_err(|_| TokenError::Invalid)?
+            .claims;
+        let now = now.timestamp();
+        let ours = envelope.iss == self.issuer && envelope.aud == self.issuer;
+        if !ours || envelope.nbf.is_some_and(|nbf| nbf > now) {
+            return Err(TokenError::Invalid);
+        }
+        // RFC 7519, 4.1.4: not on or after `exp`.
+        Ok(Opened { claims: envelope.claims, expired: now >= envelope.exp })
+    }
+
+    /// The key that the token's header names, if the header is exactly one of this kind.
+    fn key_for(&self, token: &str) -> Option<&Key> {
+        let header = URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()?;
+        let header: ExactHeader = serde_json::from_slice(&header).ok()?;
+        let alg = match self.kind.algorithm {
+            Algorithm::EdDSA => "EdDSA",
+            _ => "HS256",
+        };
+        if header.alg != alg || header.typ != self.kind.typ {
+            return None;
+        }
+        self.keys.iter().find(|key| key.kid == header.kid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ISSUER: &str = "https://auth.example.com";
+
+    fn secret(fill: &str) -> SecretString {
+        fill.repeat(40).into()
+    }
+
+    fn keys() -> TokenKeys {
+        TokenKeys::new(&secret("k"), None, ISSUER)
+    }
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).expect("valid")
+    }
+
+    fn refresh_claims() -> RefreshClaims {
+        RefreshClaims { sub: Uuid::from_u128(1), sid: Uuid::from_u128(2), counter: 3 }
+    }
+
+    #[test]
+    fn a_token_lives_until_its_last_second_and_not_in_it() {
+        let keys = keys();
+        let token = keys.issue_refresh(&refresh_claims(), at(0), at(60));
+        assert_eq!(keys.open_refresh(&token, at(59)), Ok(refresh_claims()));
+        assert_eq!(keys.open_refresh(&token, at(60)), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn the_same_state_is_the_same_refresh_token() {
+        let issue = || keys().issue_refresh(&refresh_claims(), at(0), at(60));
+        assert_eq!(issue(), issue());
+    }
+
+    #[test]
+    fn no_kind_passes_for_another_and_no_stranger_passes_at_all() {
+        let keys = keys();
+        let link = LinkClaims {
+            sub: Uuid::from_u128(1),
+            email: "a@b.example".into(),
+            purpose: LinkPurpose::ConfirmEmail,
+        };
+        let link = keys.issue_link(&link, at(0), at(60));
+        let refresh = keys.issue_refresh(&refresh_claims(), at(0), at(60));
+        assert_eq!(keys.open_refresh(&link, at(1)), Err(TokenError::Invalid));
+        assert_eq!(keys.open_link(&refresh, at(1)), Err(TokenError::Invalid));
+        assert!(keys.open_access(&refresh, at(1)).is_err());
+        let stranger = TokenKeys::new(&secret("s"), None, ISSUER);
+        assert_eq!(stranger.open_refresh(&refresh, at(1)), Err(TokenError::Invalid));
+        let elsewhere = TokenKeys::new(&secret("k"), None, "https://other.example.com");
+        assert_eq!(elsewhere.open_refresh(&refresh, at(1)), Err(TokenError::Invalid));
+    }
+
+    #[test]
+    fn a_rotated_secret_logs_nobody_out() {
+        let token = keys().issue_refresh(&refresh_claims(), at(0), at(60));
+        let rotated = TokenKeys::new(&secret("n"), Some(&secret("k")), ISSUER);
+        assert_eq!(rotated.open_refresh(&token, at(1)), Ok(refresh_claims()));
+        assert_eq!(rotated.jwks()["keys"].as_array().map(Vec::len), Some(2));
+    }
+
+    /// Signs any header and payload with the service's own refresh key.
+    fn forge(header: &str, payload: &str) -> String {
+        let message =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+        let key = &keys().refresh.keys[0].encoding;
+        let signature =
+            jsonwebtoken::crypto::sign(message.as_bytes(), key, Algorithm::HS256).expect("signs");
+        format!("{message}.{signature}")
+    }
+
+    #[test]
+    fn a_well_signed_token_is_still_checked_to_the_letter() {
+        let keys = keys();
+        let kid = &keys.refresh.keys[0].kid;
+        let header = format!(r#"{{"alg":"HS256","typ":"rt+jwt","kid":"{kid}"}}"#);
+        let ids = r#""sub":"00000000-0000-0000-0000-000000000001","sid":"00000000-0000-0000-0000-000000000002""#;
+        let (iat, exp) = (at(0).timestamp(), at(60).timestamp());
+        let named = format!(r#""iss":"{ISSUER}","aud":"{ISSUER}",{ids}"#);
+        let good = format!(r#"{{{named},"counter":3,"iat":{iat},"exp":{exp}}}"#);
+        let open = |header: &str, payload: &str| keys.open_refresh(&forge(header, payload), at(1));
+        assert_eq!(open(&header, &good), Ok(refresh_claims()));
+
+        for bad_header in [
+            r#"{"alg":"HS256","typ":"rt+jwt"}"#.to_owned(),
+            r#"{"alg":"HS256","typ":"rt+jwt","kid":"0000000000000000"}"#.to_owned(),
+            header.replace("HS256", "none"),
+            header.replace("HS256", "HS512"),
+            header.replace("rt+jwt", "JWT"),
+            header.replace("rt+jwt", "at+jwt"),
+            header.replace('}', r#","crit":["exp"]}"#),
+            header.replace('}', r#","jku":"https://evil.example"}"#),
+            header.replace('}', r#","alg":"HS256"}"#),
+        ] {
+            assert_eq!(open(&bad_header, &good), Err(TokenError::Invalid), "{bad_header}");
+        }
+        for bad_payload in [
+            format!(r#"{{{named},"counter":3,"iat":{iat}}}"#),
+            format!(r#"{{{named},"counter":3,"exp":{exp}}}"#),
+            format!(r#"{{{named},"iat":{iat},"exp":{exp}}}"#),
+            format!(r#"{{{named},"counter":"3","iat":{iat},"exp":{exp}}}"#),
+            format!(r#"{{{named},"counter":3,"iat":{iat},"exp":"{exp}"}}"#),
+            format!(r#"{{{named},"counter":3,"iat":{iat},"exp":{exp}.5}}"#),
+            format!(r#"{{{named},"counter":3,"iat":{iat},"exp":{exp},"exp":{exp}}}"#),
+            format!(r#"{{{named},"counter":3,"iat":{iat},"exp":{exp},"nbf":{exp}}}"#),
+            format!(r#"{{{named},"counter":3,"iat":{iat},"exp":{exp},"nbf":"x"}}"#),
+            format!(r#"{{"iss":"{ISSUER}",{ids},"counter":3,"iat":{iat},"exp":{exp}}}"#),
+            good.replace("\"aud\":\"https", "\"aud\":\"http"),
+            "[]".to_owned(),
+        ] {
+            assert_eq!(open(&header, &bad_payload), Err(TokenError::Invalid), "{bad_payload}");
+        }
+        let with_nbf = good.replace("\"counter\"", &format!("\"nbf\":{iat},\"counter\""));
+        assert_eq!(open(&header, &with_nbf), Ok(refresh_claims()));
+        let token = forge(&header, &good);
+        for mangled in [
+            format!("{token}A"),
+            format!("{token}."),
+            format!(".{token}"),
+            token.replace('.', ". "),
+            String::new(),
+        ] {
+            assert_eq!(keys.open_refresh(&mangled, at(1)), Err(TokenError::Invalid), "{mangled}");
+        }
+    }
+
+    #[test]
+    fn keys_are_derived_as_documented() {
+        // Computed with Python's `cryptography`: HKDF(SHA256, 32, salt=None, info), Ed25519, SHA-256.
+        let keys = TokenKeys::new(
+            &"doorward-test-vector-0123456789abcdef".to_owned().into(),
+            None,
+            ISSUER,
+        );
+        assert_eq!(keys.jwks()["keys"][0]["x"], "LhisWpwnwHGF_a6kWkdzU47ZMIVStxQ1gux_EAGJ4gE");
+        assert_eq!(keys.access.keys[0].kid, "1c20203279a0d119");
+        assert_eq!(keys.refresh.keys[0].kid, "fc61a4ca033499cb");
+        assert_eq!(keys.link.keys[0].kid, "93254602947f178d");
+    }
+}

@@ -1,0 +1,79 @@
+//! What the service says about itself.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::http::error::{ApiError, Code};
+use crate::state::AppState;
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(root))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(jwks))
+}
+
+/// How long the database may take to prove that it is there.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Serialize, ToSchema)]
+pub struct StatusResponse {
+    success: bool,
+    status: &'static str,
+}
+
+/// The name of the service, and where to go from here.
+#[utoipa::path(get, path = "/", tag = "service", responses((status = 200, description = "Name and links.", body = Value)))]
+pub async fn root(State(state): State<AppState>) -> Json<Value> {
+    let at = |path: &str| format!("{}{path}", state.config.public_url);
+    Json(json!({
+        "success": true,
+        "name": "Doorward",
+        "links": {
+            "api": at("/api/v1"),
+            "docs": at("/docs"),
+            "openapi": at("/openapi.json"),
+            "jwks": at("/.well-known/jwks.json"),
+            "health": at("/healthz"),
+            "ready": at("/readyz"),
+        },
+    }))
+}
+
+/// Whether the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "service", responses((status = 200, description = "It does.", body = StatusResponse)))]
+pub async fn healthz() -> Json<StatusResponse> {
+    Json(StatusResponse { success: true, status: "alive" })
+}
+
+/// Whether it can be given work: the database answers and is migrated, and the process is not about to end.
+#[utoipa::path(
+    get, path = "/readyz", tag = "service",
+    responses((status = 200, description = "It can.", body = StatusResponse)),
+    extensions(("x-codes" = json!(["busy", "database_unavailable"]))),
+)]
+pub async fn readyz(State(state): State<AppState>) -> Result<Json<StatusResponse>, ApiError> {
+    if state.readiness.is_draining() {
+        return Err(ApiError { message: Some("Shutting down.".into()), ..Code::Busy.into() });
+    }
+    let is_migrated = tokio::time::timeout(READINESS_TIMEOUT, state.db.is_migrated()).await;
+    if state.readiness.is_ready() && matches!(is_migrated, Ok(Ok(true))) {
+        Ok(Json(StatusResponse { success: true, status: "ready" }))
+    } else {
+        Err(Code::DatabaseUnavailable.into())
+    }
+}
+
+/// The public keys of access tokens, as a JWK set (RFC 7517).
+#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "service", responses((status = 200, description = "The keys.", body = Value)))]
+pub async fn jwks(State(state): State<AppState>) -> Json<Value> {
+    Json(state.keys.jwks().clone())
+}

@@ -1,0 +1,78 @@
+//! What every request shares.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::mail::Mailer;
+use crate::security::password::Hasher;
+use crate::security::token::TokenKeys;
+use crate::store::Db;
+
+/// A handle on the one state of the process; cloning it is cheap.
+#[derive(Clone)]
+pub struct AppState(Arc<Shared>);
+
+pub struct Shared {
+    pub config: Config,
+    pub clock: Clock,
+    pub db: Db,
+    pub keys: TokenKeys,
+    pub hasher: Hasher,
+    pub mailer: Mailer,
+    pub readiness: Readiness,
+    /// Rung after a letter was queued, so that the worker does not have to wait for its next round.
+    pub mail_queued: Notify,
+}
+
+impl AppState {
+    pub fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// Whether the service can be given work.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicU8);
+
+const STARTING: u8 = 0;
+const READY: u8 = 1;
+const DRAINING: u8 = 2;
+
+impl Readiness {
+    /// The database has been reached and migrated.
+    pub fn set_ready(&self) {
+        // Whoever is already leaving does not come back.
+        let _ = self.0.compare_exchange(STARTING, READY, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// The process is about to end: what it has been given it finishes.
+    pub fn set_draining(&self) {
+        self.0.store(DRAINING, Ordering::SeqCst);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == DRAINING
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == READY
+    }
+
+    /// Whether the database has been reached and migrated, whatever came after.
+    pub fn has_started(&self) -> bool {
+        self.0.load(Ordering::SeqCst) != STARTING
+    }
+}

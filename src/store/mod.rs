@@ -1,0 +1,197 @@
+//! All SQL: one file a table, plain functions on a connection. Queries are checked when they are compiled.
+
+pub mod audit;
+pub mod outbox;
+pub mod sessions;
+pub mod users;
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
+
+static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// Whoever migrates holds this advisory lock; any number does, as long as it never changes.
+const MIGRATION_LOCK: i64 = 0x6d69_6772_6174_6500;
+
+/// How long a request waits for a connection before it is told that there is none.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The database: a pool of connections, and how to use them with a transaction pooler in between.
+///
+/// Behind a pooler in transaction mode (PgBouncer) every statement outside a transaction may reach another server
+/// process, and prepared statements stay behind there under names that other clients use too. So behind one every
+/// use is a transaction that starts by forgetting what others have prepared, and sqlx remembers none.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: PgPool,
+    options: PgConnectOptions,
+    behind_pooler: Arc<AtomicBool>,
+}
+
+impl Db {
+    /// Connects when first used.
+    pub fn new(options: PgConnectOptions, connections: u32) -> Self {
+        // PgBouncer refuses a start-up parameter that it does not know; nothing here reads floats.
+        let options = options.extra_float_digits(None).application_name("doorward");
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options.clone());
+        Self { pool, options, behind_pooler: Arc::default() }
+    }
+
+    /// From now on uses the database as one that stands behind a transaction pooler. To be called before the first
+    /// statement.
+    pub fn assume_pooler(&self) {
+        self.pool.set_connect_options(self.options.clone().statement_cache_capacity(0));
+        self.behind_pooler.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_behind_pooler(&self) -> bool {
+        self.behind_pooler.load(Ordering::SeqCst)
+    }
+
+    /// Whether two connections, open at once, are served by one process of the server: only a pooler does that.
+    pub async fn detect_pooler(&self) -> sqlx::Result<bool> {
+        let mut connections = Vec::new();
+        for _ in 0..2 {
+            connections.push(self.options.connect().await?);
+        }
+        let mut seen = Vec::new();
+        for round in 0..4 {
+            for (number, connection) in connections.iter_mut().enumerate() {
+                // The simple protocol: it leaves no prepared statement behind.
+                let row =
+                    sqlx::Executor::fetch_one(&mut *connection, "select pg_backend_pid()").await?;
+                let pid: i32 = sqlx::Row::try_get_unchecked(&row, 0)?;
+                if round > 0 && seen.iter().any(|&(other, its)| other != number && its == pid) {
+                    return Ok(true);
+                }
+                seen.push((number, pid));
+            }
+        }
+        for connection in connections {
+            connection.close().await?;
+        }
+        Ok(false)
+    }
+
+    /// A connection to read with. What has to last goes through [`Db::begin`].
+    pub async fn acquire(&self) -> sqlx::Result<Conn> {
+        if self.is_behind_pooler() {
+            Ok(Conn::Transaction(self.begin().await?))
+        } else {
+            Ok(Conn::Plain(self.pool.acquire().await?))
+        }
+    }
+
+    /// A transaction; dropped without `commit`, it never was.
+    pub async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        if self.is_behind_pooler() {
+            self.pool.begin_with("begin; deallocate all").await
+        } else {
+            self.pool.begin().await
+        }
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Brings the schema up to date. One process at a time does it, the others wait; all or nothing.
+    pub async fn migrate(&self) -> Result<(), MigrateError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("select pg_advisory_xact_lock($1)")
+            .bind(MIGRATION_LOCK)
+            .execute(&mut *tx)
+            .await?;
+        // Its own lock belongs to a session, which a pooler does not keep. A newer release may have migrated
+        // already while this older one is still in service: what it does not know does not disturb it.
+        let migrator = Migrator { locking: false, ignore_missing: true, ..migrator() };
+        migrator.run_direct(None, &mut *tx, false).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Whether the database answers and has every migration that this release needs.
+    pub async fn is_migrated(&self) -> sqlx::Result<bool> {
+        let mut conn = self.acquire().await?;
+        let newest = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
+        if !known.fetch_one(&mut *conn).await? {
+            return Ok(false);
+        }
+        sqlx::query_scalar(
+            "select exists (select from _sqlx_migrations where version = $1 and success)",
+        )
+        .bind(newest)
+        .fetch_one(&mut *conn)
+        .await
+    }
+}
+
+fn migrator() -> Migrator {
+    Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT }
+}
+
+/// A connection to read with, back in the pool when dropped.
+#[derive(Debug)]
+pub enum Conn {
+    Plain(PoolConnection<Postgres>),
+    Transaction(Transaction<'static, Postgres>),
+}
+
+impl Deref for Conn {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Self::Plain(connection) => connection,
+            Self::Transaction(transaction) => transaction,
+        }
+    }
+}
+
+impl DerefMut for Conn {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Plain(connection) => connection,
+            Self::Transaction(transaction) => transaction,
+        }
+    }
+}
+
+/// The name of the unique constraint that refused a statement, if one did.
+pub fn unique_violation(error: &sqlx::Error) -> Option<&str> {
+    error
+        .as_database_error()
+        .filter(|error| error.is_unique_violation())
+        .and_then(|error| error.constraint())
+}
+
+/// Whether the database could not be reached or would not serve us now, as against a statement that is wrong.
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => true,
+        // 08 connection, 53 resources, 57 operator intervention; 58 system error, 40001 and 40P01 a lost race,
+        // 25006 a standby, 55P03 a lock that was not to be had, 28 and 3D while it is being set up.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["08", "53", "57", "58", "28", "3D"].iter().any(|class| code.starts_with(class))
+                || ["40001", "40P01", "25006", "55P03"].contains(&code.as_ref())
+        }),
+        _ => false,
+    }
+}

@@ -1,0 +1,170 @@
+//! Letters that wait to be sent.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// What a letter is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LetterKind {
+    /// Asks the recipient to confirm that the address is theirs.
+    Confirmation,
+    /// Tells the old address that a new one waits to be confirmed.
+    EmailChangeNotice,
+}
+
+impl LetterKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmation => "confirmation",
+            Self::EmailChangeNotice => "email_change_notice",
+        }
+    }
+
+    fn read(raw: &str) -> sqlx::Result<Self> {
+        [Self::Confirmation, Self::EmailChangeNotice]
+            .into_iter()
+            .find(|kind| kind.as_str() == raw)
+            .ok_or_else(|| sqlx::Error::Decode(format!("unknown kind of letter {raw:?}").into()))
+    }
+}
+
+/// A letter that the caller has claimed, with what its user is like now.
+#[derive(Clone, Debug)]
+pub struct ClaimedLetter {
+    pub id: Uuid,
+    pub kind: LetterKind,
+    pub user_id: Uuid,
+    pub recipient: String,
+    pub created_at: DateTime<Utc>,
+    /// With this one.
+    pub attempts: i32,
+    pub username: String,
+    pub email: String,
+    pub is_email_verified: bool,
+    pub pending_email: Option<String>,
+}
+
+/// Queues a letter, unless the very same one still waits for its first attempt.
+pub async fn insert(
+    db: &mut PgConnection,
+    kind: LetterKind,
+    user_id: Uuid,
+    recipient: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into outbox (id, user_id, kind, recipient, created_at, next_attempt_at)
+         select $1, $2, $3, $4, $5, $5
+         where not exists (
+             select from outbox
+             where user_id = $2 and kind = $3 and recipient = $4
+               and attempts = 0 and sent_at is null and failed_at is null
+         )",
+        Uuid::now_v7(),
+        user_id,
+        kind.as_str(),
+        recipient,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Takes the letter that is due longest. Nobody else gets it before `now + lease`: by then the caller has either
+/// settled it or died.
+pub async fn claim_next(
+    db: &mut PgConnection,
+    now: DateTime<Utc>,
+    lease: TimeDelta,
+) -> sqlx::Result<Option<ClaimedLetter>> {
+    let row = sqlx::query!(
+        "update outbox set attempts = attempts + 1, next_attempt_at = $2
+         from users
+         where users.id = outbox.user_id and outbox.id = (
+             select id from outbox
+             where sent_at is null and failed_at is null and next_attempt_at <= $1
+             order by next_attempt_at
+             limit 1
+             for update skip locked
+         )
+         returning outbox.id, outbox.kind, outbox.user_id, outbox.recipient, outbox.created_at, outbox.attempts,
+             users.username, users.email, users.email_verified_at, users.pending_email",
+        now,
+        now + lease,
+    )
+    .fetch_optional(db)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(ClaimedLetter {
+        id: row.id,
+        kind: LetterKind::read(&row.kind)?,
+        user_id: row.user_id,
+        recipient: row.recipient,
+        created_at: row.created_at,
+        attempts: row.attempts,
+        username: row.username,
+        email: row.email,
+        is_email_verified: row.email_verified_at.is_some(),
+        pending_email: row.pending_email,
+    }))
+}
+
+pub async fn set_sent(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!("update outbox set sent_at = $2, last_error = null where id = $1", id, now)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Gives a letter up, with the reason.
+pub async fn set_failed(
+    db: &mut PgConnection,
+    id: Uuid,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update outbox set failed_at = $3, last_error = $2 where id = $1",
+        id,
+        reason,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Leaves a letter for another attempt.
+pub async fn set_next_attempt(
+    db: &mut PgConnection,
+    id: Uuid,
+    reason: &str,
+    next_attempt_at: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update outbox set next_attempt_at = $3, last_error = $2 where id = $1",
+        id,
+        reason,
+        next_attempt_at
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Removes at most 1,000 letters that were settled before `before`.
+pub async fn delete_settled(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "delete from outbox where id in (
+             select id from outbox
+             where created_at < $1 and (sent_at is not null or failed_at is not null)
+             order by created_at limit 1000
+         )",
+        before
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,213 @@
+//! Sessions: one a login, and the counter of its living refresh token.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgConnection;
+use sqlx::types::ipnetwork::IpNetwork;
+use uuid::Uuid;
+
+use crate::store::users::User;
+
+/// A session that has not ended.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub id: Uuid,
+    pub counter: i64,
+    /// Whether the pair of the last refresh was seen in use.
+    pub successor_used: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct NewSession<'a> {
+    pub id: Uuid,
+    pub user_id: Uuid,
+    pub created_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+    pub ends_at: DateTime<Utc>,
+    pub ip: Option<IpAddr>,
+    pub user_agent: Option<&'a str>,
+}
+
+pub async fn insert(db: &mut PgConnection, session: &NewSession<'_>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into sessions (id, user_id, created_at, expires_at, ends_at, ip, user_agent)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+        session.id,
+        session.user_id,
+        session.created_at,
+        session.expires_at,
+        session.ends_at,
+        session.ip.map(IpNetwork::from),
+        session.user_agent,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Reads a living session and its user in one query.
+pub async fn find_with_user(
+    db: &mut PgConnection,
+    id: Uuid,
+    user_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<(Session, User)>> {
+    let row = sqlx::query!(
+        r#"select s.counter, s.successor_used,
+               u.id, u.username, u.email, u.email_verified_at, u.pending_email, u.first_name, u.last_name,
+               u.role as "role: crate::fields::Role", u.password_hash, u.created_at, u.modified_at
+           from sessions s join users u on u.id = s.user_id
+           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $3"#,
+        id,
+        user_id,
+        now,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| {
+        let session = Session { id, counter: row.counter, successor_used: row.successor_used };
+        let user = User {
+            id: row.id,
+            username: row.username,
+            email: row.email,
+            email_verified_at: row.email_verified_at,
+            pending_email: row.pending_email,
+            first_name: row.first_name,
+            last_name: row.last_name,
+            role: row.role,
+            password_hash: row.password_hash,
+            created_at: row.created_at,
+            modified_at: row.modified_at,
+        };
+        (session, user)
+    }))
+}
+
+/// Where a session stands after a refresh.
+#[derive(Clone, Debug)]
+pub struct Rotated {
+    /// The counter of the successor.
+    pub counter: i64,
+    pub rotated_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+    /// The counter presented was too old: the session has ended now.
+    pub reused: bool,
+}
+
+/// Presents the counter of a refresh token: one statement, so that the database settles a race.
+///
+/// - The living counter (or a later one, after a fail-over to a standby that had not heard of it yet: tokens are
+///   genuine, so it was given out) is replaced by its successor.
+/// - The one before it gives the same successor again, for `grace` after it was replaced and for as long as nobody
+///   has used the successor.
+/// - Anything older ends the session.
+///
+/// `None`: no such session, or it has ended before.
+pub async fn rotate(
+    db: &mut PgConnection,
+    id: Uuid,
+    user_id: Uuid,
+    presented: i64,
+    now: DateTime<Utc>,
+    idle: TimeDelta,
+    grace: TimeDelta,
+) -> sqlx::Result<Option<Rotated>> {
+    let row = sqlx::query!(
+        r#"update sessions set
+               counter = case when $3 >= counter then $3 + 1 else counter end,
+               rotated_at = case when $3 >= counter then $4 else rotated_at end,
+               expires_at = case when $3 >= counter then least($5, ends_at) else expires_at end,
+               successor_used = case when $3 >= counter then false else successor_used end,
+               ended_at = case
+                   when $3 < counter - 1 or ($3 = counter - 1 and successor_used and rotated_at <= $6) then $4
+               end,
+               end_reason = case
+                   when $3 < counter - 1 or ($3 = counter - 1 and successor_used and rotated_at <= $6)
+                   then 'refresh_token_reused'
+               end
+           where id = $1 and user_id = $2 and ended_at is null and expires_at > $4
+           returning counter, rotated_at as "rotated_at!", expires_at, ended_at is not null as "reused!""#,
+        id,
+        user_id,
+        presented,
+        now,
+        now + idle,
+        now - grace,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| Rotated {
+        counter: row.counter,
+        rotated_at: row.rotated_at,
+        expires_at: row.expires_at,
+        reused: row.reused,
+    }))
+}
+
+/// Notes that the pair with this counter is in use.
+pub async fn set_successor_used(db: &mut PgConnection, id: Uuid, counter: i64) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update sessions set successor_used = true where id = $1 and counter = $2 and not successor_used",
+        id,
+        counter
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Ends one session of a user; whether it was living.
+pub async fn revoke(
+    db: &mut PgConnection,
+    id: Uuid,
+    user_id: Uuid,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update sessions set ended_at = $3, end_reason = $4
+         where id = $1 and user_id = $2 and ended_at is null and expires_at > $3",
+        id,
+        user_id,
+        now,
+        reason
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Ends all of a user's sessions but `kept`.
+pub async fn revoke_all(
+    db: &mut PgConnection,
+    user_id: Uuid,
+    kept: Option<Uuid>,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "update sessions set ended_at = $3, end_reason = $4
+         where user_id = $1 and id is distinct from $2 and ended_at is null",
+        user_id,
+        kept,
+        now,
+        reason
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Removes at most 1,000 sessions that expired before `before`.
+pub async fn delete_expired(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "delete from sessions where id in (
+             select id from sessions where expires_at < $1 order by expires_at limit 1000
+         )",
+        before
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,83 @@
+//! `PUT /users/me/change_password`.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::account::Origin;
+use crate::fields::{Password, PasswordContext, parse_new_password};
+use crate::http::error::{ApiError, Code};
+use crate::http::form::JsonBody;
+use crate::http::session::CurrentUser;
+use crate::state::AppState;
+use crate::store::audit::{self, Event};
+use crate::store::{sessions, users};
+
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "describes the body in the OpenAPI document; the form is read field by field"
+)]
+pub struct ChangePasswordRequest {
+    #[schema(format = "password")]
+    old_password: String,
+    /// 8 to 256 characters, none of the common passwords, and nothing that the account itself says.
+    #[schema(format = "password", min_length = 8, max_length = 256)]
+    new_password: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ChangePasswordResponse {
+    success: bool,
+    message: &'static str,
+}
+
+/// Changes the password and ends every other session of the user.
+#[utoipa::path(
+    put, path = "/users/me/change_password", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    request_body = ChangePasswordRequest,
+    responses((status = 200, description = "Changed.", body = ChangePasswordResponse)),
+    extensions(("x-codes" = json!(["wrong_password"]))),
+)]
+pub async fn change_password(
+    State(state): State<AppState>,
+    CurrentUser { user, session }: CurrentUser,
+    origin: Origin,
+    JsonBody(mut form): JsonBody,
+) -> Result<Json<ChangePasswordResponse>, ApiError> {
+    let context = PasswordContext {
+        username: &user.username,
+        email: &user.email,
+        first_name: &user.first_name,
+        last_name: &user.last_name,
+    };
+    let min_length = state.config.min_password_length;
+    let old = form.required("old_password", |raw| Ok(Password::claimed(raw)));
+    let new = form.required("new_password", |raw| parse_new_password(raw, min_length, &context));
+    let (old, new) = form.finish(|| Some((old?, new?)))?;
+
+    if !state.hasher.verify(old, Some(&user.password_hash)).await?.matches {
+        return Err(Code::WrongPassword.into());
+    }
+    let new_hash = state.hasher.hash(new).await?;
+    let now = state.clock.now();
+    let mut tx = state.db.begin().await?;
+    // Of two changes at once the second finds that the password it was given is no longer the present one.
+    if !users::set_password_hash(&mut tx, user.id, &user.password_hash, &new_hash, now).await? {
+        return Err(Code::WrongPassword.into());
+    }
+    sessions::revoke_all(&mut tx, user.id, Some(session.id), "password_changed", now).await?;
+    let event = Event {
+        name: "password_changed",
+        user_id: Some(user.id),
+        actor_id: Some(user.id),
+        session_id: Some(session.id),
+        ip: origin.ip,
+        ..Event::default()
+    };
+    audit::record(&mut tx, &event, now).await?;
+    tx.commit().await?;
+    let message = "The password is changed. Every other session has ended.";
+    Ok(Json(ChangePasswordResponse { success: true, message }))
+}

@@ -1,0 +1,222 @@
+//! `/users/me`: what a user sees and changes about themselves.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+use crate::account::{self, Origin};
+use crate::fields::{Email, FieldError, Name, Password, Username};
+use crate::http::error::{ApiError, Code};
+use crate::http::form::JsonBody;
+use crate::http::session::CurrentUser;
+use crate::http::user::PublicUser;
+use crate::state::AppState;
+use crate::store::audit::{self, Event};
+use crate::store::outbox::{self, LetterKind};
+use crate::store::users::{self, User};
+
+#[derive(Serialize, ToSchema)]
+pub struct MeResponse {
+    success: bool,
+    user: PublicUser,
+}
+
+/// Shows the caller.
+#[utoipa::path(
+    get, path = "/users/me", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    responses((status = 200, description = "The caller.", body = MeResponse)),
+)]
+pub async fn show(caller: CurrentUser) -> Json<MeResponse> {
+    Json(MeResponse { success: true, user: caller.user.into() })
+}
+
+/// Shows the caller, for clients that POST.
+#[utoipa::path(
+    post, path = "/users/me", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    responses((status = 200, description = "The caller.", body = MeResponse)),
+)]
+pub async fn show_by_post(caller: CurrentUser) -> Json<MeResponse> {
+    show(caller).await
+}
+
+/// Only the fields that are given change; anything else is ignored.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "describes the body in the OpenAPI document; the form is read field by field"
+)]
+pub struct UpdateRequest {
+    #[schema(max_length = 100)]
+    first_name: Option<String>,
+    #[schema(max_length = 100)]
+    last_name: Option<String>,
+    #[schema(min_length = 3, max_length = 64, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    username: Option<String>,
+    /// Replaces an unverified address at once; waits in `pending_email` beside a verified one.
+    #[schema(format = "email", max_length = 254)]
+    email: Option<String>,
+    /// The present password: needed to change a verified address.
+    #[schema(format = "password")]
+    password: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct UpdateResponse {
+    success: bool,
+    user: PublicUser,
+    /// The fields that have another value now.
+    updated: Vec<&'static str>,
+}
+
+/// Changes the fields that are given, all or nothing.
+#[utoipa::path(
+    put, path = "/users/me", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    request_body = UpdateRequest,
+    responses((status = 200, description = "Changed.", body = UpdateResponse)),
+    extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken"]))),
+)]
+pub async fn update(
+    State(state): State<AppState>,
+    caller: CurrentUser,
+    origin: Origin,
+    JsonBody(mut form): JsonBody,
+) -> Result<Json<UpdateResponse>, ApiError> {
+    let changes = Changes {
+        first_name: form.optional("first_name", Name::parse),
+        last_name: form.optional("last_name", Name::parse),
+        // Whoever was given a reserved name keeps it, in any spelling.
+        username: form.optional("username", |raw| {
+            let own = raw.eq_ignore_ascii_case(&caller.user.username);
+            if own { Username::parse_reserved_too(raw) } else { Username::parse(raw) }
+        }),
+        email: form.optional("email", Email::parse),
+    };
+    let password = form.optional("password", |raw| Ok(Password::claimed(raw)));
+    if changes.touches_verified_address(&caller.user) && password.is_none() {
+        form.refuse("password", password_required());
+    }
+    form.finish(|| Some(()))?;
+    let proven = changes.touches_verified_address(&caller.user);
+    if let (true, Some(password)) = (proven, password) {
+        let verdict = state.hasher.verify(password, Some(&caller.user.password_hash)).await?;
+        if !verdict.matches {
+            return Err(Code::WrongPassword.into());
+        }
+    }
+
+    let now = state.clock.now();
+    let mut tx = state.db.begin().await?;
+    let before =
+        users::find_for_update(&mut tx, caller.user.id).await?.ok_or(Code::SessionEnded)?;
+    if changes.touches_verified_address(&before)
+        && !(proven && before.password_hash == caller.user.password_hash)
+    {
+        // The address was verified, or the password changed, while this call was on its way.
+        return Err(ApiError::invalid_field("password", "required", password_required().message));
+    }
+    let mut user = before.clone();
+    let updated = changes.apply(&mut user);
+    if !updated.is_empty() {
+        user.modified_at = now;
+        users::update_profile(&mut tx, &user).await?;
+        queue_letters(&mut tx, &before, &user, now).await?;
+        let event = Event {
+            name: "profile_updated",
+            user_id: Some(user.id),
+            actor_id: Some(user.id),
+            session_id: Some(caller.session.id),
+            ip: origin.ip,
+            details: serde_json::json!({ "fields": updated }),
+        };
+        audit::record(&mut tx, &event, now).await?;
+    }
+    tx.commit().await?;
+    state.mail_queued.notify_one();
+    Ok(Json(UpdateResponse { success: true, user: user.into(), updated }))
+}
+
+/// The same as PUT.
+#[utoipa::path(
+    patch, path = "/users/me", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    request_body = UpdateRequest,
+    responses((status = 200, description = "Changed.", body = UpdateResponse)),
+    extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken"]))),
+)]
+pub async fn patch(
+    state: State<AppState>,
+    caller: CurrentUser,
+    origin: Origin,
+    body: JsonBody,
+) -> Result<Json<UpdateResponse>, ApiError> {
+    update(state, caller, origin, body).await
+}
+
+fn password_required() -> FieldError {
+    FieldError::new("required", "Your present password is needed to change a verified address.")
+}
+
+struct Changes {
+    first_name: Option<Name>,
+    last_name: Option<Name>,
+    username: Option<Username>,
+    email: Option<Email>,
+}
+
+impl Changes {
+    /// Whether these would set out to replace an address that has been verified by another one.
+    fn touches_verified_address(&self, user: &User) -> bool {
+        let other = |email: &Email| !email.as_str().eq_ignore_ascii_case(&user.email);
+        user.is_email_verified() && self.email.as_ref().is_some_and(other)
+    }
+
+    /// Writes the changes into `user` and names the fields that have another value now.
+    fn apply(&self, user: &mut User) -> Vec<&'static str> {
+        let mut updated = Vec::new();
+        let mut set = |field: &mut String, value: Option<&str>, name| {
+            if let Some(value) = value.filter(|value| value != field) {
+                value.clone_into(field);
+                updated.push(name);
+            }
+        };
+        set(&mut user.first_name, self.first_name.as_ref().map(Name::as_str), "first_name");
+        set(&mut user.last_name, self.last_name.as_ref().map(Name::as_str), "last_name");
+        set(&mut user.username, self.username.as_ref().map(Username::as_str), "username");
+        let Some(email) = self.email.as_ref().map(Email::as_str) else { return updated };
+        let is_other = !email.eq_ignore_ascii_case(&user.email);
+        let pending = if user.is_email_verified() && is_other {
+            Some(email.to_owned())
+        } else {
+            set(&mut user.email, Some(email), "email");
+            None
+        };
+        if user.pending_email != pending {
+            user.pending_email = pending;
+            updated.push("pending_email");
+        }
+        updated
+    }
+}
+
+/// A new address is asked to confirm itself; where it is to replace a verified one, that one is told.
+async fn queue_letters(
+    db: &mut PgConnection,
+    before: &User,
+    after: &User,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<(), ApiError> {
+    if let Some(pending) =
+        after.pending_email.as_ref().filter(|_| after.pending_email != before.pending_email)
+    {
+        // Nobody else may have it now; whether nobody has it when it is confirmed, the database decides then.
+        if users::is_email_taken(db, pending).await? {
+            return Err(Code::EmailTaken.into());
+        }
+        account::queue_confirmation(db, after, now).await?;
+        outbox::insert(db, LetterKind::EmailChangeNotice, after.id, &before.email, now).await?;
+    } else if !after.email.eq_ignore_ascii_case(&before.email) {
+        account::queue_confirmation(db, after, now).await?;
+    }
+    Ok(())
+}

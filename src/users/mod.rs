@@ -1,0 +1,19 @@
+//! A person and their own account.
+
+mod change_password;
+mod me;
+mod register;
+mod verify_email;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::state::AppState;
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(register::register))
+        .routes(routes!(me::show, me::show_by_post, me::update, me::patch))
+        .routes(routes!(change_password::change_password))
+        .routes(routes!(verify_email::verify_email))
+}

@@ -1,0 +1,110 @@
+//! `POST /users/`: a new account, and the letter that asks to confirm its address.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::account::{self, Origin};
+use crate::fields::{Email, Name, PasswordContext, Role, Username, parse_new_password};
+use crate::http::error::ApiError;
+use crate::http::form::JsonBody;
+use crate::http::user::PublicUser;
+use crate::state::AppState;
+use crate::store::audit::{self, Event};
+use crate::store::users::{self, NewUser};
+
+/// What the form asks for; anything else in it is ignored.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "describes the body in the OpenAPI document; the form is read field by field"
+)]
+pub struct RegisterRequest {
+    /// 3 to 64 of `A-Z a-z 0-9 . _ -`, starting with a letter or a digit; unique without regard to case.
+    #[schema(
+        min_length = 3,
+        max_length = 64,
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        example = "ada"
+    )]
+    username: String,
+    /// Unique without regard to case.
+    #[schema(format = "email", max_length = 254, example = "ada@example.com")]
+    email: String,
+    /// 8 to 256 characters, none of the common passwords, and nothing that the account itself says.
+    #[schema(
+        format = "password",
+        min_length = 8,
+        max_length = 256,
+        example = "a long and good one"
+    )]
+    password: String,
+    #[schema(max_length = 100, example = "Ada")]
+    first_name: Option<String>,
+    #[schema(max_length = 100, example = "Lovelace")]
+    last_name: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct RegisterResponse {
+    success: bool,
+    message: &'static str,
+    user: PublicUser,
+}
+
+/// Registers a user and queues the confirmation mail.
+#[utoipa::path(
+    post, path = "/users", tag = "users", request_body = RegisterRequest,
+    responses((status = 201, description = "Registered.", body = RegisterResponse)),
+    extensions(("x-codes" = json!(["username_taken", "email_taken"]))),
+)]
+pub async fn register(
+    State(state): State<AppState>,
+    origin: Origin,
+    JsonBody(mut form): JsonBody,
+) -> Result<(StatusCode, Json<RegisterResponse>), ApiError> {
+    let username = form.required("username", Username::parse);
+    let email = form.required("email", Email::parse);
+    let first_name = form.optional("first_name", Name::parse).unwrap_or_default();
+    let last_name = form.optional("last_name", Name::parse).unwrap_or_default();
+    let context = PasswordContext {
+        username: username.as_ref().map_or("", Username::as_str),
+        email: email.as_ref().map_or("", Email::as_str),
+        first_name: first_name.as_str(),
+        last_name: last_name.as_str(),
+    };
+    let min_length = state.config.min_password_length;
+    let password = form.required("password", |raw| parse_new_password(raw, min_length, &context));
+    let (username, email, password) = form.finish(|| Some((username?, email?, password?)))?;
+
+    let password_hash = state.hasher.hash(password).await?;
+    let now = state.clock.now();
+    let new = NewUser {
+        id: Uuid::now_v7(),
+        username: &username,
+        email: &email,
+        email_verified_at: None,
+        first_name: &first_name,
+        last_name: &last_name,
+        role: Role::User,
+        password_hash: &password_hash,
+    };
+    let mut tx = state.db.begin().await?;
+    let user = users::insert(&mut tx, &new, now).await?;
+    account::queue_confirmation(&mut tx, &user, now).await?;
+    let event = Event {
+        name: "registered",
+        user_id: Some(user.id),
+        actor_id: Some(user.id),
+        ip: origin.ip,
+        ..Event::default()
+    };
+    audit::record(&mut tx, &event, now).await?;
+    tx.commit().await?;
+    state.mail_queued.notify_one();
+    let message = "Registered. Please follow the link in the mail that is on its way.";
+    Ok((StatusCode::CREATED, Json(RegisterResponse { success: true, message, user: user.into() })))
+}

@@ -1,0 +1,189 @@
+//! Sends the letters that wait in the outbox, and tidies up.
+//!
+//! At least once, never lost: a letter is claimed for longer than sending it may take, so whoever dies while sending
+//! it leaves it to the next. The link is made at that moment: no secret rests in the outbox.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::watch;
+
+use crate::account::LINK_LIFETIME;
+use crate::mail::{Letter, Mailer, SendError, message};
+use crate::security;
+use crate::security::token::{LinkClaims, LinkPurpose};
+use crate::state::AppState;
+use crate::store::outbox::{self, ClaimedLetter, LetterKind};
+use crate::store::sessions;
+
+/// Longer than the mailer takes at most.
+const LEASE: TimeDelta = TimeDelta::seconds(60);
+/// How long to wait after the first, second ... attempt that failed; the last one counts for all that follow.
+const BACKOFF: [TimeDelta; 5] = [
+    TimeDelta::minutes(1),
+    TimeDelta::minutes(5),
+    TimeDelta::minutes(15),
+    TimeDelta::hours(1),
+    TimeDelta::hours(3),
+];
+/// A letter that could not be sent for this long is given up: its link would come as a surprise.
+const GIVE_UP_AFTER: TimeDelta = TimeDelta::hours(24);
+/// Letters on their way at once.
+const SENDERS: usize = 4;
+/// How long to wait for something to do, where nobody rings.
+const POLL: Duration = Duration::from_secs(1);
+/// How often old rows are removed, and how old they have to be.
+const TIDY: Duration = Duration::from_hours(1);
+const KEEP: TimeDelta = TimeDelta::days(30);
+
+/// Works until `stop` says so, finishing the letters in hand.
+pub async fn run(state: AppState, stop: watch::Receiver<bool>) {
+    let mut tasks = tokio::task::JoinSet::new();
+    if state.mailer.is_off() {
+        tracing::warn!("no mail server is set: letters wait in the outbox");
+    } else {
+        for _ in 0..SENDERS {
+            tasks.spawn(send_letters(state.clone(), stop.clone()));
+        }
+    }
+    tasks.spawn(tidy(state, stop));
+    tasks.join_all().await;
+}
+
+async fn send_letters(state: AppState, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        match deliver_next(&state).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the outbox cannot be read at the moment"),
+        }
+        tokio::select! {
+            () = state.mail_queued.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+}
+
+/// Claims one letter, sends it and settles it; whether there was one.
+pub async fn deliver_next(state: &AppState) -> sqlx::Result<bool> {
+    let now = state.clock.now();
+    let mut tx = state.db.begin().await?;
+    let claimed = outbox::claim_next(&mut tx, now, LEASE).await?;
+    tx.commit().await?;
+    let Some(claimed) = claimed else { return Ok(false) };
+
+    let outcome = match letter(state, &claimed, now) {
+        // No transaction is open while the mail server takes its time.
+        Some(letter) => {
+            let outcome = state.mailer.send(&letter).await;
+            if let (Ok(()), Mailer::Folder(_)) = (&outcome, &state.mailer) {
+                let link = letter
+                    .text
+                    .split_whitespace()
+                    .find(|word| word.starts_with(&state.config.public_url));
+                tracing::info!(link, "a letter is in /dev/mailbox");
+            }
+            outcome
+        }
+        None => Err(SendError::Permanent("no longer wanted: the account has moved on".into())),
+    };
+    settle(state, &claimed, outcome).await?;
+    Ok(true)
+}
+
+async fn settle(
+    state: &AppState,
+    claimed: &ClaimedLetter,
+    outcome: Result<(), SendError>,
+) -> sqlx::Result<()> {
+    let now = state.clock.now();
+    let (id, attempts) = (claimed.id, claimed.attempts);
+    let mut tx = state.db.begin().await?;
+    match outcome {
+        Ok(()) => outbox::set_sent(&mut tx, id, now).await?,
+        Err(SendError::Transient(reason)) if now - claimed.created_at < GIVE_UP_AFTER => {
+            let next_attempt_at = now + backoff(attempts);
+            tracing::warn!(letter = %id, attempts, reason, %next_attempt_at, "a letter could not be sent yet");
+            outbox::set_next_attempt(&mut tx, id, &reason, next_attempt_at).await?;
+        }
+        Err(SendError::Transient(reason) | SendError::Permanent(reason)) => {
+            tracing::error!(letter = %id, attempts, reason, "a letter was given up");
+            outbox::set_failed(&mut tx, id, &reason, now).await?;
+        }
+    }
+    tx.commit().await
+}
+
+/// The wait after attempt number `attempts`, from 80 to 120 percent of the table's, so that letters that failed
+/// together do not come back together.
+fn backoff(attempts: i32) -> TimeDelta {
+    let index = usize::try_from(attempts - 1).unwrap_or(0).min(BACKOFF.len() - 1);
+    let percent = 80 + i32::from(security::random_bytes::<1>()[0]) % 41;
+    BACKOFF[index] * percent / 100
+}
+
+/// The letter as it is sent now; `None` if nobody needs it any more.
+fn letter(state: &AppState, claimed: &ClaimedLetter, now: DateTime<Utc>) -> Option<Letter> {
+    let public_url = &state.config.public_url;
+    let site = state.config.site();
+    let message_id = format!("<{}@{site}>", claimed.id);
+    let is_recipient = |address: &str| address.eq_ignore_ascii_case(&claimed.recipient);
+    match claimed.kind {
+        LetterKind::Confirmation => {
+            let pending = claimed.pending_email.as_deref().is_some_and(is_recipient);
+            let unverified = !claimed.is_email_verified && is_recipient(&claimed.email);
+            if !pending && !unverified {
+                return None;
+            }
+            let email = claimed.recipient.clone();
+            let claims =
+                LinkClaims { sub: claimed.user_id, email, purpose: LinkPurpose::ConfirmEmail };
+            let token = state.keys.issue_link(&claims, now, now + LINK_LIFETIME);
+            let link = format!("{public_url}/api/v1/confirm?token={token}");
+            Some(message::confirmation(
+                &message_id,
+                &claimed.recipient,
+                site,
+                &link,
+                LINK_LIFETIME.num_hours(),
+            ))
+        }
+        LetterKind::EmailChangeNotice => {
+            // Also when the new address was confirmed before this letter left; not when the change was taken back.
+            let confirmed = Some(claimed.email.as_str()).filter(|email| !is_recipient(email));
+            let new_address = claimed.pending_email.as_deref().or(confirmed)?;
+            Some(message::address_change_notice(
+                &message_id,
+                &claimed.recipient,
+                site,
+                &claimed.username,
+                new_address,
+            ))
+        }
+    }
+}
+
+/// Removes what nobody will ask for again, a thousand rows at a time.
+async fn tidy(state: AppState, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        match delete_old_rows(&state).await {
+            Ok(0) => {}
+            Ok(_) => continue,
+            Err(error) => tracing::warn!(%error, "old rows could not be removed"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TIDY) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+}
+
+async fn delete_old_rows(state: &AppState) -> sqlx::Result<u64> {
+    let before = state.clock.now() - KEEP;
+    let mut tx = state.db.begin().await?;
+    let deleted = outbox::delete_settled(&mut tx, before).await?
+        + sessions::delete_expired(&mut tx, before).await?;
+    tx.commit().await?;
+    Ok(deleted)
+}
