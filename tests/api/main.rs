@@ -1,0 +1,10 @@
+//! The service from outside: the production router on a real PostgreSQL, and the real binary.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod floors;
+mod local_postgres;
+mod mail;
+mod smtp_sink;
+mod support;
+mod users_register;
