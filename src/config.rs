@@ -170,6 +170,9 @@ impl Vars<'_> {
         let database_url = self.database_url();
         let environment = self.environment(database_url.is_some());
         let production = environment == Environment::Production;
+        if production && database_url.is_none() {
+            self.complain("DATABASE_URL is not set: production needs a PostgreSQL of its own.");
+        }
         let port_given = self.get("PORT").is_some();
         let port = self.number("PORT", 8000, 0..=u16::MAX);
         let host = self.host(port_given);
@@ -439,6 +442,8 @@ mod tests {
         let complaints =
             read(&[("DATABASE_URL", "postgres://localhost/x")]).expect_err("refused").0;
         assert_eq!(complaints.len(), 2, "{complaints:?}");
+        let complaints = read(&[("DOORWARD_ENV", "production")]).expect_err("refused").0;
+        assert_eq!(complaints.len(), 3, "{complaints:?}");
         let config = read(&[
             ("DATABASE_URL", "postgresql://localhost/x?sslmode=require"),
             ("SECRET_KEY", KEY),

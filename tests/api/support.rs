@@ -104,7 +104,8 @@ impl TestApp {
         let own = [
             ("PUBLIC_URL", PUBLIC_URL),
             ("SECRET_KEY", SECRET_KEY),
-            ("DOORWARD_ENV", "production"),
+            // Makes it production; the connection itself is the cluster's.
+            ("DATABASE_URL", "postgres://localhost/unused"),
         ];
         let settings: Vec<_> = settings.iter().chain(&own).copied().collect();
         let lookup = |name: &str| {
