@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use secrecy::{ExposeSecret, SecretString};
@@ -30,6 +31,7 @@ pub const VARIABLES: &[&str] = &[
     "PUBLIC_URL",
     "SECRET_KEY",
     "SECRET_KEY_PREVIOUS",
+    "SHUTDOWN_DELAY_SECONDS",
     "SMTP_URL",
     "SSL_CERT_FILE",
     "TRUSTED_PROXY_HOPS",
@@ -104,6 +106,8 @@ pub struct Config {
     /// Whether `serve` sends the letters too.
     pub worker_inside: bool,
     pub first_admin: Option<FirstAdmin>,
+    /// How long to go on answering after SIGTERM, no longer ready: until then the balancer has noticed.
+    pub shutdown_delay: Duration,
     /// A filter in tracing's syntax.
     pub log: String,
 }
@@ -122,16 +126,17 @@ impl fmt::Display for Complaints {
 impl std::error::Error for Complaints {}
 
 impl Config {
-    /// Reads the process's environment.
-    pub fn from_env() -> Result<Self, Complaints> {
-        Self::from_vars(|name| std::env::var(name).ok())
-    }
-
     /// Reads the settings from `lookup`; an empty value is the same as none.
     pub fn from_vars(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Complaints> {
+        let (config, complaints) = Self::read(lookup);
+        if complaints.is_empty() { Ok(config) } else { Err(Complaints(complaints)) }
+    }
+
+    /// Reads what can be read, with the default in place of what cannot, and every complaint.
+    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> (Self, Vec<String>) {
         let mut vars = Vars { lookup: &lookup, complaints: Vec::new() };
         let config = vars.config();
-        if vars.complaints.is_empty() { Ok(config) } else { Err(Complaints(vars.complaints)) }
+        (config, vars.complaints)
     }
 
     /// Where development keeps its things: the private PostgreSQL, the generated key, the mailbox.
@@ -204,6 +209,11 @@ impl Vars<'_> {
             confirm_redirect_url: self.url("CONFIRM_REDIRECT_URL"),
             worker_inside: self.choice("WORKER", true, &[("on", true), ("off", false)]),
             first_admin: self.first_admin(),
+            shutdown_delay: Duration::from_secs(self.number(
+                "SHUTDOWN_DELAY_SECONDS",
+                if production { 3 } else { 0 },
+                0..=20,
+            )),
             log: self.get("LOG").unwrap_or_else(|| "info".to_owned()),
         }
     }

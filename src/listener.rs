@@ -29,8 +29,14 @@ const MAX_CONNECTIONS: usize = 4096;
 /// How long requests in hand may take once the service was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Serves until `stop` says so; then takes no more connections and finishes the requests in hand.
-pub async fn serve(listener: TcpListener, app: App, mut stop: watch::Receiver<bool>) {
+/// Serves until `stop` says so and `delay` more, in which balancers notice that the service is no longer ready and
+/// keep-alive connections are given up one answer at a time; then finishes the requests in hand.
+pub async fn serve(
+    listener: TcpListener,
+    app: App,
+    mut stop: watch::Receiver<bool>,
+    delay: Duration,
+) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -38,6 +44,12 @@ pub async fn serve(listener: TcpListener, app: App, mut stop: watch::Receiver<bo
         .max_headers(MAX_HEADER_FIELDS);
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
+    let end = async {
+        // A sender that is gone can ask for nothing any more: then it is time to end, too.
+        let _ = stop.wait_for(|stop| *stop).await;
+        tokio::time::sleep(delay).await;
+    };
+    tokio::pin!(end);
     loop {
         let accepted = async {
             let permit = Arc::clone(&permits).acquire_owned().await;
@@ -45,7 +57,7 @@ pub async fn serve(listener: TcpListener, app: App, mut stop: watch::Receiver<bo
         };
         let (accepted, permit) = tokio::select! {
             accepted = accepted => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = &mut end => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,

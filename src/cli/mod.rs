@@ -1,6 +1,7 @@
 //! The commands.
 
 mod create_admin;
+mod doctor;
 mod serve;
 
 use std::io::{Read, Write};
@@ -43,6 +44,8 @@ enum Command {
     Migrate,
     /// Create an admin with a verified address
     CreateAdmin(create_admin::Arguments),
+    /// Check every setting, the database and the mail server, and say how to mend what is wrong
+    Doctor(doctor::Arguments),
     /// Print the OpenAPI 3.1 document
     Openapi,
     /// Exit with 0 if a service answers on PORT of this machine
@@ -72,45 +75,49 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
-    let (config, mailer) = load()?;
-    telemetry::init(&config.log, config.is_production());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
-            Command::Serve => serve::serve(config, mailer).await,
-            Command::Worker => serve::worker(config, mailer).await,
-            Command::Migrate => {
-                with_state(config, mailer, async |state| Ok(migrate(&state).await?)).await
+            // Looks at a configuration that may not be usable.
+            Command::Doctor(arguments) => doctor::doctor(&arguments).await,
+            Command::Serve => {
+                let (config, mailer) = start()?;
+                serve::serve(config, mailer).await
             }
+            Command::Worker => {
+                let (config, mailer) = start()?;
+                serve::worker(config, mailer).await
+            }
+            Command::Migrate => with_state(async |state| Ok(migrate(&state).await?)).await,
             Command::CreateAdmin(arguments) => {
-                with_state(config, mailer, async |state| {
+                with_state(async |state| {
                     migrate(&state).await?;
                     create_admin::create_admin(&state, arguments).await
                 })
                 .await
             }
             Command::Openapi => {
+                let (config, _) = start()?;
                 let document = router::openapi_document(&config.public_url);
-                writeln!(std::io::stdout(), "{document:#}")?;
-                Ok(())
+                Ok(writeln!(std::io::stdout(), "{document:#}")?)
             }
-            Command::Healthcheck => healthcheck(config.port),
+            Command::Healthcheck => healthcheck(start()?.0.port),
         }
     })
 }
 
+/// The configuration and the mailer, with logging as the configuration wants it.
+fn start() -> Result<(Config, Mailer), Complaints> {
+    let (config, mailer) = load()?;
+    telemetry::init(&config.log, config.is_production());
+    Ok((config, mailer))
+}
+
 /// The configuration and the mailer that it asks for, or every complaint about the two.
 fn load() -> Result<(Config, Mailer), Complaints> {
-    let config = Config::from_env();
-    let mut complaints = match &config {
-        Ok(_) => Vec::new(),
-        Err(Complaints(complaints)) => complaints.clone(),
-    };
-    let mailer = config.as_ref().ok().map(|config| mailer(config, &mut complaints));
-    match (config, mailer) {
-        (Ok(config), Some(mailer)) if complaints.is_empty() => Ok((config, mailer)),
-        _ => Err(Complaints(complaints)),
-    }
+    let (config, mut complaints) = Config::read(|name| std::env::var(name).ok());
+    let mailer = mailer(&config, &mut complaints);
+    if complaints.is_empty() { Ok((config, mailer)) } else { Err(Complaints(complaints)) }
 }
 
 fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
@@ -124,12 +131,12 @@ fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
     };
     let settings =
         settings.map_err(|complaint| complaints.push(format!("SMTP_URL {complaint}"))).ok();
-    let from = config.mail_from.as_deref().unwrap_or_default().parse::<Mailbox>();
-    let from = from.map_err(|_| {
-        complaints
-            .push("MAIL_FROM is a sender such as Doorward <no-reply@example.com>.".to_owned());
+    // That it is missing, the configuration has complained about.
+    let from = config.mail_from.as_deref().and_then(|from| {
+        let unreadable = "MAIL_FROM is a sender such as Doorward <no-reply@example.com>.";
+        from.parse::<Mailbox>().map_err(|_| complaints.push(unreadable.to_owned())).ok()
     });
-    let (Some(settings), Ok(from)) = (settings, from) else { return Mailer::Off };
+    let (Some(settings), Some(from)) = (settings, from) else { return Mailer::Off };
     Mailer::smtp(&settings, from, config.extra_certificates.as_deref()).unwrap_or_else(
         |complaint| {
             complaints.push(format!("SSL_CERT_FILE {complaint}"));
@@ -177,10 +184,9 @@ fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
 
 /// Runs a short command on the database and leaves it as it was found.
 async fn with_state(
-    config: Config,
-    mailer: Mailer,
     command: impl AsyncFnOnce(AppState) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    let (config, mailer) = start()?;
     let (db, server) = open_database(&config).await?;
     let state = state(config, db.clone(), mailer)?;
     let outcome = command(state).await;

@@ -51,6 +51,10 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
         (response.status().as_u16(), started.elapsed().as_secs_f64() * 1e3);
     tracing::info!(%request_id, %method, route, status, milliseconds, "request");
     add_headers(&mut response, &request_id, state.config.is_https());
+    if state.readiness.is_draining() {
+        // The client comes back on another connection, to another instance.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

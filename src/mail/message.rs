@@ -75,6 +75,18 @@ pub fn address_change_notice(
     }
 }
 
+/// A letter by which an operator sees that mail goes out.
+pub fn test(message_id: &str, to: &str, site: &str) -> Letter {
+    let words = format!("This letter shows that {site} can send mail. Nothing needs to be done.");
+    Letter {
+        message_id: message_id.to_owned(),
+        to: to.to_owned(),
+        subject: format!("A test letter from {site}"),
+        text: wrap(&words),
+        html: format!("<!doctype html>\n<meta charset=\"utf-8\">\n<p>{words}</p>\n"),
+    }
+}
+
 fn rendered(template: &impl Template) -> String {
     template.render().expect("writing strings and numbers into a string does not fail")
 }

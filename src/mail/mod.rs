@@ -120,6 +120,14 @@ impl Mailer {
         }
     }
 
+    /// Connects, encrypts and signs in as for a letter, and sends none. The error is for the operator.
+    pub async fn check(&self) -> Result<(), SendError> {
+        match self {
+            Self::Smtp(smtp) => smtp.check().await,
+            Self::Folder(_) | Self::Memory(_) | Self::Off => Ok(()),
+        }
+    }
+
     /// The newest `limit` letters of a folder mailer, newest first; `None` for every other.
     pub fn kept(&self, limit: usize) -> Option<Vec<KeptLetter>> {
         match self {

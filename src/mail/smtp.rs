@@ -58,6 +58,15 @@ impl Smtp {
         })
     }
 
+    /// Everything but a letter.
+    pub(super) async fn check(&self) -> Result<(), SendError> {
+        let mut connection = self.connect().await?;
+        self.within(Stage::Connecting, connection.command(commands::Noop)).await?;
+        // Good manners; a server that does not answer them has shown all that was asked.
+        let _ = self.within(Stage::Connecting, connection.quit()).await;
+        Ok(())
+    }
+
     async fn deliver(&self, mail: &Mail) -> Result<(), SendError> {
         let mut connection = self.announce(mail).await?;
         let to = commands::Rcpt::new(mail.to.clone(), Vec::new());

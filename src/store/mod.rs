@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -120,6 +121,22 @@ impl Db {
         Ok(())
     }
 
+    /// What `doctor` asks the server.
+    pub async fn describe_server(&self) -> sqlx::Result<ServerFacts> {
+        let mut conn = self.acquire().await?;
+        sqlx::query_as(
+            "select current_setting('server_version') as version,
+                 current_setting('server_version_num')::integer as version_number,
+                 clock_timestamp() as now,
+                 current_setting('max_connections')::bigint as max_connections,
+                 (select count(*) from pg_stat_activity where backend_type = 'client backend') as connections,
+                 pg_is_in_recovery() as is_standby,
+                 coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as is_encrypted",
+        )
+        .fetch_one(&mut *conn)
+        .await
+    }
+
     /// Whether the database answers and has every migration that this release needs.
     pub async fn is_migrated(&self) -> sqlx::Result<bool> {
         let mut conn = self.acquire().await?;
@@ -135,6 +152,19 @@ impl Db {
         .fetch_one(&mut *conn)
         .await
     }
+}
+
+/// A PostgreSQL server as it presents itself.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct ServerFacts {
+    pub version: String,
+    /// 150004 for 15.4.
+    pub version_number: i32,
+    pub now: DateTime<Utc>,
+    pub max_connections: i64,
+    pub connections: i64,
+    pub is_standby: bool,
+    pub is_encrypted: bool,
 }
 
 fn migrator() -> Migrator {
