@@ -243,10 +243,10 @@ async fn mail(config: &Config, mailer: &Mailer, send_to: Option<&str>, findings:
     let letter = message::test(&message_id, to, config.site());
     match mailer.send(&letter).await {
         Ok(()) => {
-            findings.add("mail", Level::Ok, "the letter was taken: look for it in the mailbox")
+            findings.add("mail", Level::Ok, "the letter was taken: look for it in the mailbox");
         }
         Err(error) => {
-            findings.add("mail", Level::Fail, format!("the letter was not taken: {error}"))
+            findings.add("mail", Level::Fail, format!("the letter was not taken: {error}"));
         }
     }
 }
