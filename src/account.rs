@@ -17,7 +17,7 @@ use crate::store::users::User;
 const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
 /// A session ends this long after its login, however busy it is.
 const SESSION_LIFETIME: TimeDelta = TimeDelta::days(90);
-/// For this long a replaced refresh token gives its successor again, used or not.
+/// For this long after a refresh its token gives the same successor again, used or not.
 const ROTATION_GRACE: TimeDelta = TimeDelta::seconds(20);
 /// How long the link in a letter is good.
 pub const LINK_LIFETIME: TimeDelta = TimeDelta::hours(24);

@@ -99,8 +99,8 @@ pub struct Rotated {
 ///
 /// - The living counter (or a later one, after a fail-over to a standby that had not heard of it yet: tokens are
 ///   genuine, so it was given out) is replaced by its successor.
-/// - The one before it gives the same successor again, for `grace` after it was replaced and for as long as nobody
-///   has used the successor.
+/// - The one before it gives the same successor again, for as long as nobody has used that, and for `grace` after it
+///   was last given out unused: of two tabs that try again after a lost answer one may use it before the other asks.
 /// - Anything older ends the session.
 ///
 /// `None`: no such session, or it has ended before.
@@ -119,11 +119,17 @@ pub async fn rotate(
                rotated_at = case when $3 >= counter then $4 else rotated_at end,
                expires_at = case when $3 >= counter then least($5, ends_at) else expires_at end,
                successor_used = case when $3 >= counter then false else successor_used end,
+               successor_given_at = case
+                   when $3 = counter - 1 and not successor_used then $4 else successor_given_at
+               end,
                ended_at = case
-                   when $3 < counter - 1 or ($3 = counter - 1 and successor_used and rotated_at <= $6) then $4
+                   when $3 < counter - 1
+                       or ($3 = counter - 1 and successor_used and greatest(rotated_at, successor_given_at) <= $6)
+                   then $4
                end,
                end_reason = case
-                   when $3 < counter - 1 or ($3 = counter - 1 and successor_used and rotated_at <= $6)
+                   when $3 < counter - 1
+                       or ($3 = counter - 1 and successor_used and greatest(rotated_at, successor_given_at) <= $6)
                    then 'refresh_token_reused'
                end
            where id = $1 and user_id = $2 and ended_at is null and expires_at > $4
