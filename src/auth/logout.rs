@@ -11,7 +11,7 @@ use crate::http::form::QueryString;
 use crate::http::session::PresentedTokens;
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
-use crate::store::sessions;
+use crate::store::{sessions, users};
 
 #[derive(Serialize, ToSchema)]
 pub struct LogoutResponse {
@@ -45,6 +45,10 @@ pub async fn logout(
 
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
+    if everywhere {
+        // One at a time: two sessions that each end the other would wait for each other, each having ended itself.
+        users::find_for_update(&mut tx, user_id).await?.ok_or(Code::SessionEnded)?;
+    }
     if !sessions::revoke(&mut tx, session_id, user_id, "logout", now).await? {
         return Err(Code::SessionEnded.into());
     }
