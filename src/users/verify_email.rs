@@ -10,6 +10,7 @@ use crate::account;
 use crate::http::error::{ApiError, Code};
 use crate::http::session::CurrentUser;
 use crate::state::AppState;
+use crate::store::users;
 
 #[derive(Serialize, ToSchema)]
 pub struct VerifyEmailResponse {
@@ -27,10 +28,12 @@ pub async fn verify_email(
     State(state): State<AppState>,
     CurrentUser { user, .. }: CurrentUser,
 ) -> Result<(StatusCode, Json<VerifyEmailResponse>), ApiError> {
+    let mut tx = state.db.begin().await?;
+    // Locked, so that of calls at once each sees the letter of the one before it, and none outlives its user.
+    let user = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;
     if user.is_email_verified() && user.pending_email.is_none() {
         return Err(Code::EmailAlreadyVerified.into());
     }
-    let mut tx = state.db.begin().await?;
     account::queue_confirmation(&mut tx, &user, state.clock.now()).await?;
     tx.commit().await?;
     state.mail_queued.notify_one();
