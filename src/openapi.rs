@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::Path;
 use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{Router, get};
+use axum::routing::{MethodRouter, Router, get};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
@@ -121,11 +121,20 @@ fn error_response(codes: &[Code]) -> Value {
 
 /// `/openapi.json` and `/docs`: everything comes from the binary itself.
 pub fn routes(document: Value) -> Router<AppState> {
-    let document = Arc::new(document);
+    // The page asks whoever it came from, which need not be PUBLIC_URL (localhost, a preview's host): its policy lets
+    // it speak to nobody else.
+    let mut for_page = document.clone();
+    for_page["servers"] = json!([{ "url": "/" }]);
     Router::new()
-        .route("/openapi.json", get(async move || Json(document.as_ref().clone())))
+        .route("/openapi.json", published(document))
         .route("/docs", get(docs))
+        .route("/docs/openapi.json", published(for_page))
         .route("/docs/{file}", get(docs_file))
+}
+
+fn published(document: Value) -> MethodRouter<AppState> {
+    let document = Arc::new(document);
+    get(async move || Json(document.as_ref().clone()))
 }
 
 const DOCS: &str = r#"<!doctype html>
@@ -156,8 +165,11 @@ async fn docs() -> Response {
 }
 
 async fn docs_file(Path(file): Path<String>) -> Result<Response, ApiError> {
-    let config =
-        Config::from("/openapi.json").try_it_out_enabled(true).persist_authorization(false);
+    let config = Config::from("/docs/openapi.json")
+        .try_it_out_enabled(true)
+        .persist_authorization(false)
+        // Else the page sends the document's address to swagger.io, for a badge.
+        .validator_url("none");
     let found = utoipa_swagger_ui::serve(&file, Arc::new(config)).map_err(ApiError::internal)?;
     let found = found.filter(|_| file != "index.html").ok_or(Code::NotFound)?;
     let mut response = found.bytes.into_owned().into_response();
