@@ -66,7 +66,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PublicId {
 
 /// Shows a user.
 #[utoipa::path(
-    get, path = "/users/{public_id}", tag = "admin", security(("access_token" = []), ("bearer" = [])),
+    get, path = "/users/{public_id}", operation_id = "show_user", tag = "admin",
+    security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
     responses((status = 200, description = "The user.", body = UserResponse)),
     extensions(("x-codes" = json!(["forbidden", "user_not_found"]))),
@@ -82,7 +83,8 @@ pub async fn show(
 
 /// Gives a user a role. Whoever is promoted needs a verified address; the last admin stays one.
 #[utoipa::path(
-    put, path = "/users/{public_id}", tag = "admin", security(("access_token" = []), ("bearer" = [])),
+    put, path = "/users/{public_id}", operation_id = "set_role", tag = "admin",
+    security(("access_token" = []), ("bearer" = [])),
     params(
         ("public_id" = Uuid, Path),
         ("role" = Option<String>, Query, description = "Staff, Admin or User, in any case.", example = "Staff"),
@@ -150,7 +152,8 @@ pub async fn set_role(
 
 /// Deletes a user, and every session of theirs. The last admin stays.
 #[utoipa::path(
-    delete, path = "/users/{public_id}", tag = "admin", security(("access_token" = []), ("bearer" = [])),
+    delete, path = "/users/{public_id}", operation_id = "delete_user", tag = "admin",
+    security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
     responses((status = 200, description = "Deleted.", body = DeleteResponse)),
     extensions(("x-codes" = json!(["forbidden", "user_not_found", "last_admin"]))),

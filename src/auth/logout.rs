@@ -19,7 +19,9 @@ pub struct LogoutResponse {
     message: &'static str,
 }
 
-/// Logs out with either token. `?everywhere=true` ends every session of the user.
+/// Logs out with either token.
+///
+/// `?everywhere=true` ends every session of the user.
 #[utoipa::path(
     post, path = "/logout", tag = "auth", security(("access_token" = []), ("refresh_token" = [])),
     params(("everywhere" = Option<bool>, Query, description = "End every session of the user.")),

@@ -88,8 +88,10 @@ impl FieldProblem {
 
 /// An error as a client sees it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub struct ErrorBody<'a> {
     /// Always `false`.
+    #[schema(example = false)]
     pub success: bool,
     /// Stable.
     pub code: &'a str,

@@ -25,7 +25,8 @@ pub struct MeResponse {
 
 /// Shows the caller.
 #[utoipa::path(
-    get, path = "/users/me", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    get, path = "/users/me", operation_id = "show_me", tag = "users",
+    security(("access_token" = []), ("bearer" = [])),
     responses((status = 200, description = "The caller.", body = MeResponse)),
 )]
 pub async fn show(caller: CurrentUser) -> Json<MeResponse> {
@@ -34,7 +35,8 @@ pub async fn show(caller: CurrentUser) -> Json<MeResponse> {
 
 /// Shows the caller, for clients that POST.
 #[utoipa::path(
-    post, path = "/users/me", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    post, path = "/users/me", operation_id = "show_me_by_post", tag = "users",
+    security(("access_token" = []), ("bearer" = [])),
     responses((status = 200, description = "The caller.", body = MeResponse)),
 )]
 pub async fn show_by_post(caller: CurrentUser) -> Json<MeResponse> {
@@ -72,7 +74,8 @@ pub struct UpdateResponse {
 
 /// Changes the fields that are given, all or nothing.
 #[utoipa::path(
-    put, path = "/users/me", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    put, path = "/users/me", operation_id = "update_me", tag = "users",
+    security(("access_token" = []), ("bearer" = [])),
     request_body = UpdateRequest,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),
     extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken"]))),
@@ -139,7 +142,8 @@ pub async fn update(
 
 /// The same as PUT.
 #[utoipa::path(
-    patch, path = "/users/me", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    patch, path = "/users/me", operation_id = "patch_me", tag = "users",
+    security(("access_token" = []), ("bearer" = [])),
     request_body = UpdateRequest,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),
     extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken"]))),
