@@ -55,7 +55,7 @@ pub async fn first_admin(state: &AppState) -> Result<(), Failure> {
     if users::count_admins(&mut *state.db.acquire().await?).await? > 0 {
         return Ok(());
     }
-    let admin = NewAdmin::new(email, username.as_deref(), password.clone())?;
+    let admin = NewAdmin::new(email, username.as_deref(), password.clone()).map_err(in_settings)?;
     match insert(state, &admin, "first_admin").await {
         Ok(()) => tracing::info!("created the first admin from ADMIN_EMAIL and ADMIN_PASSWORD"),
         Err(error) => match error.downcast_ref().and_then(store::unique_violation) {
@@ -64,10 +64,16 @@ pub async fn first_admin(state: &AppState) -> Result<(), Failure> {
             Some(_) => {
                 tracing::warn!("no admin was made: the name or the address in ADMIN_* is taken");
             }
-            None => return Err(error),
+            None if error.is::<sqlx::Error>() => return Err(error),
+            None => return Err(in_settings(error)),
         },
     }
     Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature that map_err asks for")]
+fn in_settings(error: Failure) -> Failure {
+    format!("see ADMIN_EMAIL, ADMIN_USERNAME and ADMIN_PASSWORD: {error}").into()
 }
 
 impl NewAdmin {

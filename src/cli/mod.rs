@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::config::{Complaints, Config, Pooler, SmtpAccess, development_secret};
+use crate::config::{Complaints, Config, Pooler, SmtpAccess, VARIABLES, development_secret};
 use crate::local_postgres::{Durability, LocalPostgres};
 use crate::mail::{Mailbox, Mailer, SmtpSettings};
 use crate::security::password::{Hasher, production_params};
@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
     let file = dotenvy::dotenv();
     let command = Cli::parse().command;
     let outcome = match file {
-        Err(error) if !error.not_found() => Err(format!(".env cannot be read: {error}").into()),
+        Err(error) if !error.not_found() => Err(unreadable(&error)),
         _ => run(command),
     };
     match outcome {
@@ -72,6 +72,20 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says what is wrong with `.env`. The library's own words would show the line, and a line may hold a password.
+fn unreadable(error: &dotenvy::Error) -> Failure {
+    let what = match error {
+        dotenvy::Error::LineParse(line, _) => {
+            let name = line.split('=').next().unwrap_or_default();
+            let name = name.trim().trim_start_matches("export ").trim_start();
+            let line = if VARIABLES.contains(&name) { name } else { "a line" };
+            format!("{line} is not NAME=value, or a quote in it is not closed")
+        }
+        error => error.to_string(),
+    };
+    format!(".env cannot be read: {what}").into()
 }
 
 fn run(command: Command) -> Result<(), Failure> {
