@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::limits::{self, Attempt, Outcome};
 use crate::security::token::{AccessClaims, RefreshClaims};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
@@ -135,6 +136,24 @@ fn issue_pair(
         refresh: state.keys.issue_refresh(refresh, refreshed_at, expires_at),
         expires_in: lifetime.num_seconds(),
     }
+}
+
+/// Whether a letter may go to `recipient` because of a call from `origin`; counts it if so. Whoever may not is not told:
+/// the answer would tell a stranger what the address has been sent before.
+pub async fn may_send_mail(
+    state: &AppState,
+    recipient: &str,
+    origin: &Origin,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let recipient = recipient.to_ascii_lowercase();
+    let attempts = [
+        Attempt::on(&limits::MAIL_RECIPIENT_HOUR, &recipient),
+        Attempt::on(&limits::MAIL_RECIPIENT_DAY, &recipient),
+        Attempt::by_address(&limits::MAIL_ADDRESS, origin.ip),
+    ];
+    let outcome = state.limits.reserve(&state.db, &attempts, now).await?;
+    Ok(matches!(outcome, Outcome::Reserved(_)))
 }
 
 /// Queues the letter that asks to confirm the user's address: the pending one where there is one.

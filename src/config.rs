@@ -29,6 +29,7 @@ pub const VARIABLES: &[&str] = &[
     "MIN_PASSWORD_LENGTH",
     "PORT",
     "PUBLIC_URL",
+    "RATE_LIMITS",
     "SECRET_KEY",
     "SECRET_KEY_PREVIOUS",
     "SHUTDOWN_DELAY_SECONDS",
@@ -98,6 +99,8 @@ pub struct Config {
     pub min_password_length: usize,
     pub cors_origins: CorsOrigins,
     pub trusted_proxy_hops: usize,
+    /// Off for load tests alone.
+    pub rate_limits: bool,
     pub smtp: Option<SmtpAccess>,
     pub mail_from: Option<String>,
     /// A PEM file of certificate authorities to trust for SMTP beside the public ones.
@@ -203,6 +206,7 @@ impl Vars<'_> {
             min_password_length: self.number("MIN_PASSWORD_LENGTH", 8, 8..=64),
             cors_origins: self.cors_origins(production),
             trusted_proxy_hops: self.number("TRUSTED_PROXY_HOPS", 0, 0..=16),
+            rate_limits: self.choice("RATE_LIMITS", true, &[("on", true), ("off", false)]),
             smtp: self.smtp(),
             mail_from: self.get("MAIL_FROM").or_else(|| self.get("GMAIL_ADDRESS")),
             extra_certificates: self.get("SSL_CERT_FILE").map(PathBuf::from),

@@ -20,6 +20,7 @@ pub mod worker;
 pub mod http;
 // account knows no HTTP
 pub mod account;
+pub mod limits;
 pub mod state;
 
 // 2 TOOLS: strangers to each other

@@ -110,7 +110,7 @@ fn error_response(codes: &[Code]) -> Value {
         Some(401) => {
             response["headers"]["www-authenticate"] = json!({ "schema": { "type": "string" } });
         }
-        Some(503) => {
+        Some(429 | 503) => {
             response["headers"]["retry-after"] =
                 json!({ "description": "Seconds.", "schema": { "type": "integer" } });
         }

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::limits::Limits;
 use crate::mail::Mailer;
 use crate::security::password::Hasher;
 use crate::security::token::TokenKeys;
@@ -23,6 +24,7 @@ pub struct Shared {
     pub db: Db,
     pub keys: TokenKeys,
     pub hasher: Hasher,
+    pub limits: Limits,
     pub mailer: Mailer,
     pub readiness: Readiness,
     /// Rung after a letter was queued, so that the worker does not have to wait for its next round.

@@ -14,7 +14,7 @@ use crate::security;
 use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::state::AppState;
 use crate::store::outbox::{self, ClaimedLetter, LetterKind};
-use crate::store::sessions;
+use crate::store::{limits, sessions};
 
 /// Longer than the mailer takes at most.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
@@ -183,7 +183,8 @@ async fn delete_old_rows(state: &AppState) -> sqlx::Result<u64> {
     let before = state.clock.now() - KEEP;
     let mut tx = state.db.begin().await?;
     let deleted = outbox::delete_settled(&mut tx, before).await?
-        + sessions::delete_expired(&mut tx, before).await?;
+        + sessions::delete_expired(&mut tx, before).await?
+        + limits::delete_expired(&mut tx, state.clock.now()).await?;
     tx.commit().await?;
     Ok(deleted)
 }

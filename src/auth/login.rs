@@ -8,14 +8,17 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::account::{self, Origin};
 use crate::fields::Password;
 use crate::http::error::{ApiError, Code};
 use crate::http::user::PublicUser;
+use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS, Outcome};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
-use crate::store::users;
+use crate::store::sessions;
+use crate::store::users::{self, User};
 
 #[derive(Serialize, ToSchema)]
 pub struct LoginResponse {
@@ -35,7 +38,7 @@ pub struct LoginResponse {
 #[utoipa::path(
     post, path = "/login", tag = "auth", security(("basic" = [])),
     responses((status = 200, description = "Logged in.", body = LoginResponse)),
-    extensions(("x-codes" = json!(["malformed_request", "credentials_missing", "invalid_credentials"]))),
+    extensions(("x-codes" = json!(["malformed_request", "credentials_missing", "invalid_credentials", "rate_limited"]))),
 )]
 pub async fn login(
     State(state): State<AppState>,
@@ -46,9 +49,32 @@ pub async fn login(
     let (login, password) =
         basic_credentials(&headers)?.ok_or_else(|| refused(Code::CredentialsMissing))?;
     let now = state.clock.now();
+    let limited = |refusal| ApiError::rate_limited(refusal, now);
+    // What was refused a moment ago is refused again before anybody is asked.
+    let by_address = Attempt::by_address(&LOGIN_ADDRESS, origin.ip);
+    let as_typed = Attempt::on_account_from(
+        &LOGIN_ACCOUNT,
+        &format!("typed {}", login.to_ascii_lowercase()),
+        origin.ip,
+    );
+    if let Some(refusal) = state.limits.refused_before(&[by_address.clone(), as_typed.clone()], now)
+    {
+        return Err(limited(refusal));
+    }
     // A second round only if the hash was replaced between the check and the session: then what was checked is old.
     for _ in 0..2 {
         let found = users::find_by_login(&mut *state.db.acquire().await?, &login).await?;
+        let mut attempts = vec![by_address.clone()];
+        attempts.extend(attempts_on_account(&state, found.as_ref(), &login, &origin).await?);
+        let reservation = match state.limits.reserve(&state.db, &attempts, now).await? {
+            Outcome::Reserved(reservation) => reservation,
+            Outcome::Refused(refusal) => {
+                if refusal.limit != LOGIN_ADDRESS.name {
+                    state.limits.remember(&as_typed, refusal, now);
+                }
+                return Err(limited(refusal));
+            }
+        };
         let hash = found.as_ref().map(|user| user.password_hash.as_str());
         let verdict = state.hasher.verify(password.clone(), hash).await?;
         let Some(checked) = found.filter(|_| verdict.matches) else { break };
@@ -64,6 +90,7 @@ pub async fn login(
         if let Some(new) = rehashed {
             users::set_rehashed_password(&mut tx, user.id, &user.password_hash, &new).await?;
         }
+        reservation.give_back(&mut tx).await?;
         let pair = account::start_session(&state, &mut tx, &user, &origin, now).await?;
         let event =
             Event { name: "login", user_id: Some(user.id), ip: origin.ip, ..Event::default() };
@@ -78,6 +105,24 @@ pub async fn login(
         }));
     }
     Err(refused(Code::InvalidCredentials))
+}
+
+/// What a login counts as beside its address: a try on the account from this corner of the net, and, unless the address
+/// has logged in to it before, one of all strangers' together.
+async fn attempts_on_account(
+    state: &AppState,
+    user: Option<&User>,
+    login: &str,
+    origin: &Origin,
+) -> Result<Vec<Attempt>, ApiError> {
+    let subject = limits::account_subject(user.map(|user| user.id), login);
+    let mut attempts = vec![Attempt::on_account_from(&LOGIN_ACCOUNT, &subject, origin.ip)];
+    // Asked for nobody, too: the answer takes as long.
+    let id = user.map_or(Uuid::nil(), |user| user.id);
+    if !sessions::is_known_address(&mut *state.db.acquire().await?, id, origin.ip).await? {
+        attempts.push(Attempt::on(&LOGIN_STRANGERS, &subject));
+    }
+    Ok(attempts)
 }
 
 /// The name and the password, split at the first colon; `None` where there are none to be read.

@@ -7,7 +7,9 @@ use utoipa::ToSchema;
 
 use crate::account::{self, Origin, Rotation};
 use crate::http::error::{ApiError, Code};
+use crate::http::limit::reserve;
 use crate::http::session::PresentedTokens;
+use crate::limits::{Attempt, REFRESH};
 use crate::state::AppState;
 
 #[derive(Serialize, ToSchema)]
@@ -31,7 +33,7 @@ pub struct RefreshResponse {
     responses((status = 200, description = "The next pair.", body = RefreshResponse)),
     extensions(("x-codes" = json!([
         "malformed_request", "refresh_token_missing", "refresh_token_invalid", "refresh_token_expired",
-        "refresh_token_reused", "session_ended", "token_invalid", "token_mismatch",
+        "refresh_token_reused", "session_ended", "token_invalid", "token_mismatch", "rate_limited",
     ]))),
 )]
 pub async fn refresh(
@@ -40,9 +42,10 @@ pub async fn refresh(
     tokens: PresentedTokens,
 ) -> Result<Json<RefreshResponse>, ApiError> {
     let claims = tokens.refresh.ok_or(Code::RefreshTokenMissing)?;
+    let now = state.clock.now();
+    reserve(&state, &[Attempt::on(&REFRESH, &claims.sid.to_string())], now).await?;
     let mut tx = state.db.begin().await?;
-    let rotation =
-        account::rotate_session(&state, &mut tx, &claims, &origin, state.clock.now()).await?;
+    let rotation = account::rotate_session(&state, &mut tx, &claims, &origin, now).await?;
     tx.commit().await?;
     match rotation {
         Rotation::Renewed(pair) => Ok(Json(RefreshResponse {

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::config::{Complaints, Config, Pooler, SmtpAccess, VARIABLES, development_secret};
+use crate::limits::Limits;
 use crate::local_postgres::{Durability, LocalPostgres};
 use crate::mail::{Mailbox, Mailer, SmtpSettings};
 use crate::security::password::{Hasher, production_params};
@@ -189,6 +190,7 @@ fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
         db,
         keys,
         hasher: Hasher::new(production_params(), threads),
+        limits: Limits::new(config.rate_limits, &secret),
         mailer,
         readiness: Readiness::default(),
         mail_queued: Notify::new(),

@@ -71,6 +71,9 @@ fn announce(state: &AppState, port: &TcpListener) {
     if let Mailer::Folder(_) = state.mailer {
         tracing::info!("development: letters are kept, see {}/dev/mailbox", config.public_url);
     }
+    if !config.rate_limits {
+        tracing::warn!("RATE_LIMITS=off: passwords can be guessed as fast as they can be hashed");
+    }
     if config.is_production() && !config.is_https() {
         tracing::warn!("PUBLIC_URL is not https: passwords and tokens travel in the clear");
     }

@@ -77,6 +77,7 @@ fn with_body(bare: Response, error: &ApiError, request_id: &str) -> Response {
         code: error.code.as_str(),
         message: error.message(),
         expired: error.code == Code::TokenExpired,
+        limit: error.limit,
         errors: &error.errors,
         request_id,
     };

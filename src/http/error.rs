@@ -4,10 +4,12 @@ use std::fmt;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::fields::FieldError;
+use crate::limits::Refusal;
 use crate::security::password::Busy;
 use crate::security::token::TokenError;
 use crate::store;
@@ -66,6 +68,7 @@ codes! {
     PayloadTooLarge = PAYLOAD_TOO_LARGE "payload_too_large": "A body has at most 64 KiB.";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type": "Send the body as application/json.";
     ValidationFailed = UNPROCESSABLE_ENTITY "validation_failed": "Some fields need attention.";
+    RateLimited = TOO_MANY_REQUESTS "rate_limited": "Too many attempts: try again later.";
     Busy = SERVICE_UNAVAILABLE "busy": "Too much to do at the moment: try again shortly.";
     DatabaseUnavailable = SERVICE_UNAVAILABLE "database_unavailable": "The database cannot be reached at the moment: try again shortly.";
     Internal = INTERNAL_SERVER_ERROR "internal": "Something went wrong here.";
@@ -101,6 +104,10 @@ pub struct ErrorBody<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub expired: bool,
+    /// With `rate_limited` only: the limit's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub limit: Option<&'a str>,
     /// With `validation_failed` and the like only.
     #[serde(skip_serializing_if = "<[FieldProblem]>::is_empty")]
     #[schema(required = false)]
@@ -116,13 +123,25 @@ pub struct ApiError {
     pub errors: Vec<FieldProblem>,
     /// For the log alone, with the request id; never sent.
     pub cause: Option<String>,
+    /// With `rate_limited`.
+    pub limit: Option<&'static str>,
+    /// Seconds after which trying again makes sense.
+    pub retry_after: Option<u64>,
     /// `www-authenticate`, where it is not the one for tokens.
     pub challenge: Option<HeaderValue>,
 }
 
 impl From<Code> for ApiError {
     fn from(code: Code) -> Self {
-        Self { code, message: None, errors: Vec::new(), cause: None, challenge: None }
+        Self {
+            code,
+            message: None,
+            errors: Vec::new(),
+            cause: None,
+            limit: None,
+            retry_after: (code.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(2),
+            challenge: None,
+        }
     }
 }
 
@@ -137,6 +156,11 @@ impl ApiError {
 
     pub fn invalid_field(field: &str, code: &'static str, message: impl Into<String>) -> Self {
         Self::invalid(vec![FieldProblem::new(field, FieldError::new(code, message))])
+    }
+
+    pub fn rate_limited(refusal: Refusal, now: DateTime<Utc>) -> Self {
+        let seconds = (refusal.until - now).num_milliseconds().max(1).unsigned_abs().div_ceil(1000);
+        Self { limit: Some(refusal.limit), retry_after: Some(seconds), ..Code::RateLimited.into() }
     }
 
     pub fn internal(cause: impl fmt::Display) -> Self {
@@ -197,8 +221,8 @@ impl IntoResponse for ApiError {
         if let Some(challenge) = self.challenge() {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response.extensions_mut().insert(self);
         response

@@ -5,12 +5,29 @@ pub mod token;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
 
 /// `N` bytes from the operating system's generator.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
     bytes
+}
+
+/// HMAC-SHA256 under a key of its own: the same subject gives the same bytes, and nobody without the secret can tell
+/// which subject it was.
+pub struct KeyedHash(aws_lc_rs::hmac::Key);
+
+impl KeyedHash {
+    /// `info` tells this use of the secret from every other.
+    pub fn new(secret: &SecretString, info: &str) -> Self {
+        let key = token::derive(secret, info);
+        Self(aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.as_slice()))
+    }
+
+    pub fn of(&self, subject: &str) -> Vec<u8> {
+        aws_lc_rs::hmac::sign(&self.0, subject.as_bytes()).as_ref().to_vec()
+    }
 }
 
 /// A new secret of 48 random bytes as text: good for `SECRET_KEY`.

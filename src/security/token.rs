@@ -237,7 +237,7 @@ impl Key {
 }
 
 /// 32 bytes by HKDF-SHA256 from the secret's own bytes, without a salt.
-fn derive(secret: &SecretString, info: &str) -> zeroize::Zeroizing<[u8; 32]> {
+pub(super) fn derive(secret: &SecretString, info: &str) -> zeroize::Zeroizing<[u8; 32]> {
     let mut key = zeroize::Zeroizing::new([0; 32]);
     Salt::new(HKDF_SHA256, &[])
         .extract(secret.expose_secret().as_bytes())

@@ -1,6 +1,7 @@
 //! All SQL: one file a table, plain functions on a connection. Queries are checked when they are compiled.
 
 pub mod audit;
+pub mod limits;
 pub mod outbox;
 pub mod sessions;
 pub mod users;

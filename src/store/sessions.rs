@@ -163,6 +163,26 @@ pub async fn set_successor_used(db: &mut PgConnection, id: Uuid, counter: i64) -
     Ok(())
 }
 
+/// Whether `address` has logged in to the account before, as far as its sessions are remembered.
+pub async fn is_known_address(
+    db: &mut PgConnection,
+    user_id: Uuid,
+    address: Option<IpAddr>,
+) -> sqlx::Result<bool> {
+    // An IPv6 client has a /64 to itself and changes within it.
+    let prefix = if address.is_some_and(|ip| ip.is_ipv6()) { 64 } else { 32 };
+    let network = address.and_then(|ip| IpNetwork::new(ip, prefix).ok());
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from sessions where user_id = $1 and ip <<= network($2::inet)::inet
+           ) as "known!""#,
+        user_id,
+        network,
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Ends one session of a user; whether it was living.
 pub async fn revoke(
     db: &mut PgConnection,

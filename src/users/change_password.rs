@@ -9,7 +9,9 @@ use crate::account::Origin;
 use crate::fields::{Password, PasswordContext, parse_new_password};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
+use crate::http::limit::reserve;
 use crate::http::session::CurrentUser;
+use crate::limits::{Attempt, PASSWORD};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::{sessions, users};
@@ -38,7 +40,7 @@ pub struct ChangePasswordResponse {
     put, path = "/users/me/change_password", tag = "users", security(("access_token" = []), ("bearer" = [])),
     request_body = ChangePasswordRequest,
     responses((status = 200, description = "Changed.", body = ChangePasswordResponse)),
-    extensions(("x-codes" = json!(["wrong_password"]))),
+    extensions(("x-codes" = json!(["wrong_password", "rate_limited"]))),
 )]
 pub async fn change_password(
     State(state): State<AppState>,
@@ -57,12 +59,15 @@ pub async fn change_password(
     let new = form.required("new_password", |raw| parse_new_password(raw, min_length, &context));
     let (old, new) = form.finish(|| Some((old?, new?)))?;
 
+    let now = state.clock.now();
+    let attempts = [Attempt::on(&PASSWORD, &user.id.to_string())];
+    let reservation = reserve(&state, &attempts, now).await?;
     if !state.hasher.verify(old, Some(&user.password_hash)).await?.matches {
         return Err(Code::WrongPassword.into());
     }
     let new_hash = state.hasher.hash(new).await?;
-    let now = state.clock.now();
     let mut tx = state.db.begin().await?;
+    reservation.give_back(&mut tx).await?;
     // Of two changes at once the second finds that the password it was given is no longer the present one.
     if !users::set_password_hash(&mut tx, user.id, &user.password_hash, &new_hash, now).await? {
         return Err(Code::WrongPassword.into());

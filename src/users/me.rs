@@ -10,8 +10,10 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, FieldError, Name, Password, Username};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
+use crate::http::limit::reserve;
 use crate::http::session::CurrentUser;
 use crate::http::user::PublicUser;
+use crate::limits::{Attempt, PASSWORD, Reservation};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::outbox::{self, LetterKind};
@@ -78,7 +80,7 @@ pub struct UpdateResponse {
     security(("access_token" = []), ("bearer" = [])),
     request_body = UpdateRequest,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),
-    extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken"]))),
+    extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken", "rate_limited"]))),
 )]
 pub async fn update(
     State(state): State<AppState>,
@@ -102,15 +104,24 @@ pub async fn update(
     }
     form.finish(|| Some(()))?;
     let proven = changes.touches_verified_address(&caller.user);
+    let now = state.clock.now();
+    let mut reservation = Reservation::default();
     if let (true, Some(password)) = (proven, password) {
+        // The same budget as for changing the password: here it could be guessed as well.
+        let attempts = [Attempt::on(&PASSWORD, &caller.user.id.to_string())];
+        reservation = reserve(&state, &attempts, now).await?;
         let verdict = state.hasher.verify(password, Some(&caller.user.password_hash)).await?;
         if !verdict.matches {
             return Err(Code::WrongPassword.into());
         }
     }
+    let may_send = match changes.new_address(&caller.user) {
+        Some(email) => account::may_send_mail(&state, email, &origin, now).await?,
+        None => false,
+    };
 
-    let now = state.clock.now();
     let mut tx = state.db.begin().await?;
+    reservation.give_back(&mut tx).await?;
     let before =
         users::find_for_update(&mut tx, caller.user.id).await?.ok_or(Code::SessionEnded)?;
     if changes.touches_verified_address(&before)
@@ -124,7 +135,7 @@ pub async fn update(
     if !updated.is_empty() {
         user.modified_at = now;
         users::update_profile(&mut tx, &user).await?;
-        queue_letters(&mut tx, &before, &user, now).await?;
+        queue_letters(&mut tx, &before, &user, may_send, now).await?;
         let event = Event {
             name: "profile_updated",
             user_id: Some(user.id),
@@ -146,7 +157,7 @@ pub async fn update(
     security(("access_token" = []), ("bearer" = [])),
     request_body = UpdateRequest,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),
-    extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken"]))),
+    extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken", "rate_limited"]))),
 )]
 pub async fn patch(
     state: State<AppState>,
@@ -171,8 +182,13 @@ struct Changes {
 impl Changes {
     /// Whether these would set out to replace an address that has been verified by another one.
     fn touches_verified_address(&self, user: &User) -> bool {
-        let other = |email: &Email| !email.as_str().eq_ignore_ascii_case(&user.email);
-        user.is_email_verified() && self.email.as_ref().is_some_and(other)
+        user.is_email_verified() && self.new_address(user).is_some()
+    }
+
+    /// The address that is to take the place of the user's, another spelling of which is none.
+    fn new_address(&self, user: &User) -> Option<&str> {
+        let email = self.email.as_ref().map(Email::as_str);
+        email.filter(|email| !email.eq_ignore_ascii_case(&user.email))
     }
 
     /// Writes the changes into `user` and names the fields that have another value now.
@@ -208,6 +224,7 @@ async fn queue_letters(
     db: &mut PgConnection,
     before: &User,
     after: &User,
+    may_send: bool,
     now: chrono::DateTime<chrono::Utc>,
 ) -> Result<(), ApiError> {
     if let Some(pending) =
@@ -217,9 +234,11 @@ async fn queue_letters(
         if users::is_email_taken(db, pending).await? {
             return Err(Code::EmailTaken.into());
         }
-        account::queue_confirmation(db, after, now).await?;
+        if may_send {
+            account::queue_confirmation(db, after, now).await?;
+        }
         outbox::insert(db, LetterKind::EmailChangeNotice, after.id, &before.email, now).await?;
-    } else if !after.email.eq_ignore_ascii_case(&before.email) {
+    } else if may_send && !after.email.eq_ignore_ascii_case(&before.email) {
         account::queue_confirmation(db, after, now).await?;
     }
     Ok(())

@@ -11,7 +11,9 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, Name, PasswordContext, Role, Username, parse_new_password};
 use crate::http::error::ApiError;
 use crate::http::form::JsonBody;
+use crate::http::limit::reserve;
 use crate::http::user::PublicUser;
+use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::users::{self, NewUser};
@@ -59,7 +61,7 @@ pub struct RegisterResponse {
 #[utoipa::path(
     post, path = "/users", tag = "users", request_body = RegisterRequest,
     responses((status = 201, description = "Registered.", body = RegisterResponse)),
-    extensions(("x-codes" = json!(["username_taken", "email_taken"]))),
+    extensions(("x-codes" = json!(["username_taken", "email_taken", "rate_limited"]))),
 )]
 pub async fn register(
     State(state): State<AppState>,
@@ -80,8 +82,11 @@ pub async fn register(
     let password = form.required("password", |raw| parse_new_password(raw, min_length, &context));
     let (username, email, password) = form.finish(|| Some((username?, email?, password?)))?;
 
-    let password_hash = state.hasher.hash(password).await?;
     let now = state.clock.now();
+    let attempts =
+        [&REGISTER_HOUR, &REGISTER_DAY].map(|limit| Attempt::by_address(limit, origin.ip));
+    reserve(&state, &attempts, now).await?;
+    let password_hash = state.hasher.hash(password).await?;
     let new = NewUser {
         id: Uuid::now_v7(),
         username: &username,
@@ -92,6 +97,8 @@ pub async fn register(
         role: Role::User,
         password_hash: &password_hash,
     };
+    // Counted, and sent in any case: an account without its first letter is no use.
+    account::may_send_mail(&state, email.as_str(), &origin, now).await?;
     let mut tx = state.db.begin().await?;
     let user = users::insert(&mut tx, &new, now).await?;
     account::queue_confirmation(&mut tx, &user, now).await?;

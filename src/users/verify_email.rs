@@ -6,11 +6,11 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::account;
+use crate::account::{self, Origin};
 use crate::http::error::{ApiError, Code};
 use crate::http::session::CurrentUser;
 use crate::state::AppState;
-use crate::store::users;
+use crate::store::users::{self, User};
 
 #[derive(Serialize, ToSchema)]
 pub struct VerifyEmailResponse {
@@ -27,16 +27,25 @@ pub struct VerifyEmailResponse {
 pub async fn verify_email(
     State(state): State<AppState>,
     CurrentUser { user, .. }: CurrentUser,
+    origin: Origin,
 ) -> Result<(StatusCode, Json<VerifyEmailResponse>), ApiError> {
-    let mut tx = state.db.begin().await?;
-    // Locked, so that of calls at once each sees the letter of the one before it, and none outlives its user.
-    let user = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;
-    if user.is_email_verified() && user.pending_email.is_none() {
+    let now = state.clock.now();
+    let needs_none = |user: &User| user.is_email_verified() && user.pending_email.is_none();
+    if needs_none(&user) {
         return Err(Code::EmailAlreadyVerified.into());
     }
-    account::queue_confirmation(&mut tx, &user, state.clock.now()).await?;
-    tx.commit().await?;
-    state.mail_queued.notify_one();
+    let recipient = user.pending_email.as_ref().unwrap_or(&user.email);
+    if account::may_send_mail(&state, recipient, &origin, now).await? {
+        let mut tx = state.db.begin().await?;
+        // Locked, so that of calls at once each sees the letter of the one before it, and none outlives its user.
+        let user = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;
+        if needs_none(&user) {
+            return Err(Code::EmailAlreadyVerified.into());
+        }
+        account::queue_confirmation(&mut tx, &user, now).await?;
+        tx.commit().await?;
+        state.mail_queued.notify_one();
+    }
     let message = "The confirmation mail is on its way.";
     Ok((StatusCode::ACCEPTED, Json(VerifyEmailResponse { success: true, message })))
 }

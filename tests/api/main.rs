@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod floors;
+mod limits;
 mod local_postgres;
 mod mail;
 mod smtp_sink;

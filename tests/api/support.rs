@@ -3,6 +3,7 @@
 //! Every answer that passes through here is held against the OpenAPI document and the contract's conventions, so that
 //! each test checks them by the way.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,6 +16,7 @@ use chrono::{DateTime, Utc};
 use doorward::clock::Clock;
 use doorward::config::Config;
 use doorward::http::client::PeerAddress;
+use doorward::limits::Limits;
 use doorward::local_postgres::{Durability, LocalPostgres};
 use doorward::mail::{Letter, Mailer, SentLetters};
 use doorward::router::{App, app, openapi_document};
@@ -104,6 +106,8 @@ impl TestApp {
         let own = [
             ("PUBLIC_URL", PUBLIC_URL),
             ("SECRET_KEY", SECRET_KEY),
+            // What a test does in a moment a person does in a day; limits.rs turns them on.
+            ("RATE_LIMITS", "off"),
             // Makes it production; the connection itself is the cluster's.
             ("DATABASE_URL", "postgres://localhost/unused"),
         ];
@@ -125,6 +129,7 @@ impl TestApp {
             db: Db::new(options, 10),
             keys,
             hasher: Hasher::new(cheap, 2),
+            limits: Limits::new(config.rate_limits, secret),
             mailer,
             readiness: Readiness::default(),
             mail_queued: Notify::new(),
@@ -272,7 +277,8 @@ impl Person {
         if let Some(access) = &self.access {
             request = request.header("x-access-token", access);
         }
-        Call { app: self.app.clone(), request, body: Vec::new() }
+        let peer = PeerAddress(([127, 0, 0, 1], 40_000).into());
+        Call { app: self.app.clone(), request: request.extension(peer), body: Vec::new() }
     }
 }
 
@@ -294,6 +300,13 @@ impl Call {
         self
     }
 
+    /// From another address.
+    pub fn from(mut self, ip: &str) -> Self {
+        let peer = PeerAddress((ip.parse::<IpAddr>().unwrap(), 40_000).into());
+        self.request = self.request.extension(peer);
+        self
+    }
+
     pub fn json(self, body: &Value) -> Self {
         self.header("content-type", "application/json").body(body.to_string())
     }
@@ -304,9 +317,7 @@ impl Call {
     }
 
     pub async fn send(self) -> Answer {
-        let mut request = self.request.body(Body::from(self.body)).unwrap();
-        let peer = PeerAddress(([127, 0, 0, 1], 40_000).into());
-        request.extensions_mut().insert(peer);
+        let request = self.request.body(Body::from(self.body)).unwrap();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let (parts, body) = self.app.app.clone().oneshot(request).await.unwrap().into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();

@@ -1,0 +1,215 @@
+//! How often who may try what.
+//!
+//! An attempt is counted before the work is done, and given back if it was none of those that the limit is there for
+//! (a login that succeeds): so guesses in parallel count. The counts are the database's, shared by all instances. What
+//! it has refused is remembered here until it may be tried again, so that a flood costs the database nothing. No
+//! account is ever locked: what strangers use up of an account's budget is not the one of an address that has logged
+//! in to it before.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::SecretString;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::security::KeyedHash;
+use crate::store::Db;
+use crate::store::limits::{self, Allowance, Decision};
+
+/// One line of the table of limits.
+#[derive(Debug)]
+pub struct Limit {
+    /// Stable: what a refused client is told.
+    pub name: &'static str,
+    allowance: Allowance,
+}
+
+const fn bucket(name: &'static str, burst: i32, seconds: i64) -> Limit {
+    Limit { name, allowance: Allowance::Bucket { burst, every: TimeDelta::seconds(seconds) } }
+}
+
+const fn window(name: &'static str, count: i32, minutes: i64) -> Limit {
+    Limit { name, allowance: Allowance::Window { count, length: TimeDelta::minutes(minutes) } }
+}
+
+/// Failed logins from one address, whomever they were aimed at.
+pub static LOGIN_ADDRESS: Limit = bucket("login_address", 30, 4);
+/// Failed logins to one account from one block of addresses.
+pub static LOGIN_ACCOUNT: Limit = bucket("login_account", 10, 30);
+/// Failed logins to one account from all addresses that never logged in to it.
+pub static LOGIN_STRANGERS: Limit = window("login_strangers", 100, 60);
+pub static REGISTER_HOUR: Limit = window("register_hour", 10, 60);
+pub static REGISTER_DAY: Limit = window("register_day", 60, 24 * 60);
+pub static MAIL_RECIPIENT_HOUR: Limit = window("mail_recipient_hour", 3, 60);
+pub static MAIL_RECIPIENT_DAY: Limit = window("mail_recipient_day", 10, 24 * 60);
+pub static MAIL_ADDRESS: Limit = window("mail_address", 20, 60);
+/// Wrong present passwords of somebody who is logged in.
+pub static PASSWORD: Limit = window("password", 5, 15);
+pub static REFRESH: Limit = window("refresh", 30, 1);
+
+/// Something tried: the limit that counts it, and whom it is about.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    limit: &'static Limit,
+    subject: String,
+}
+
+impl Attempt {
+    /// By one client: an IPv4 address, or the /64 that an IPv6 client has all to itself.
+    pub fn by_address(limit: &'static Limit, ip: Option<IpAddr>) -> Self {
+        Self { limit, subject: network(ip, 32, 64) }
+    }
+
+    /// On an account (its id, or the name that was given for none) from a block of addresses: /24, /48.
+    pub fn on_account_from(limit: &'static Limit, account: &str, ip: Option<IpAddr>) -> Self {
+        Self { limit, subject: format!("{account} {}", network(ip, 24, 48)) }
+    }
+
+    pub fn on(limit: &'static Limit, subject: &str) -> Self {
+        Self { limit, subject: subject.to_owned() }
+    }
+}
+
+/// The account that a login names, as a subject: one for all spellings, and one for name and address.
+pub fn account_subject(user: Option<Uuid>, login: &str) -> String {
+    user.map_or_else(|| format!("nobody {}", login.to_ascii_lowercase()), |id| id.to_string())
+}
+
+fn network(ip: Option<IpAddr>, v4_bits: u8, v6_bits: u8) -> String {
+    match ip.map(|ip| ip.to_canonical()) {
+        None => "nowhere".to_owned(),
+        Some(IpAddr::V4(ip)) => format!("{:x}", u32::from(ip) >> (32 - v4_bits)),
+        Some(IpAddr::V6(ip)) => format!("{:x}", u128::from(ip) >> (128 - u32::from(v6_bits))),
+    }
+}
+
+/// Refused: by which limit, and when it may be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub limit: &'static str,
+    pub until: DateTime<Utc>,
+}
+
+/// What an attempt came to that the database could be asked about.
+#[derive(Debug)]
+pub enum Outcome {
+    Reserved(Reservation),
+    Refused(Refusal),
+}
+
+/// Attempts that have been counted.
+#[derive(Debug, Default)]
+pub struct Reservation(Vec<Vec<u8>>);
+
+impl Reservation {
+    /// Takes the count back, in the transaction of what turned out well.
+    pub async fn give_back(self, db: &mut PgConnection) -> sqlx::Result<()> {
+        if self.0.is_empty() { Ok(()) } else { limits::give_back(db, &self.0).await }
+    }
+}
+
+/// Refusals remembered at most: about 5 MB.
+const REMEMBERED: usize = 50_000;
+
+/// The gate.
+pub struct Limits {
+    is_on: bool,
+    hash: KeyedHash,
+    refused: Mutex<HashMap<Vec<u8>, Refusal>>,
+}
+
+impl Limits {
+    pub fn new(is_on: bool, secret: &SecretString) -> Self {
+        Self { is_on, hash: KeyedHash::new(secret, "doorward/limits/1"), refused: Mutex::default() }
+    }
+
+    /// Whether one of these has been refused lately and still would be: known here, without asking anybody.
+    pub fn refused_before(&self, attempts: &[Attempt], now: DateTime<Utc>) -> Option<Refusal> {
+        if !self.is_on {
+            return None;
+        }
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        attempts
+            .iter()
+            .find_map(|attempt| refused.get(&self.key(attempt)).filter(|r| r.until > now))
+            .copied()
+    }
+
+    /// Remembers that `attempt` would meet with `refusal`, too.
+    pub fn remember(&self, attempt: &Attempt, refusal: Refusal, now: DateTime<Utc>) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= REMEMBERED {
+            refused.retain(|_, refusal| refusal.until > now);
+        }
+        // Full of living ones: a flood so wide that it is cheaper to ask again than to remember.
+        if refused.len() >= REMEMBERED {
+            refused.clear();
+        }
+        refused.insert(self.key(attempt), refusal);
+    }
+
+    /// Counts all of these, or none of them.
+    pub async fn reserve(
+        &self,
+        db: &Db,
+        attempts: &[Attempt],
+        now: DateTime<Utc>,
+    ) -> sqlx::Result<Outcome> {
+        if !self.is_on {
+            return Ok(Outcome::Reserved(Reservation::default()));
+        }
+        if let Some(refusal) = self.refused_before(attempts, now) {
+            return Ok(Outcome::Refused(refusal));
+        }
+        let mut keyed: Vec<(Vec<u8>, &Attempt)> =
+            attempts.iter().map(|attempt| (self.key(attempt), attempt)).collect();
+        // Always in one order, so that no two callers wait for each other.
+        keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut tx = db.begin().await?;
+        for (key, attempt) in &keyed {
+            let decision = limits::reserve(&mut tx, key, attempt.limit.allowance, now).await?;
+            if let Decision::Refused(until) = decision {
+                tx.rollback().await?;
+                let refusal = Refusal { limit: attempt.limit.name, until };
+                self.remember(attempt, refusal, now);
+                return Ok(Outcome::Refused(refusal));
+            }
+        }
+        tx.commit().await?;
+        Ok(Outcome::Reserved(Reservation(keyed.into_iter().map(|(key, _)| key).collect())))
+    }
+
+    fn key(&self, attempt: &Attempt) -> Vec<u8> {
+        self.hash.of(&format!("{} {}", attempt.limit.name, attempt.subject))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_count_by_what_one_client_has() {
+        let subject = |ip: &str| Attempt::by_address(&LOGIN_ADDRESS, ip.parse().ok()).subject;
+        let block =
+            |ip: &str| Attempt::on_account_from(&LOGIN_ACCOUNT, "a", ip.parse().ok()).subject;
+        assert_eq!(subject("203.0.113.7"), subject("::ffff:203.0.113.7"));
+        assert_ne!(subject("203.0.113.7"), subject("203.0.113.8"));
+        assert_eq!(block("203.0.113.7"), block("203.0.113.8"));
+        assert_ne!(block("203.0.113.7"), block("203.0.114.7"));
+        assert_eq!(subject("2001:db8:1:2:3::1"), subject("2001:db8:1:2:ffff::2"));
+        assert_ne!(subject("2001:db8:1:2::1"), subject("2001:db8:1:3::1"));
+        assert_eq!(block("2001:db8:1:2::1"), block("2001:db8:1:3::1"));
+        assert_ne!(block("2001:db8:1::1"), block("2001:db8:2::1"));
+    }
+
+    #[test]
+    fn all_spellings_of_a_name_are_one_account() {
+        assert_eq!(account_subject(None, "ADA"), account_subject(None, "ada"));
+        let id = Uuid::now_v7();
+        assert_eq!(account_subject(Some(id), "ada"), account_subject(Some(id), "ada@example.com"));
+    }
+}

@@ -1,0 +1,216 @@
+//! The limits, and that they lock nobody out.
+
+use axum::http::Method;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::TimeDelta;
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::{Answer, PASSWORD, TestApp, email_of, new_database};
+
+const HOME: &str = "198.51.100.7";
+
+async fn limited() -> TestApp {
+    TestApp::with(&[("RATE_LIMITS", "on")]).await
+}
+
+async fn guess(app: &TestApp, from: &str, login: &str, password: &str) -> Answer {
+    let value = format!("Basic {}", STANDARD.encode(format!("{login}:{password}")));
+    let call = app.anonymous().call(Method::POST, "/api/v1/login").from(from);
+    call.header("authorization", &value).send().await
+}
+
+async fn register(app: &TestApp, from: &str, name: &str) -> Answer {
+    let body = json!({ "username": name, "email": email_of(name), "password": PASSWORD });
+    app.anonymous().call(Method::POST, "/api/v1/users/").from(from).json(&body).send().await
+}
+
+#[track_caller]
+fn assert_limited(answer: &Answer, limit: &str, seconds: u64) {
+    answer.assert_error(429, "rate_limited");
+    assert_eq!(answer.json["limit"], limit);
+    assert_eq!(answer.header("retry-after"), Some(seconds.to_string().as_str()));
+}
+
+#[tokio::test]
+async fn of_120_guesses_at_once_no_more_reach_the_hash_than_the_limit_says() {
+    let app = limited().await;
+    app.newcomer("ann").await;
+    let guesses = join_all((0..120).map(|_| guess(&app, "203.0.113.1", "ann", "wrong"))).await;
+    let reached = guesses.iter().filter(|answer| answer.code() == "invalid_credentials").count();
+    assert_eq!(reached, 10);
+    assert!(guesses.iter().all(|answer| [401, 429].contains(&answer.status.as_u16())));
+}
+
+#[tokio::test]
+async fn all_spellings_of_a_name_share_one_budget() {
+    let app = limited().await;
+    app.newcomer("ann").await;
+    for spelling in ["ann", "ANN", "Ann", "ann@example.com", "ANN@EXAMPLE.COM"].iter().cycle().take(10) {
+        guess(&app, "203.0.113.1", spelling, "wrong").await.assert_error(401, "invalid_credentials");
+    }
+    for spelling in ["ann", "aNN", "Ann@Example.com"] {
+        // A neighbour in the same /24 has the same budget.
+        assert_limited(&guess(&app, "203.0.113.99", spelling, "wrong").await, "login_account", 30);
+    }
+    // So does a name that nobody has: the answer tells nothing about who exists.
+    for _ in 0..10 {
+        guess(&app, "203.0.114.1", "nobody", "wrong").await.assert_error(401, "invalid_credentials");
+    }
+    assert_limited(&guess(&app, "203.0.114.1", "NoBody", "wrong").await, "login_account", 30);
+    app.clock.advance(TimeDelta::seconds(30));
+    guess(&app, "203.0.113.1", "ann", "wrong").await.assert_error(401, "invalid_credentials");
+    assert_limited(&guess(&app, "203.0.113.1", "ann", "wrong").await, "login_account", 30);
+}
+
+#[tokio::test]
+async fn one_address_may_not_try_many_names() {
+    let app = limited().await;
+    for number in 0..30 {
+        let answer = guess(&app, "2001:db8:1:2::1", &format!("user{number}"), "wrong").await;
+        answer.assert_error(401, "invalid_credentials");
+    }
+    // The whole /64 is one client.
+    let answer = guess(&app, "2001:db8:1:2:ffff::9", "someone", "wrong").await;
+    assert_limited(&answer, "login_address", 4);
+    guess(&app, "2001:db8:1:3::1", "someone", "wrong").await.assert_error(401, "invalid_credentials");
+    app.clock.advance(TimeDelta::seconds(4));
+    let answer = guess(&app, "2001:db8:1:2::1", "someone", "wrong").await;
+    answer.assert_error(401, "invalid_credentials");
+}
+
+#[tokio::test]
+async fn strangers_use_up_their_own_budget_and_the_owner_is_not_locked_out() {
+    let app = limited().await;
+    register(&app, HOME, "ann").await.assert_ok(201);
+    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
+    for number in 0..100 {
+        let stranger = format!("203.0.{number}.1");
+        guess(&app, &stranger, "ann", "wrong").await.assert_error(401, "invalid_credentials");
+    }
+    let stranger = guess(&app, "203.0.200.1", "ann", PASSWORD).await;
+    assert_limited(&stranger, "login_strangers", 3600);
+    guess(&app, HOME, "ann@example.com", PASSWORD).await.assert_ok(200);
+    app.clock.advance(TimeDelta::minutes(60));
+    guess(&app, "203.0.200.1", "ann", PASSWORD).await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn a_login_that_succeeds_costs_nothing() {
+    let app = limited().await;
+    app.newcomer("ann").await;
+    for _ in 0..150 {
+        guess(&app, "203.0.113.1", "ann", PASSWORD).await.assert_ok(200);
+    }
+}
+
+#[tokio::test]
+async fn two_instances_count_together() {
+    let database = new_database().await;
+    let one = TestApp::on(&database, &[("RATE_LIMITS", "on")]).await;
+    let other = TestApp::on(&database, &[("RATE_LIMITS", "on")]).await;
+    let guesses = (0..40).map(|number| {
+        let app = if number % 2 == 0 { &one } else { &other };
+        guess(app, "203.0.113.1", "ann", "wrong")
+    });
+    let answers = join_all(guesses).await;
+    let reached = answers.iter().filter(|answer| answer.code() == "invalid_credentials").count();
+    assert_eq!(reached, 10);
+}
+
+#[tokio::test]
+async fn forged_headers_make_no_new_client() {
+    let app = limited().await;
+    for number in 0..12 {
+        let forged = format!("8.8.8.{number}");
+        let value = format!("Basic {}", STANDARD.encode("ann:wrong"));
+        let call = app.anonymous().call(Method::POST, "/api/v1/login").header("authorization", &value);
+        let headers = ["x-forwarded-for", "x-real-ip", "forwarded", "cf-connecting-ip", "true-client-ip"];
+        let call = headers.iter().fold(call, |call, name| call.header(name, &forged));
+        let expected = if number < 10 { "invalid_credentials" } else { "rate_limited" };
+        assert_eq!(call.header("x-client-ip", &forged).send().await.code(), expected);
+    }
+}
+
+#[tokio::test]
+async fn registrations_are_ten_an_hour_and_sixty_a_day_for_one_address() {
+    let app = limited().await;
+    for hour in 0..6 {
+        for number in 0..10 {
+            register(&app, HOME, &format!("user{hour}-{number}")).await.assert_ok(201);
+        }
+        let limit = if hour < 5 { "register_hour" } else { "" };
+        if hour < 5 {
+            assert_limited(&register(&app, HOME, "one-more").await, limit, 3600);
+        }
+        app.clock.advance(TimeDelta::hours(1));
+    }
+    assert_limited(&register(&app, HOME, "one-more").await, "register_day", 18 * 3600);
+    register(&app, "198.51.100.8", "one-more").await.assert_ok(201);
+}
+
+#[tokio::test]
+async fn letters_beyond_the_limit_are_merged_in_silence() {
+    let app = limited().await;
+    let ann = app.newcomer("ann").await;
+    let mut sent = app.deliver_mail().await.len();
+    for _ in 0..6 {
+        ann.post("/api/v1/users/me/verify_email", &json!({})).await.assert_ok(202);
+        sent += app.deliver_mail().await.len();
+    }
+    assert_eq!(sent, 3, "the one of the registration and two more");
+    app.clock.advance(TimeDelta::hours(1));
+    let ann = app.log_in("ann", PASSWORD).await;
+    ann.post("/api/v1/users/me/verify_email", &json!({})).await.assert_ok(202);
+    assert_eq!(app.deliver_mail().await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_present_password_can_be_guessed_five_times_by_either_way() {
+    let app = limited().await;
+    let ann = app.user("ann").await;
+    let change = json!({ "old_password": "wrong", "new_password": "another good one" });
+    let move_away = json!({ "email": "new@example.com", "password": "wrong" });
+    for _ in 0..3 {
+        ann.put("/api/v1/users/me/change_password", &change).await.assert_error(403, "wrong_password");
+    }
+    for _ in 0..2 {
+        ann.put("/api/v1/users/me", &move_away).await.assert_error(403, "wrong_password");
+    }
+    assert_limited(&ann.put("/api/v1/users/me", &move_away).await, "password", 900);
+    let change = json!({ "old_password": PASSWORD, "new_password": "another good one" });
+    assert_limited(&ann.put("/api/v1/users/me/change_password", &change).await, "password", 900);
+    app.clock.advance(TimeDelta::minutes(15));
+    ann.put("/api/v1/users/me/change_password", &change).await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn a_session_is_refreshed_thirty_times_a_minute_and_can_always_be_ended() {
+    let app = limited().await;
+    let mut ann = app.newcomer("ann").await;
+    for _ in 0..30 {
+        ann.refresh().await.assert_ok(200);
+    }
+    assert_limited(&ann.refresh().await, "refresh", 60);
+    app.clock.advance(TimeDelta::seconds(60));
+    ann.refresh().await.assert_ok(200);
+    for _ in 0..40 {
+        let other = app.log_in("ann", PASSWORD).await;
+        other.post("/api/v1/logout", &json!({})).await.assert_ok(200);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_say_nothing_any_more_go_away() {
+    let app = limited().await;
+    guess(&app, HOME, "ann", "wrong").await.assert_error(401, "invalid_credentials");
+    let rows = async || -> i64 {
+        sqlx::query_scalar("select count(*) from limits").fetch_one(&app.pool).await.unwrap()
+    };
+    assert_eq!(rows().await, 3);
+    app.clock.advance(TimeDelta::hours(2));
+    let mut db = app.state.db.acquire().await.unwrap();
+    doorward::store::limits::delete_expired(&mut db, app.clock.now()).await.unwrap();
+    assert_eq!(rows().await, 0);
+}
