@@ -175,6 +175,8 @@ impl Limits {
                 tx.rollback().await?;
                 let refusal = Refusal { limit: attempt.limit.name, until };
                 self.remember(attempt, refusal, now);
+                // Not for those that follow: a flood does not fill the log.
+                tracing::info!(target: "security", event = "rate_limited", limit = refusal.limit, until = %until);
                 return Ok(Outcome::Refused(refusal));
             }
         }

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 use tower::util::Oneshot;
 
-use crate::http::client::PeerAddress;
+use crate::http::client::Peer;
 use crate::router::App;
 
 /// How long a client may take to send the head of a request.
@@ -24,8 +24,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest head of a request in bytes, and the most fields in it.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADER_FIELDS: usize = 64;
-/// Connections open at once; whoever comes beyond that waits in the system's queue.
+/// Connections open at once.
 const MAX_CONNECTIONS: usize = 4096;
+/// Beyond them so many more, which are answered about health alone: a full house is not a dead one.
+const HEALTH_CONNECTIONS: usize = 64;
 /// How long requests in hand may take once the service was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -43,6 +45,7 @@ pub async fn serve(
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADER_FIELDS);
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let health_permits = Arc::new(Semaphore::new(HEALTH_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let end = async {
         // A sender that is gone can ask for nothing any more: then it is time to end, too.
@@ -52,10 +55,14 @@ pub async fn serve(
     tokio::pin!(end);
     loop {
         let accepted = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (listener.accept().await, permit)
+            let (permit, is_crowded) = match Arc::clone(&permits).try_acquire_owned() {
+                Ok(permit) => (Ok(permit), false),
+                // Whoever comes when even these are taken waits in the system's queue.
+                Err(_) => (Arc::clone(&health_permits).acquire_owned().await, true),
+            };
+            (listener.accept().await, permit, is_crowded)
         };
-        let (accepted, permit) = tokio::select! {
+        let (accepted, permit, is_crowded) = tokio::select! {
             accepted = accepted => accepted,
             () = &mut end => break,
         };
@@ -68,7 +75,12 @@ pub async fn serve(
                 continue;
             }
         };
-        let connection = graceful.watch(connection(&http, stream, app.clone(), PeerAddress(peer)));
+        let connection = graceful.watch(connection(
+            &http,
+            stream,
+            app.clone(),
+            Peer { address: peer, is_crowded },
+        ));
         tokio::spawn(async move {
             // A client that hangs up or breaks the protocol is its own trouble.
             let _ = connection.await;
@@ -85,7 +97,7 @@ fn connection(
     http: &http1::Builder,
     stream: TcpStream,
     app: App,
-    peer: PeerAddress,
+    peer: Peer,
 ) -> http1::Connection<TokioIo<TcpStream>, Peered> {
     // Answers are small: waiting to fill a packet only costs time.
     let _ = stream.set_nodelay(true);
@@ -95,7 +107,7 @@ fn connection(
 /// The service as one client meets it: each request is told where it comes from.
 struct Peered {
     app: App,
-    peer: PeerAddress,
+    peer: Peer,
 }
 
 impl Service<Request<Incoming>> for Peered {

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -104,6 +104,7 @@ pub async fn login(
             user: user.into(),
         }));
     }
+    tracing::info!(target: "security", event = "login_refused", ip = origin.ip.map(tracing::field::display));
     Err(refused(Code::InvalidCredentials))
 }
 
@@ -152,13 +153,13 @@ fn basic_credentials(headers: &HeaderMap) -> Result<Option<(String, Password)>, 
 
 /// Asks for credentials. A script in a browser gets a scheme that no browser knows, so that none opens its own
 /// dialog over the frontend's.
-fn challenge(headers: &HeaderMap) -> HeaderValue {
+fn challenge(headers: &HeaderMap) -> &'static str {
     let fetch_mode = headers.get("sec-fetch-mode");
     let is_script = fetch_mode.is_some_and(|mode| mode != "navigate")
         || headers.contains_key("x-requested-with");
-    HeaderValue::from_static(if is_script {
+    if is_script {
         r#"xBasic realm="Login required!", charset="UTF-8""#
     } else {
         r#"Basic realm="Login required!", charset="UTF-8""#
-    })
+    }
 }

@@ -17,6 +17,7 @@ use crate::{listener, router, store, worker};
 const RETRY: Duration = Duration::from_secs(1);
 
 pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
+    raise_descriptor_limit();
     let address = (config.host, config.port);
     let port = TcpListener::bind(address).await.map_err(|error| {
         format!("cannot listen on {}:{}: {error}. Set PORT to another one.", address.0, address.1)
@@ -61,6 +62,16 @@ pub async fn worker(config: Config, mailer: Mailer) -> Result<(), Failure> {
         server.stop().await;
     }
     outcome
+}
+
+/// Many systems hand out 1,024 descriptors unless asked, which is fewer than the connections that we take.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn announce(state: &AppState, port: &TcpListener) {

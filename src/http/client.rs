@@ -12,7 +12,11 @@ use crate::state::AppState;
 
 /// The other end of the connection; the listener puts it into each request.
 #[derive(Clone, Copy, Debug)]
-pub struct PeerAddress(pub SocketAddr);
+pub struct Peer {
+    pub address: SocketAddr,
+    /// All connections but the ones kept for health checks are taken.
+    pub is_crowded: bool,
+}
 
 /// Longest user agent that is kept, in characters.
 const MAX_USER_AGENT_CHARS: usize = 300;
@@ -21,7 +25,7 @@ impl FromRequestParts<AppState> for Origin {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
-        let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0.ip());
+        let peer = parts.extensions.get::<Peer>().map(|peer| peer.address.ip());
         let ip = forwarded_for(&parts.headers, state.config.trusted_proxy_hops).or(peer);
         let user_agent =
             parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());

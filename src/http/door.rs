@@ -12,11 +12,15 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
+use crate::http::client::Peer;
 use crate::http::error::{ApiError, Code, ErrorBody};
 use crate::state::AppState;
 
 /// How long a handler may take.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longest path and query.
+const MAX_URL_BYTES: usize = 8 * 1024;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -31,8 +35,8 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("-", MatchedPath::as_str);
 
-    let mut response = if route.starts_with("/api/") && !state.readiness.has_started() {
-        ApiError::from(Code::DatabaseUnavailable).into_response()
+    let mut response = if let Some(refusal) = refusal(&state, &request, route) {
+        refusal.into_response()
     } else {
         match tokio::time::timeout(HANDLER_TIMEOUT, next.run(request)).await {
             Ok(response) => response,
@@ -56,6 +60,19 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Why a request is not let in, if it is not.
+fn refusal(state: &AppState, request: &Request, route: &str) -> Option<ApiError> {
+    let is_crowded = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_crowded);
+    if is_crowded && !["/healthz", "/readyz"].contains(&route) {
+        return Some(Code::Busy.into());
+    }
+    if route.starts_with("/api/") && !state.readiness.has_started() {
+        return Some(Code::DatabaseUnavailable.into());
+    }
+    let url = request.uri().path_and_query().map_or(0, |url| url.as_str().len());
+    (url > MAX_URL_BYTES).then(|| ApiError::malformed("The URL is too long."))
 }
 
 /// The caller's own id if it is short and plain, else a new one.

@@ -126,9 +126,9 @@ pub struct ApiError {
     /// With `rate_limited`.
     pub limit: Option<&'static str>,
     /// Seconds after which trying again makes sense.
-    pub retry_after: Option<u64>,
+    pub retry_after: Option<u32>,
     /// `www-authenticate`, where it is not the one for tokens.
-    pub challenge: Option<HeaderValue>,
+    pub challenge: Option<&'static str>,
 }
 
 impl From<Code> for ApiError {
@@ -160,7 +160,8 @@ impl ApiError {
 
     pub fn rate_limited(refusal: Refusal, now: DateTime<Utc>) -> Self {
         let seconds = (refusal.until - now).num_milliseconds().max(1).unsigned_abs().div_ceil(1000);
-        Self { limit: Some(refusal.limit), retry_after: Some(seconds), ..Code::RateLimited.into() }
+        let retry_after = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
+        Self { limit: Some(refusal.limit), retry_after, ..Code::RateLimited.into() }
     }
 
     pub fn internal(cause: impl fmt::Display) -> Self {
@@ -180,7 +181,7 @@ impl ApiError {
             Code::TokenMissing | Code::RefreshTokenMissing => r#"Bearer realm="doorward""#,
             _ => r#"Bearer realm="doorward", error="invalid_token""#,
         };
-        Some(self.challenge.clone().unwrap_or(HeaderValue::from_static(bearer)))
+        Some(HeaderValue::from_static(self.challenge.unwrap_or(bearer)))
     }
 }
 

@@ -20,6 +20,7 @@ pub struct Event {
     pub details: Value,
 }
 
+/// Writes the event, and logs it: once each, under the same names.
 pub async fn record(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into audit_log (at, event, user_id, actor_id, session_id, ip, details)
@@ -34,5 +35,14 @@ pub async fn record(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) ->
     )
     .execute(db)
     .await?;
+    let text = |id: Option<Uuid>| id.map(tracing::field::display);
+    tracing::info!(
+        target: "security",
+        event = event.name,
+        user_id = text(event.user_id),
+        actor_id = text(event.actor_id),
+        session_id = text(event.session_id),
+        ip = event.ip.map(tracing::field::display),
+    );
     Ok(())
 }

@@ -47,8 +47,12 @@ async fn of_120_guesses_at_once_no_more_reach_the_hash_than_the_limit_says() {
 async fn all_spellings_of_a_name_share_one_budget() {
     let app = limited().await;
     app.newcomer("ann").await;
-    for spelling in ["ann", "ANN", "Ann", "ann@example.com", "ANN@EXAMPLE.COM"].iter().cycle().take(10) {
-        guess(&app, "203.0.113.1", spelling, "wrong").await.assert_error(401, "invalid_credentials");
+    for spelling in
+        ["ann", "ANN", "Ann", "ann@example.com", "ANN@EXAMPLE.COM"].iter().cycle().take(10)
+    {
+        guess(&app, "203.0.113.1", spelling, "wrong")
+            .await
+            .assert_error(401, "invalid_credentials");
     }
     for spelling in ["ann", "aNN", "Ann@Example.com"] {
         // A neighbour in the same /24 has the same budget.
@@ -56,7 +60,9 @@ async fn all_spellings_of_a_name_share_one_budget() {
     }
     // So does a name that nobody has: the answer tells nothing about who exists.
     for _ in 0..10 {
-        guess(&app, "203.0.114.1", "nobody", "wrong").await.assert_error(401, "invalid_credentials");
+        guess(&app, "203.0.114.1", "nobody", "wrong")
+            .await
+            .assert_error(401, "invalid_credentials");
     }
     assert_limited(&guess(&app, "203.0.114.1", "NoBody", "wrong").await, "login_account", 30);
     app.clock.advance(TimeDelta::seconds(30));
@@ -74,7 +80,9 @@ async fn one_address_may_not_try_many_names() {
     // The whole /64 is one client.
     let answer = guess(&app, "2001:db8:1:2:ffff::9", "someone", "wrong").await;
     assert_limited(&answer, "login_address", 4);
-    guess(&app, "2001:db8:1:3::1", "someone", "wrong").await.assert_error(401, "invalid_credentials");
+    guess(&app, "2001:db8:1:3::1", "someone", "wrong")
+        .await
+        .assert_error(401, "invalid_credentials");
     app.clock.advance(TimeDelta::seconds(4));
     let answer = guess(&app, "2001:db8:1:2::1", "someone", "wrong").await;
     answer.assert_error(401, "invalid_credentials");
@@ -125,8 +133,10 @@ async fn forged_headers_make_no_new_client() {
     for number in 0..12 {
         let forged = format!("8.8.8.{number}");
         let value = format!("Basic {}", STANDARD.encode("ann:wrong"));
-        let call = app.anonymous().call(Method::POST, "/api/v1/login").header("authorization", &value);
-        let headers = ["x-forwarded-for", "x-real-ip", "forwarded", "cf-connecting-ip", "true-client-ip"];
+        let call =
+            app.anonymous().call(Method::POST, "/api/v1/login").header("authorization", &value);
+        let headers =
+            ["x-forwarded-for", "x-real-ip", "forwarded", "cf-connecting-ip", "true-client-ip"];
         let call = headers.iter().fold(call, |call, name| call.header(name, &forged));
         let expected = if number < 10 { "invalid_credentials" } else { "rate_limited" };
         assert_eq!(call.header("x-client-ip", &forged).send().await.code(), expected);
@@ -173,7 +183,9 @@ async fn the_present_password_can_be_guessed_five_times_by_either_way() {
     let change = json!({ "old_password": "wrong", "new_password": "another good one" });
     let move_away = json!({ "email": "new@example.com", "password": "wrong" });
     for _ in 0..3 {
-        ann.put("/api/v1/users/me/change_password", &change).await.assert_error(403, "wrong_password");
+        ann.put("/api/v1/users/me/change_password", &change)
+            .await
+            .assert_error(403, "wrong_password");
     }
     for _ in 0..2 {
         ann.put("/api/v1/users/me", &move_away).await.assert_error(403, "wrong_password");

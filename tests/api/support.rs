@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use doorward::clock::Clock;
 use doorward::config::Config;
-use doorward::http::client::PeerAddress;
+use doorward::http::client::Peer;
 use doorward::limits::Limits;
 use doorward::local_postgres::{Durability, LocalPostgres};
 use doorward::mail::{Letter, Mailer, SentLetters};
@@ -277,7 +277,7 @@ impl Person {
         if let Some(access) = &self.access {
             request = request.header("x-access-token", access);
         }
-        let peer = PeerAddress(([127, 0, 0, 1], 40_000).into());
+        let peer = Peer { address: ([127, 0, 0, 1], 40_000).into(), is_crowded: false };
         Call { app: self.app.clone(), request: request.extension(peer), body: Vec::new() }
     }
 }
@@ -302,7 +302,8 @@ impl Call {
 
     /// From another address.
     pub fn from(mut self, ip: &str) -> Self {
-        let peer = PeerAddress((ip.parse::<IpAddr>().unwrap(), 40_000).into());
+        let address = (ip.parse::<IpAddr>().unwrap(), 40_000).into();
+        let peer = Peer { address, is_crowded: false };
         self.request = self.request.extension(peer);
         self
     }
