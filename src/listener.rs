@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{HeaderMap, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -79,7 +79,7 @@ pub async fn serve(
             &http,
             stream,
             app.clone(),
-            Peer { address: peer, is_crowded },
+            Peer { is_crowded, ..peer.into() },
         ));
         tokio::spawn(async move {
             // A client that hangs up or breaks the protocol is its own trouble.
@@ -116,7 +116,22 @@ impl Service<Request<Incoming>> for Peered {
     type Future = Oneshot<App, Request<Body>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.peer);
+        let is_ambiguous = is_ambiguous(request.version(), request.headers());
+        request.extensions_mut().insert(Peer { is_ambiguous, ..self.peer });
         self.app.clone().oneshot(request.map(Body::new))
     }
+}
+
+/// RFC 9112, 3.2 and 6.3: one `host`, and one way to tell where the body ends. The server below reads on where two are
+/// given; a proxy before us may have chosen the other one, and take the rest of the body for a request of its own.
+fn is_ambiguous(version: Version, headers: &HeaderMap) -> bool {
+    let count = |name| headers.get_all(name).iter().count();
+    let hosts = count(header::HOST);
+    let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    hosts > 1
+        || (version == Version::HTTP_11 && hosts == 0)
+        || (is_chunked
+            && (headers.contains_key(header::CONTENT_LENGTH) || version < Version::HTTP_11))
+        || count(header::CONTENT_LENGTH) > 1
+        || count(header::TRANSFER_ENCODING) > 1
 }

@@ -10,12 +10,20 @@ use axum::http::{HeaderMap, header};
 use crate::account::Origin;
 use crate::state::AppState;
 
-/// The other end of the connection; the listener puts it into each request.
+/// The other end of the connection, and what the listener has to say about it; it puts this into each request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
     /// All connections but the ones kept for health checks are taken.
     pub is_crowded: bool,
+    /// The request could be read in two ways: by us in one and by a proxy before us in the other.
+    pub is_ambiguous: bool,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, is_crowded: false, is_ambiguous: false }
+    }
 }
 
 /// Longest user agent that is kept, in characters.

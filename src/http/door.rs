@@ -35,6 +35,8 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("-", MatchedPath::as_str);
 
+    let peer = request.extensions().get::<Peer>();
+    let has_to_go = peer.is_some_and(|peer| peer.is_ambiguous || peer.is_crowded);
     let mut response = if let Some(refusal) = refusal(&state, &request, route) {
         refusal.into_response()
     } else {
@@ -55,8 +57,8 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
         (response.status().as_u16(), started.elapsed().as_secs_f64() * 1e3);
     tracing::info!(%request_id, %method, route, status, milliseconds, "request");
     add_headers(&mut response, &request_id, state.config.is_https());
-    if state.readiness.is_draining() {
-        // The client comes back on another connection, to another instance.
+    if state.readiness.is_draining() || has_to_go {
+        // The client comes back on another connection, perhaps to another instance.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -64,8 +66,11 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
 
 /// Why a request is not let in, if it is not.
 fn refusal(state: &AppState, request: &Request, route: &str) -> Option<ApiError> {
-    let is_crowded = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_crowded);
-    if is_crowded && !["/healthz", "/readyz"].contains(&route) {
+    let peer = request.extensions().get::<Peer>();
+    if peer.is_some_and(|peer| peer.is_ambiguous) {
+        return Some(ApiError::malformed("The request can be read in two ways."));
+    }
+    if peer.is_some_and(|peer| peer.is_crowded) && !["/healthz", "/readyz"].contains(&route) {
         return Some(Code::Busy.into());
     }
     if route.starts_with("/api/") && !state.readiness.has_started() {

@@ -3,7 +3,7 @@
 //! Every answer that passes through here is held against the OpenAPI document and the contract's conventions, so that
 //! each test checks them by the way.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -277,7 +277,7 @@ impl Person {
         if let Some(access) = &self.access {
             request = request.header("x-access-token", access);
         }
-        let peer = Peer { address: ([127, 0, 0, 1], 40_000).into(), is_crowded: false };
+        let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 40_000)));
         Call { app: self.app.clone(), request: request.extension(peer), body: Vec::new() }
     }
 }
@@ -302,8 +302,7 @@ impl Call {
 
     /// From another address.
     pub fn from(mut self, ip: &str) -> Self {
-        let address = (ip.parse::<IpAddr>().unwrap(), 40_000).into();
-        let peer = Peer { address, is_crowded: false };
+        let peer = Peer::from(SocketAddr::from((ip.parse::<IpAddr>().unwrap(), 40_000)));
         self.request = self.request.extension(peer);
         self
     }
