@@ -37,6 +37,9 @@ create table sessions (
     rotated_at     timestamptz,
     -- Whether the pair made by the last refresh was seen in use: until then its predecessor is answered again.
     successor_used boolean not null default true,
+    -- When that pair was last given out again, nobody having used it yet: the 20 seconds in which its predecessor is
+    -- still good count from there, because tabs that try again long after a lost answer race like any others.
+    successor_given_at timestamptz,
     created_at     timestamptz not null,
     -- 30 days after the last refresh, but never later than ends_at.
     expires_at     timestamptz not null,

@@ -324,7 +324,11 @@ impl Vars<'_> {
             self.complain("PUBLIC_URL is not set: the links in mails start with it, such as https://auth.example.com.");
         }
         if let Some(url) = url {
-            if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+            if url.query().is_some()
+                || url.fragment().is_some()
+                || !url.username().is_empty()
+                || url.password().is_some()
+            {
                 self.complain("PUBLIC_URL has no user, query or fragment.");
             }
             return url.as_str().trim_end_matches('/').to_owned();

@@ -20,8 +20,10 @@ pub mod worker;
 pub mod http;
 // account knows no HTTP
 pub mod account;
-pub mod limits;
+// what every request shares, the limits among it
 pub mod state;
+
+pub mod limits;
 
 // 2 TOOLS: strangers to each other
 pub mod mail;

@@ -1,6 +1,7 @@
 //! The port: accepts connections, gives each its limits, and drains them at the end.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tower::util::Oneshot;
 
@@ -21,6 +23,8 @@ use crate::router::App;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take none of an answer that waits for it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest head of a request in bytes, and the most fields in it.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADER_FIELDS: usize = 64;
@@ -98,10 +102,12 @@ fn connection(
     stream: TcpStream,
     app: App,
     peer: Peer,
-) -> http1::Connection<TokioIo<TcpStream>, Peered> {
+) -> http1::Connection<TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>, Peered> {
     // Answers are small: waiting to fill a packet only costs time.
     let _ = stream.set_nodelay(true);
-    http.serve_connection(TokioIo::new(stream), Peered { app, peer })
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    http.serve_connection(TokioIo::new(Box::pin(stream)), Peered { app, peer })
 }
 
 /// The service as one client meets it: each request is told where it comes from.

@@ -1,14 +1,15 @@
 //! `/dev/mailbox`: the letters of a development machine, which nobody sends anywhere.
 
 use askama::Template;
-use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{Router, get};
+use axum::{Extension, Json};
 use serde_json::json;
 
-use crate::http::error::Code;
+use crate::http::client::Peer;
+use crate::http::error::{ApiError, Code};
 use crate::http::page::{self, wants_page};
 use crate::mail::KeptLetter;
 use crate::state::AppState;
@@ -27,15 +28,34 @@ struct MailboxPage<'a> {
     letters: &'a [KeptLetter],
 }
 
-/// The page for a browser, JSON for anybody else; nothing at all where mail is really sent.
-async fn show(State(state): State<AppState>, headers: HeaderMap) -> Response {
+/// The page for a browser, JSON for anybody else; nothing at all where mail is really sent, or for another machine.
+async fn show(
+    State(state): State<AppState>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+) -> Response {
+    let is_local =
+        peer.is_some_and(|Extension(peer)| peer.address.ip().to_canonical().is_loopback());
+    // A page from elsewhere can make its own name lead here (DNS rebinding), but not call us by ours.
+    if !is_local || !is_own_host(&headers, state.config.site()) {
+        return ApiError::from(Code::NotFound).into_response();
+    }
     let mailer = state.mailer.clone();
     let Ok(Some(letters)) = tokio::task::spawn_blocking(move || mailer.kept(SHOWN)).await else {
-        return crate::http::error::ApiError::from(Code::NotFound).into_response();
+        return ApiError::from(Code::NotFound).into_response();
     };
     if wants_page(&headers) {
         page::answer(StatusCode::OK, &MailboxPage { style: page::STYLE, letters: &letters }, "")
     } else {
         Json(json!({ "success": true, "letters": letters })).into_response()
     }
+}
+
+fn is_own_host(headers: &HeaderMap, site: &str) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    [site, "localhost", "127.0.0.1", "[::1]"].contains(&name)
 }

@@ -38,7 +38,6 @@ pub async fn root(State(state): State<AppState>) -> Json<Value> {
         "success": true,
         "name": "Doorward",
         "links": {
-            "api": at("/api/v1"),
             "docs": at("/docs"),
             "openapi": at("/openapi.json"),
             "jwks": at("/.well-known/jwks.json"),

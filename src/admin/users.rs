@@ -102,13 +102,13 @@ pub async fn set_role(
     OptionalJsonBody(mut body): OptionalJsonBody,
 ) -> Result<Json<RoleResponse>, ApiError> {
     let in_query = query.optional("role", Role::parse);
-    query.finish(|| Some(()))?;
+    query.check()?;
     let in_body = if in_query.is_some() {
         body.optional("role", Role::parse)
     } else {
         body.required("role", Role::parse)
     };
-    body.finish(|| Some(()))?;
+    body.check()?;
     let role = match (in_query, in_body) {
         (Some(one), Some(other)) if one != other => {
             return Err(ApiError::invalid_field(

@@ -88,7 +88,7 @@ pub async fn login(
             continue;
         };
         if let Some(new) = rehashed {
-            users::set_rehashed_password(&mut tx, user.id, &user.password_hash, &new).await?;
+            users::set_rehashed_password(&mut tx, user.id, &new).await?;
         }
         reservation.give_back(&mut tx).await?;
         let pair = account::start_session(&state, &mut tx, &user, &origin, now).await?;

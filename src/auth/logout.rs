@@ -43,7 +43,7 @@ pub async fn logout(
         (None, None) => return Err(Code::TokenMissing.into()),
     };
     let everywhere = query.flag("everywhere").unwrap_or(false);
-    query.finish(|| Some(()))?;
+    query.check()?;
 
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;

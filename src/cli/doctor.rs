@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Failure, mailer, open_database};
 use crate::clock::Clock;
-use crate::config::{Config, CorsOrigins, SmtpAccess};
+use crate::config::{Config, CorsOrigins, Pooler, SmtpAccess};
 use crate::mail::{Mailer, message};
 use crate::store::{Db, ServerFacts};
 
@@ -163,7 +163,7 @@ async fn database(config: &Config, findings: &mut Findings) {
 }
 
 async fn reachable(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Result<()> {
-    if db.is_behind_pooler() || db.detect_pooler().await? {
+    if config.database_pooler == Pooler::Present || db.detect_pooler().await? {
         let message = "a transaction pooler stands in front: no prepared statements are used";
         findings.add("pooler", Level::Ok, message);
         db.assume_pooler();

@@ -164,11 +164,7 @@ fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
 async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>), Failure> {
     if let Some(url) = &config.database_url {
         let options = url.expose_secret().parse()?;
-        let db = Db::new(options, config.database_connections);
-        if config.database_pooler == Pooler::Present {
-            db.assume_pooler();
-        }
-        return Ok((db, None));
+        return Ok((Db::new(options, config.database_connections), None));
     }
     let server = LocalPostgres::start(Config::folder(), Durability::Durable).await?;
     server.ensure_database("doorward").await?;
@@ -216,12 +212,16 @@ async fn with_state(
 /// Finds out about a pooler, then migrates.
 async fn migrate(state: &AppState) -> Result<(), sqlx::migrate::MigrateError> {
     let db = &state.db;
-    if state.config.database_pooler == Pooler::Detect
-        && !db.is_behind_pooler()
-        && db.detect_pooler().await?
-    {
-        tracing::info!("a transaction pooler stands before the database: no prepared statements");
-        db.assume_pooler();
+    match state.config.database_pooler {
+        Pooler::Detect if !db.is_behind_pooler() && db.detect_pooler().await? => {
+            tracing::info!(
+                "a transaction pooler stands before the database: no prepared statements"
+            );
+            db.assume_pooler();
+        }
+        Pooler::Detect if db.is_behind_pooler() => {}
+        Pooler::Detect | Pooler::Absent => db.assume_direct(),
+        Pooler::Present => db.assume_pooler(),
     }
     db.migrate().await
 }

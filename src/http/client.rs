@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::account::Origin;
 use crate::state::AppState;
@@ -47,9 +47,11 @@ impl FromRequestParts<AppState> for Origin {
 /// The entry that the outermost of our own `hops` proxies has written: counted from the right, because whatever
 /// stands further left is the client's own word.
 fn forwarded_for(headers: &HeaderMap, hops: usize) -> Option<IpAddr> {
-    let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let entries: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+    // As bytes: what the client wrote may be no text, and must not hide what our proxy wrote after it.
+    let values = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+    let entries: Vec<&[u8]> = values.flat_map(|value| value.split(|&b| b == b',')).collect();
     let entry = entries[entries.len().checked_sub(hops)?..].first()?;
+    let entry = std::str::from_utf8(entry).ok()?.trim();
     let bare = entry.trim_start_matches('[').trim_end_matches(']');
     bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
@@ -70,5 +72,9 @@ mod tests {
         assert_eq!(at(3).as_deref(), Some("6.6.6.6"));
         assert_eq!(at(4), None);
         assert_eq!(forwarded_for(&HeaderMap::new(), 1), None);
+        let mut blinded = HeaderMap::new();
+        let value = HeaderValue::from_bytes(b"\xff, 203.0.113.7").expect("a header value");
+        blinded.append("x-forwarded-for", value);
+        assert_eq!(forwarded_for(&blinded, 1), "203.0.113.7".parse().ok());
     }
 }

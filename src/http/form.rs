@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -71,6 +71,11 @@ impl Form {
         if !self.problems.iter().any(|problem| problem.field == field) {
             self.problems.push(FieldProblem::new(field, error));
         }
+    }
+
+    /// Every complaint, if there is one.
+    pub fn check(self) -> Result<(), ApiError> {
+        self.finish(|| Some(()))
     }
 
     /// The checked values, or every complaint.
@@ -176,6 +181,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 async fn read_body(body: Body) -> Result<Vec<u8>, ApiError> {
+    // Announced as too large: refused before the client is asked to send it.
+    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+        return Err(Code::PayloadTooLarge.into());
+    }
     match Limited::new(body, MAX_BODY_BYTES).collect().await {
         Ok(collected) => Ok(collected.to_bytes().into()),
         Err(error) if error.is::<LengthLimitError>() => Err(Code::PayloadTooLarge.into()),
@@ -270,9 +279,7 @@ mod tests {
     use super::*;
 
     fn code(body: &str) -> Result<(), Code> {
-        parse_object(body.as_bytes())
-            .and_then(|form| form.finish(|| Some(())))
-            .map_err(|error| error.code)
+        parse_object(body.as_bytes()).and_then(|form| form.check()).map_err(|error| error.code)
     }
 
     #[test]

@@ -15,12 +15,18 @@ use chrono::{DateTime, Utc};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
+};
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// Whoever migrates holds this advisory lock; any number does, as long as it never changes.
 const MIGRATION_LOCK: i64 = 0x6d69_6772_6174_6500;
+
+/// How long the server works on a statement, and waits for a lock, before it gives up: an abandoned request must not
+/// keep its connection.
+const STATEMENT_LIMITS: [(&str, &str); 2] = [("statement_timeout", "10s"), ("lock_timeout", "3s")];
 
 /// How long a request waits for a connection before it is told that there is none.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -47,6 +53,11 @@ impl Db {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options.clone());
         Self { pool, options, behind_pooler: Arc::default() }
+    }
+
+    /// From now on uses the database as one that is reached directly. To be called before the first statement.
+    pub fn assume_direct(&self) {
+        self.pool.set_connect_options(self.options.clone().options(STATEMENT_LIMITS));
     }
 
     /// From now on uses the database as one that stands behind a transaction pooler. To be called before the first
@@ -97,7 +108,11 @@ impl Db {
     /// A transaction; dropped without `commit`, it never was.
     pub async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
         if self.is_behind_pooler() {
-            self.pool.begin_with("begin; deallocate all").await
+            let [(one, its), (other, others)] = STATEMENT_LIMITS;
+            let begin = format!(
+                "begin; deallocate all; set local {one} = '{its}'; set local {other} = '{others}'"
+            );
+            self.pool.begin_with(AssertSqlSafe(begin)).await
         } else {
             self.pool.begin().await
         }
@@ -110,6 +125,10 @@ impl Db {
     /// Brings the schema up to date. One process at a time does it, the others wait; all or nothing.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         let mut tx = self.begin().await?;
+        // Waits for whoever migrates, however long that takes.
+        sqlx::raw_sql("set local lock_timeout = 0; set local statement_timeout = 0")
+            .execute(&mut *tx)
+            .await?;
         sqlx::query("select pg_advisory_xact_lock($1)")
             .bind(MIGRATION_LOCK)
             .execute(&mut *tx)

@@ -122,16 +122,11 @@ pub async fn rotate(
                successor_given_at = case
                    when $3 = counter - 1 and not successor_used then $4 else successor_given_at
                end,
-               ended_at = case
-                   when $3 < counter - 1
+               (ended_at, end_reason) = (
+                   select $4::timestamptz, 'refresh_token_reused'
+                   where $3 < counter - 1
                        or ($3 = counter - 1 and successor_used and greatest(rotated_at, successor_given_at) <= $6)
-                   then $4
-               end,
-               end_reason = case
-                   when $3 < counter - 1
-                       or ($3 = counter - 1 and successor_used and greatest(rotated_at, successor_given_at) <= $6)
-                   then 'refresh_token_reused'
-               end
+               )
            where id = $1 and user_id = $2 and ended_at is null and expires_at > $4
            returning counter, rotated_at as "rotated_at!", expires_at, ended_at is not null as "reused!""#,
         id,

@@ -1,6 +1,6 @@
 //! People.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
@@ -149,41 +149,27 @@ pub async fn update_profile(db: &mut PgConnection, user: &User) -> sqlx::Result<
     Ok(())
 }
 
-/// Replaces a password hash, if it is still `old`.
+/// Replaces the hash of a password that was changed.
 pub async fn set_password_hash(
     db: &mut PgConnection,
     id: Uuid,
-    old: &str,
     new: &str,
     now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "update users set password_hash = $3, modified_at = $4 where id = $1 and password_hash = $2",
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update users set password_hash = $2, modified_at = $3 where id = $1",
         id,
-        old,
         new,
         now
     )
     .execute(db)
     .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(())
 }
 
 /// Replaces the hash of an unchanged password by one with today's parameters.
-pub async fn set_rehashed_password(
-    db: &mut PgConnection,
-    id: Uuid,
-    old: &str,
-    new: &str,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update users set password_hash = $3 where id = $1 and password_hash = $2",
-        id,
-        old,
-        new
-    )
-    .execute(db)
-    .await?;
+pub async fn set_rehashed_password(db: &mut PgConnection, id: Uuid, new: &str) -> sqlx::Result<()> {
+    sqlx::query!("update users set password_hash = $2 where id = $1", id, new).execute(db).await?;
     Ok(())
 }
 
@@ -209,12 +195,15 @@ pub async fn delete(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The ids of all admins, none of whom can be demoted or deleted by anybody else until the transaction ends. Always
-/// locked in the same order, so that two callers cannot wait for each other.
+/// Whoever takes an admin's role away holds this advisory lock; any number does, as long as it never changes.
+const ADMINS_LOCK: i64 = 0x6164_6d69_6e73;
+
+/// The ids of all admins. Until the transaction ends nobody else gets past here, so the caller's decision about the
+/// last of them stands. A lock of its own and not the rows': a row that was demoted while somebody waited for it stays
+/// locked and leaves the list, and then two callers lock the rest in different orders.
 pub async fn list_admins_for_update(db: &mut PgConnection) -> sqlx::Result<Vec<Uuid>> {
-    sqlx::query_scalar!("select id from users where role = 'admin' order by id for update")
-        .fetch_all(db)
-        .await
+    sqlx::query!("select pg_advisory_xact_lock($1)", ADMINS_LOCK).execute(&mut *db).await?;
+    sqlx::query_scalar!("select id from users where role = 'admin'").fetch_all(db).await
 }
 
 pub async fn count_admins(db: &mut PgConnection) -> sqlx::Result<i64> {
@@ -280,7 +269,9 @@ impl Position {
     }
 
     fn instant(&self) -> Option<DateTime<Utc>> {
-        self.value.parse().ok().and_then(DateTime::from_timestamp_micros)
+        // PostgreSQL knows fewer years than chrono.
+        let is_plain = |at: &DateTime<Utc>| (0..=9999).contains(&at.year());
+        self.value.parse().ok().and_then(DateTime::from_timestamp_micros).filter(is_plain)
     }
 }
 

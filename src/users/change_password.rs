@@ -62,27 +62,39 @@ pub async fn change_password(
     let now = state.clock.now();
     let attempts = [Attempt::on(&PASSWORD, &user.id.to_string())];
     let reservation = reserve(&state, &attempts, now).await?;
-    if !state.hasher.verify(old, Some(&user.password_hash)).await?.matches {
-        return Err(Code::WrongPassword.into());
+    let mut present = user.password_hash;
+    // A second round only if the hash was replaced between the check and the change: by another change, after which
+    // the password is wrong, or by a login that renewed the hash, after which it is still right.
+    for _ in 0..2 {
+        if !state.hasher.verify(old.clone(), Some(&present)).await?.matches {
+            break;
+        }
+        let new_hash = state.hasher.hash(new.clone()).await?;
+        let mut tx = state.db.begin().await?;
+        // Locked, so that whoever logs in, or out of everything, comes before this or after it.
+        let locked = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;
+        if locked.password_hash != present {
+            present = locked.password_hash;
+            continue;
+        }
+        // A session that was ended while this call was on its way changes nothing any more.
+        let living = sessions::find_with_user(&mut tx, session.id, user.id, now).await?;
+        living.ok_or(Code::SessionEnded)?;
+        users::set_password_hash(&mut tx, user.id, &new_hash, now).await?;
+        reservation.give_back(&mut tx).await?;
+        sessions::revoke_all(&mut tx, user.id, Some(session.id), "password_changed", now).await?;
+        let event = Event {
+            name: "password_changed",
+            user_id: Some(user.id),
+            actor_id: Some(user.id),
+            session_id: Some(session.id),
+            ip: origin.ip,
+            ..Event::default()
+        };
+        audit::record(&mut tx, &event, now).await?;
+        tx.commit().await?;
+        let message = "The password is changed. Every other session has ended.";
+        return Ok(Json(ChangePasswordResponse { success: true, message }));
     }
-    let new_hash = state.hasher.hash(new).await?;
-    let mut tx = state.db.begin().await?;
-    reservation.give_back(&mut tx).await?;
-    // Of two changes at once the second finds that the password it was given is no longer the present one.
-    if !users::set_password_hash(&mut tx, user.id, &user.password_hash, &new_hash, now).await? {
-        return Err(Code::WrongPassword.into());
-    }
-    sessions::revoke_all(&mut tx, user.id, Some(session.id), "password_changed", now).await?;
-    let event = Event {
-        name: "password_changed",
-        user_id: Some(user.id),
-        actor_id: Some(user.id),
-        session_id: Some(session.id),
-        ip: origin.ip,
-        ..Event::default()
-    };
-    audit::record(&mut tx, &event, now).await?;
-    tx.commit().await?;
-    let message = "The password is changed. Every other session has ended.";
-    Ok(Json(ChangePasswordResponse { success: true, message }))
+    Err(Code::WrongPassword.into())
 }

@@ -102,7 +102,7 @@ pub async fn update(
     if changes.touches_verified_address(&caller.user) && password.is_none() {
         form.refuse("password", password_required());
     }
-    form.finish(|| Some(()))?;
+    form.check()?;
     let proven = changes.touches_verified_address(&caller.user);
     let now = state.clock.now();
     let mut reservation = Reservation::default();
