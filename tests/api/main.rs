@@ -2,10 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod binary;
+mod commands;
+mod crash;
 mod floors;
 mod limits;
 mod local_postgres;
 mod mail;
+mod mail_trouble;
+mod settings;
+mod smoke;
 mod smtp_sink;
 mod support;
 mod users_register;
+mod without_database;
+mod worker;
