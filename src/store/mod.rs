@@ -71,29 +71,25 @@ impl Db {
         self.behind_pooler.load(Ordering::SeqCst)
     }
 
-    /// Whether two connections, open at once, are served by one process of the server: only a pooler does that.
+    /// Whether two connections, open at once, are served by one process of the server, or one of them by two: only a
+    /// pooler does that.
     pub async fn detect_pooler(&self) -> sqlx::Result<bool> {
-        let mut connections = Vec::new();
-        for _ in 0..2 {
-            connections.push(self.options.connect().await?);
-        }
-        let mut seen = Vec::new();
-        for round in 0..4 {
-            for (number, connection) in connections.iter_mut().enumerate() {
-                // The simple protocol: it leaves no prepared statement behind.
-                let row =
-                    sqlx::Executor::fetch_one(&mut *connection, "select pg_backend_pid()").await?;
-                let pid: i32 = sqlx::Row::try_get_unchecked(&row, 0)?;
-                if round > 0 && seen.iter().any(|&(other, its)| other != number && its == pid) {
-                    return Ok(true);
-                }
-                seen.push((number, pid));
-            }
+        let mut connections = [self.options.connect().await?, self.options.connect().await?];
+        let mut seen = [None, None];
+        let mut found = false;
+        // Not strictly by turns: a pooler that hands out its connections by turns would keep one for each.
+        for number in [0, 1, 1, 0, 0, 1, 1, 0] {
+            // The simple protocol: it leaves no prepared statement behind.
+            let query = "select pg_backend_pid()";
+            let row = sqlx::Executor::fetch_one(&mut connections[number], query).await?;
+            let pid: i32 = sqlx::Row::try_get_unchecked(&row, 0)?;
+            found |= seen[1 - number] == Some(pid) || seen[number].is_some_and(|own| own != pid);
+            seen[number] = Some(pid);
         }
         for connection in connections {
             connection.close().await?;
         }
-        Ok(false)
+        Ok(found)
     }
 
     /// A connection to read with. What has to last goes through [`Db::begin`].
