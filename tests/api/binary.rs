@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::support::{PASSWORD, PUBLIC_URL, SECRET_KEY, cluster, email_of, new_database};
 
 /// How long anything may take that is waited for: the machine may be busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A folder that any user may pass through, as a checkout usually is: run as root, PostgreSQL has another account.
 pub fn open_folder() -> TempDir {
@@ -48,6 +48,12 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// For whoever runs a test by hand, with `--nocapture`, or reads why it failed.
+#[expect(clippy::print_stdout, reason = "what a test prints is shown when it fails")]
+pub fn note(what: &str) {
+    println!("{what}");
+}
+
 pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !is_so().await {
@@ -75,7 +81,9 @@ impl Home {
         home.set("PORT", &port.to_string());
         // No balancer has to notice anything.
         home.set("SHUTDOWN_DELAY_SECONDS", "0");
-        settings.iter().for_each(|(name, value)| home.set(name, value));
+        for (name, value) in settings {
+            home.set(name, value);
+        }
         home
     }
 
@@ -178,6 +186,10 @@ impl Home {
         self.call(Method::POST, path)
     }
 
+    pub fn put(&self, path: &str) -> Call {
+        self.call(Method::PUT, path)
+    }
+
     fn call(&self, method: Method, path: &str) -> Call {
         Call(self.client.request(method, self.url(path)))
     }
@@ -273,10 +285,6 @@ impl Process {
         File::create(&self.log).unwrap();
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -309,7 +317,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            println!("{}:\n{}", self.log.display(), self.log());
+            note(&format!("{}:\n{}", self.log.display(), self.log()));
         }
     }
 }

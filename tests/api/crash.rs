@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::binary::{Home, Process, eventually, is_alive, kill_9, postgres_of};
+use crate::binary::{Home, Process, eventually, is_alive, kill_9, note, postgres_of};
 use crate::support::{PASSWORD, email_of};
 
 /// What the people who register at once have been told.
@@ -83,13 +83,13 @@ impl Crowd {
             if crash % 2 == 0 {
                 service.kill_9();
                 service = self.home.start().await;
-                println!("service killed, ready again after {:?}", start.elapsed());
+                note(&format!("service killed, ready again after {:?}", start.elapsed()));
             } else {
                 let postgres = postgres_of(&self.home);
                 kill_9(postgres);
                 eventually("PostgreSQL dies", async || !is_alive(postgres)).await;
                 self.home.ready(&mut service).await;
-                println!("PostgreSQL killed, ready again after {:?}", start.elapsed());
+                note(&format!("PostgreSQL killed, ready again after {:?}", start.elapsed()));
             }
         }
         let before = self.acknowledged.load(Ordering::SeqCst);
@@ -130,7 +130,7 @@ async fn whoever_was_told_that_they_are_registered_is_there_after_every_crash() 
     };
     let (registered, refused) = (all(|told| &told.registered), all(|told| &told.refused));
     let lost: usize = told.iter().map(|told| told.lost).sum();
-    println!("{} registered, {} refused, {lost} calls lost", registered.len(), refused.len());
+    note(&format!("{} registered, {} refused, {lost} calls lost", registered.len(), refused.len()));
 
     for name in &registered {
         home.log_in(name).send().await.expect(200);
@@ -146,7 +146,7 @@ async fn whoever_was_told_that_they_are_registered_is_there_after_every_crash() 
             assert!(start.elapsed() < Duration::from_secs(150), "letters are left behind");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        println!("every letter was sent {:?} after the last crash", start.elapsed());
+        note(&format!("every letter was sent {:?} after the last crash", start.elapsed()));
     }
     let sql = "select username, email, kind, failed_at is null
                from users left join outbox on users.id = user_id order by username";
@@ -166,7 +166,7 @@ async fn whoever_was_told_that_they_are_registered_is_there_after_every_crash() 
         assert_eq!(ids.len(), 1, "{address}");
     }
     let sent = count(&pool, "select count(*) from outbox where sent_at is not null").await;
-    println!("{} letters kept, {sent} known to be sent", kept.len());
+    note(&format!("{} letters kept, {sent} known to be sent", kept.len()));
     assert!(kept.len() >= usize::try_from(sent).unwrap());
     pool.close().await;
     service.stop().await;

@@ -8,7 +8,7 @@ use doorward::mail::{Deadlines, Mailbox, Mailer, SmtpSettings};
 use doorward::worker::deliver_next;
 use sqlx::PgPool;
 
-use crate::binary::{Home, Process, eventually, free_port};
+use crate::binary::{Home, Process, eventually, free_port, note};
 use crate::smtp_sink::{Mode, SmtpSink};
 use crate::support::{TestApp, cluster, email_of};
 use crate::worker::{over, register, with_mailer};
@@ -56,7 +56,7 @@ async fn registering_takes_as_long_whatever_the_mail_server_does() {
             (*trouble, times[times.len() / 2])
         })
         .collect();
-    println!("median of 30 registrations by the mail server's trouble: {medians:.1?}");
+    note(&format!("median of 30 registrations by the mail server's trouble: {medians:.1?}"));
     let (_, without) = medians[0];
     for (trouble, median) in &medians {
         assert!(*median < without * 3 / 2 + Duration::from_millis(15), "{trouble}: {medians:?}");
@@ -108,7 +108,7 @@ async fn every_letter_arrives_once_the_mail_server_is_back() {
 #[tokio::test]
 async fn the_running_service_sends_what_waits_once_the_mail_server_is_back() {
     if std::env::var_os("DOORWARD_SLOW").is_none() {
-        println!("left out: it takes a minute and a half; set DOORWARD_SLOW to run it");
+        note("left out: it takes a minute and a half; set DOORWARD_SLOW to run it");
         return;
     }
     let sink = SmtpSink::start().await;
@@ -131,7 +131,7 @@ async fn the_running_service_sends_what_waits_once_the_mail_server_is_back() {
         assert!(start.elapsed() < Duration::from_secs(90), "{} of 10", sink.received().len());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    println!("10 letters arrived within {:?} of the mail server's return", start.elapsed());
+    note(&format!("10 letters arrived within {:?} of the mail server's return", start.elapsed()));
     service.stop().await;
     assert_eq!(sink.received().len(), 10);
 }

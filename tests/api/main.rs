@@ -10,6 +10,7 @@ mod limits;
 mod local_postgres;
 mod mail;
 mod mail_trouble;
+mod pooler;
 mod settings;
 mod smoke;
 mod smtp_sink;

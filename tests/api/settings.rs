@@ -46,7 +46,9 @@ async fn whoever_registered_the_address_before_is_not_made_admin() {
     home.newcomer("boss").await;
     service.stop().await;
 
-    ADMIN.iter().for_each(|(name, value)| home.set(name, value));
+    for (name, value) in ADMIN {
+        home.set(name, value);
+    }
     for username in ["", "chief"] {
         home.set("ADMIN_USERNAME", username);
         let service = home.start().await;

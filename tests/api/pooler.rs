@@ -1,0 +1,221 @@
+//! The real binary behind PgBouncer in transaction mode, which gives each transaction another server connection.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
+use tempfile::TempDir;
+
+use crate::binary::{Home, Process, empty_database, eventually, free_port, note, open_folder};
+use crate::support::{PASSWORD, cluster, new_database};
+
+const DETECTED: &str = "a transaction pooler stands before the database";
+const CLIENTS: usize = 20;
+const SERVER_CONNECTIONS: usize = 3;
+
+/// A PgBouncer before the tests' cluster; dropping it kills it.
+struct PgBouncer {
+    process: Child,
+    port: u16,
+    folder: TempDir,
+}
+
+impl PgBouncer {
+    /// `None` where there is no such program. Where all checks have to run (`CI`), that is a failure.
+    async fn start(more: &str) -> Option<Self> {
+        let places = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
+        let Some(program) = places.iter().find(|place| Path::new(place).exists()) else {
+            assert!(std::env::var_os("CI").is_none(), "PgBouncer is not installed");
+            note("left out: PgBouncer is not installed");
+            return None;
+        };
+        let cluster = cluster().await.connect_options("postgres");
+        let socket = cluster.get_socket().unwrap();
+        let (folder, port) = (open_folder(), free_port());
+        let file = folder.path().join("pgbouncer.ini");
+        let settings = format!(
+            "[databases]\n* = host={} port=5432 user=doorward\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+             pool_mode = transaction\ndefault_pool_size = {SERVER_CONNECTIONS}\n{more}\n",
+            socket.display()
+        );
+        fs::write(&file, settings).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let mut command = Command::new(program);
+        command.arg(&file).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        // It refuses to run as root, and the cluster's socket is for PostgreSQL's account alone.
+        let owner = fs::metadata(socket.join(".s.PGSQL.5432")).unwrap();
+        if fs::metadata(folder.path()).unwrap().uid() != owner.uid() {
+            command.uid(owner.uid()).gid(owner.gid());
+        }
+        let bouncer = Self { process: command.spawn().unwrap(), port, folder };
+        eventually("PgBouncer listens", async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+        })
+        .await;
+        Some(bouncer)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// A home whose service reaches `database` through this.
+    async fn home(&self, database: &str, settings: &[(&str, &str)]) -> Home {
+        let mut home = Home::on(database, settings).await;
+        let port = self.port;
+        home.set(
+            "DATABASE_URL",
+            &format!("postgres://doorward@127.0.0.1:{port}/{database}?sslmode=disable"),
+        );
+        home
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            note(&format!("PgBouncer:\n{}", self.log()));
+        }
+    }
+}
+
+/// Everything that a person does, as one of many at once.
+async fn live(home: &Home, number: usize, boss: &Value) {
+    let username = format!("user{number}");
+    let mut pair = home.newcomer(&username).await;
+    for round in 0..3 {
+        let me = home.get("/api/v1/users/me").by(&pair).send().await.expect(200);
+        assert_eq!(me["user"]["username"], *username);
+        let change = serde_json::json!({ "first_name": format!("Round {round}") });
+        home.put("/api/v1/users/me").by(&pair).json(&change).send().await.expect(200);
+        let refresh = pair["refresh_token"].as_str().unwrap();
+        pair = home
+            .post("/api/v1/refresh")
+            .header("x-refresh-token", refresh)
+            .send()
+            .await
+            .expect(200);
+        let list = home.get("/api/v1/users/?count=true&q=user").by(boss).send().await.expect(200);
+        assert!(!list["users"].as_array().unwrap().is_empty());
+        let lines = home.get("/api/v1/users/").by(boss);
+        let lines = lines.header("accept", "application/x-ndjson").send().await;
+        assert_eq!(lines.status, 200);
+        let names: Vec<Value> =
+            lines.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(names.iter().any(|user| user["username"] == *username), "{}", lines.text);
+    }
+    home.post("/api/v1/logout").by(&pair).send().await.expect(200);
+}
+
+/// Twenty people at once on `home`, which has nobody yet.
+async fn twenty_people_live_in(home: &Home) {
+    let flags = ["create-admin", "--email", "boss@example.com", "--password-stdin"];
+    home.succeeds(&flags, PASSWORD).await;
+    let boss = home.log_in("boss").send().await.expect(200);
+    join_all((0..CLIENTS).map(|number| live(home, number, &boss))).await;
+    let all = home.get("/api/v1/users/?count=true").by(&boss).send().await.expect(200);
+    assert_eq!(all["count"], CLIENTS + 1);
+}
+
+/// How many server connections a database has at the moment.
+async fn server_connections(database: &str) -> usize {
+    let options = cluster().await.connect_options("postgres");
+    let mut connection = PgConnection::connect_with(&options).await.unwrap();
+    let sql = "select count(*) from pg_stat_activity where datname = $1";
+    let count: i64 =
+        sqlx::query_scalar(sql).bind(database).fetch_one(&mut connection).await.unwrap();
+    usize::try_from(count).unwrap()
+}
+
+fn assert_no_trouble(service: &Process, bouncer: &PgBouncer) {
+    let log = service.log();
+    assert!(!log.contains("ERROR") && !log.contains("request failed"), "{log}");
+    let log = bouncer.log();
+    assert!(!log.contains("ERROR") && !log.contains("prepared statement"), "{log}");
+}
+
+#[tokio::test]
+async fn a_pooler_is_noticed_and_twenty_clients_share_three_server_connections() {
+    let Some(bouncer) = PgBouncer::start("").await else { return };
+    let database = empty_database().await;
+    let home = bouncer.home(&database, &[("DATABASE_CONNECTIONS", "20")]).await;
+    home.succeeds(&["migrate"], "").await;
+    home.succeeds(&["migrate"], "").await;
+    let service = home.spawn("serve");
+    // Whoever asks before it knows about the pooler leaves no connection behind that does not.
+    join_all((0..CLIENTS).map(async |_| {
+        eventually("it is ready", async || {
+            home.get("/readyz").try_send().await.is_ok_and(|reply| reply.status == 200)
+        })
+        .await;
+    }))
+    .await;
+    service.wait_for_log(DETECTED).await;
+    for _ in 0..5 {
+        let ready = join_all((0..CLIENTS).map(|_| home.get("/readyz").send())).await;
+        for ready in ready {
+            ready.expect(200);
+        }
+    }
+    twenty_people_live_in(&home).await;
+    let connections = server_connections(&database).await;
+    assert!((1..=SERVER_CONNECTIONS).contains(&connections), "{connections}");
+    assert_no_trouble(&service, &bouncer);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_pooler_that_hands_its_connections_out_by_turns_is_noticed_too() {
+    for size in 1..=4 {
+        let more = format!("server_round_robin = 1\ndefault_pool_size = {size}");
+        let Some(bouncer) = PgBouncer::start(&more).await else { return };
+        let database = new_database().await;
+        let home = bouncer.home(&database, &[]).await;
+        for _ in 0..2 {
+            let service = home.start().await;
+            service.wait_for_log(DETECTED).await;
+            home.log_in("nobody").send().await.expect(401);
+            service.forget_log();
+            service.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_instances_migrate_through_a_pooler_at_once() {
+    let Some(bouncer) = PgBouncer::start("").await else { return };
+    let database = empty_database().await;
+    let settings = [("DATABASE_POOLER", "on")];
+    let homes =
+        [bouncer.home(&database, &settings).await, bouncer.home(&database, &settings).await];
+    let (first, second) = tokio::join!(homes[0].start(), homes[1].start());
+    let pair = homes[0].newcomer("ada").await;
+    homes[1].get("/api/v1/users/me").by(&pair).send().await.expect(200);
+    for service in [first, second] {
+        // It was told, so it does not look.
+        assert!(!service.log().contains(DETECTED));
+        assert_no_trouble(&service, &bouncer);
+        service.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn without_a_pooler_none_is_noticed() {
+    for pooler in ["auto", "off"] {
+        let database = new_database().await;
+        let home = Home::on(&database, &[("DATABASE_POOLER", pooler)]).await;
+        let service = home.start().await;
+        home.newcomer("ada").await;
+        assert!(!service.log().contains(DETECTED));
+        service.stop().await;
+    }
+}
