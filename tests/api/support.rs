@@ -103,6 +103,13 @@ impl TestApp {
     }
 
     pub async fn at(database: &str, settings: &[(&str, &str)], clock: Clock) -> Self {
+        let app = Self::starting(database, settings, clock).await;
+        app.state.readiness.set_ready();
+        app
+    }
+
+    /// As it is while it still waits for its database.
+    pub async fn starting(database: &str, settings: &[(&str, &str)], clock: Clock) -> Self {
         let own = [
             ("PUBLIC_URL", PUBLIC_URL),
             ("SECRET_KEY", SECRET_KEY),
@@ -135,7 +142,6 @@ impl TestApp {
             mail_queued: Notify::new(),
             config,
         });
-        state.readiness.set_ready();
         let app = app(state.clone());
         Self { state, clock, pool, letters, app, document }
     }
