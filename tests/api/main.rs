@@ -16,5 +16,6 @@ mod smoke;
 mod smtp_sink;
 mod support;
 mod users_register;
+mod users_register_fields;
 mod without_database;
 mod worker;
