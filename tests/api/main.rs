@@ -6,6 +6,7 @@ mod binary;
 mod commands;
 mod crash;
 mod floors;
+mod http_body;
 mod limits;
 mod local_postgres;
 mod mail;
