@@ -194,6 +194,19 @@ impl TestApp {
         }
     }
 
+    /// Waits until somebody on this app's database waits for a lock: the moment at which a call is held up half way.
+    pub async fn until_a_lock_is_waited_for(&self) {
+        let sql = "select exists (select from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock')";
+        for _ in 0..1000 {
+            if sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("nobody waits for a lock");
+    }
+
     /// Lets the worker send everything that is due, and returns what it sent.
     pub async fn deliver_mail(&self) -> Vec<Letter> {
         while worker::deliver_next(&self.state).await.unwrap() {}

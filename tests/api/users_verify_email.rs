@@ -1,0 +1,116 @@
+//! `POST /users/me/verify_email`: the confirmation letter once more.
+
+use axum::http::Method;
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::{Answer, PASSWORD, Person, TestApp, link_in};
+
+const PATH: &str = "/api/v1/users/me/verify_email";
+
+async fn ask(person: &Person) -> Answer {
+    person.call(Method::POST, PATH).send().await
+}
+
+#[tokio::test]
+async fn the_letter_comes_once_more_and_both_links_are_good() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    let first = app.letter_to("ada@example.com").await;
+    let answer = ask(&ada).await;
+    let expected = json!({ "success": true, "message": "The confirmation mail is on its way." });
+    assert_eq!(answer.assert_ok(202), &expected);
+    app.clock.advance(chrono::TimeDelta::minutes(1));
+    let second = app.letter_to("ada@example.com").await;
+    assert_ne!(first.message_id, second.message_id);
+    for letter in [&second, &first] {
+        app.anonymous().get(&link_in(letter)).await.assert_ok(200);
+    }
+    assert_eq!(ada.get("/api/v1/users/me").await.json["user"]["email_verified"], true);
+}
+
+#[tokio::test]
+async fn asking_again_while_a_letter_waits_adds_none() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    // The letter of the registration has not left yet.
+    for _ in 0..3 {
+        ask(&ada).await.assert_ok(202);
+    }
+    app.letter_to("ada@example.com").await;
+    for _ in 0..3 {
+        ask(&ada).await.assert_ok(202);
+    }
+    app.letter_to("ada@example.com").await;
+    assert_eq!(app.deliver_mail().await.len(), 0);
+}
+
+#[tokio::test]
+async fn twenty_who_ask_at_once_get_one_letter() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    app.letter_to("ada@example.com").await;
+    let answers = join_all((0..20).map(|_| ask(&ada))).await;
+    answers.iter().for_each(|answer| _ = answer.assert_ok(202));
+    app.letter_to("ada@example.com").await;
+}
+
+#[tokio::test]
+async fn whoever_is_verified_gets_no_letter() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    ask(&ada).await.assert_error(409, "email_already_verified");
+    assert_eq!(app.deliver_mail().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_link_followed_after_asking_makes_the_letter_needless() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    let link = link_in(&app.letter_to("ada@example.com").await);
+    ask(&ada).await.assert_ok(202);
+    app.anonymous().get(&link).await.assert_ok(200);
+    assert_eq!(app.deliver_mail().await.len(), 0);
+    ask(&ada).await.assert_error(409, "email_already_verified");
+}
+
+#[tokio::test]
+async fn where_a_new_address_waits_the_letter_goes_there() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let body = json!({ "email": "new@example.com", "password": PASSWORD });
+    ada.put("/api/v1/users/me", &body).await.assert_ok(200);
+    assert_eq!(app.deliver_mail().await.len(), 2);
+    ask(&ada).await.assert_ok(202);
+    let letters = app.deliver_mail().await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].to, "new@example.com");
+    app.anonymous().get(&link_in(&letters[0])).await.assert_ok(200);
+    ask(&ada).await.assert_error(409, "email_already_verified");
+}
+
+#[tokio::test]
+async fn nothing_in_the_body_says_where_the_letter_goes() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.newcomer("ada").await, app.newcomer("bob").await);
+    app.deliver_mail().await;
+    let body = json!({ "email": "eve@example.com", "public_id": bob.id() });
+    ada.post(&format!("{PATH}?email=eve@example.com"), &body).await.assert_ok(202);
+    let letters = app.deliver_mail().await;
+    assert_eq!(letters.iter().map(|l| l.to.as_str()).collect::<Vec<_>>(), ["ada@example.com"]);
+}
+
+#[tokio::test]
+async fn whoever_is_deleted_while_asking_is_told_that_the_session_has_ended() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    app.letter_to("ada@example.com").await;
+    let mut deletion = app.pool.begin().await.unwrap();
+    sqlx::query("delete from users").execute(&mut *deletion).await.unwrap();
+    let commit_once_the_call_waits = async {
+        app.until_a_lock_is_waited_for().await;
+        deletion.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(ask(&ada), commit_once_the_call_waits);
+    answer.assert_error(401, "session_ended");
+}
