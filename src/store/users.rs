@@ -268,10 +268,10 @@ impl Position {
         !self.value.contains('\0') && (!sort_by.is_instant() || self.instant().is_some())
     }
 
+    /// One that a clock shows: the years of chrono begin long before those of PostgreSQL.
     fn instant(&self) -> Option<DateTime<Utc>> {
-        // PostgreSQL knows fewer years than chrono.
-        let is_plain = |at: &DateTime<Utc>| (0..=9999).contains(&at.year());
-        self.value.parse().ok().and_then(DateTime::from_timestamp_micros).filter(is_plain)
+        let at = self.value.parse().ok().and_then(DateTime::from_timestamp_micros);
+        at.filter(|at| (0..10_000).contains(&at.year()))
     }
 }
 
@@ -314,13 +314,15 @@ pub async fn count(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> 
 
 fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if let Some(search) = &filter.search {
-        let part = search.to_lowercase();
+        let part = search.to_ascii_lowercase();
         query.push(" and (strpos(username_key, ").push_bind(part.clone());
-        query.push(") > 0 or strpos(email_key, ").push_bind(part.clone());
+        query.push(") > 0 or strpos(email_key, ").push_bind(part);
+        // Names may be of any script, and which letters have a lower case is a matter of the database's locale: it
+        // folds both sides, so that a name's own spelling finds it under each.
         query
-            .push(") > 0 or strpos(lower(first_name || ' ' || last_name), ")
-            .push_bind(part)
-            .push(") > 0)");
+            .push(") > 0 or strpos(lower(first_name || ' ' || last_name), lower(")
+            .push_bind(search.clone())
+            .push(")) > 0)");
     }
     if let Some(role) = filter.role {
         query.push(" and role = ").push_bind(role.as_str());
