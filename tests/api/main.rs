@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod admin_list;
+mod admin_pages;
+mod admin_users;
 mod binary;
 mod commands;
 mod crash;
