@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     fn code(body: &str) -> Result<(), Code> {
-        parse_object(body.as_bytes()).and_then(|form| form.check()).map_err(|error| error.code)
+        parse_object(body.as_bytes()).and_then(Form::check).map_err(|error| error.code)
     }
 
     #[test]

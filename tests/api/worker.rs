@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use doorward::limits::Limits;
 use doorward::mail::{Mailbox, Mailer, SendError, SmtpSettings};
 use doorward::security::token::TokenKeys;
 use doorward::state::{AppState, Readiness, Shared};
@@ -22,6 +23,7 @@ pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
         db: app.state.db.clone(),
         keys: TokenKeys::new(&SECRET_KEY.to_owned().into(), None, &config.public_url),
         hasher: app.state.hasher.clone(),
+        limits: Limits::new(false, &SECRET_KEY.to_owned().into()),
         mailer,
         readiness: Readiness::default(),
         mail_queued: Notify::new(),
