@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::Router;
 use serde_json::Value;
 use tower::Layer;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::normalize_path::{NormalizePath, NormalizePathLayer};
@@ -13,7 +14,7 @@ use url::{Host, Url};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::CorsOrigins;
-use crate::http::door::door;
+use crate::http::door::{door, gate};
 use crate::http::error::{ApiError, Code};
 use crate::state::AppState;
 use crate::{admin, auth, mailbox, openapi, service, users};
@@ -31,7 +32,8 @@ pub fn app(state: AppState) -> App {
         .method_not_allowed_fallback(async || ApiError::from(Code::MethodNotAllowed))
         // From the inside out.
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(cors(&state.config.cors_origins))
+        .layer(middleware::from_fn_with_state(state.clone(), gate))
+        .layer(option_layer(cors(&state.config.cors_origins)))
         .layer(middleware::from_fn_with_state(state.clone(), door))
         .with_state(state);
     // Around the router, because the path decides about the route.
@@ -57,9 +59,10 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     ApiError::internal(message).into_response()
 }
 
-fn cors(origins: &CorsOrigins) -> CorsLayer {
+/// None where no origin may call: then OPTIONS is a method like any other.
+fn cors(origins: &CorsOrigins) -> Option<CorsLayer> {
     let allowed = match origins {
-        CorsOrigins::None => return CorsLayer::new(),
+        CorsOrigins::None => return None,
         CorsOrigins::Localhost => AllowOrigin::predicate(|origin, _| is_localhost(origin)),
         CorsOrigins::List(list) => {
             AllowOrigin::list(list.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
@@ -67,7 +70,8 @@ fn cors(origins: &CorsOrigins) -> CorsLayer {
     };
     let access_token = HeaderName::from_static("x-access-token");
     let refresh_token = HeaderName::from_static("x-refresh-token");
-    CorsLayer::new()
+    let request_id = HeaderName::from_static("x-request-id");
+    let cors = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([
             Method::GET,
@@ -78,12 +82,9 @@ fn cors(origins: &CorsOrigins) -> CorsLayer {
             Method::DELETE,
         ])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, access_token, refresh_token])
-        .expose_headers([
-            HeaderName::from_static("x-request-id"),
-            header::RETRY_AFTER,
-            header::LINK,
-        ])
-        .max_age(std::time::Duration::from_mins(10))
+        .expose_headers([request_id, header::RETRY_AFTER, header::LINK])
+        .max_age(std::time::Duration::from_mins(10));
+    Some(cors)
 }
 
 fn is_localhost(origin: &HeaderValue) -> bool {

@@ -1,8 +1,8 @@
 //! The door: every request comes in and every answer goes out through here.
 //!
-//! It gives the request an id, lets nothing through before the database is there, ends what takes too long, writes
-//! the body of errors, adds the headers that every answer has, and logs one line: the route's pattern and never the
-//! URL, because links carry tokens.
+//! It gives the request an id, writes the body of errors, adds the headers that every answer has, and logs one line:
+//! the route's pattern and never the URL, because links carry tokens. Behind it stands the gate, which decides whether
+//! a request is let in at all and for how long.
 
 use std::time::{Duration, Instant};
 
@@ -37,16 +37,7 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
 
     let peer = request.extensions().get::<Peer>();
     let has_to_go = peer.is_some_and(|peer| peer.is_ambiguous || peer.is_crowded);
-    let mut response = if let Some(refusal) = refusal(&state, &request, route) {
-        refusal.into_response()
-    } else {
-        match tokio::time::timeout(HANDLER_TIMEOUT, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => ApiError { cause: Some("handler timed out".into()), ..Code::Busy.into() }
-                .into_response(),
-        }
-    };
-
+    let mut response = next.run(request).await;
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         if let Some(cause) = &error.cause {
             tracing::error!(%request_id, %method, route, code = error.code.as_str(), cause, "request failed");
@@ -62,6 +53,21 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Refuses what is not to be let in, and ends what takes too long. It stands inside of CORS, so that a frontend may
+/// read these answers too.
+pub async fn gate(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or("-", MatchedPath::as_str);
+    if let Some(refusal) = refusal(&state, &request, route) {
+        return refusal.into_response();
+    }
+    match tokio::time::timeout(HANDLER_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError { cause: Some("handler timed out".into()), ..Code::Busy.into() }
+            .into_response(),
+    }
 }
 
 /// Why a request is not let in, if it is not.
