@@ -1,0 +1,159 @@
+//! The database that is not there yet, not there any more, or not there for everybody.
+
+use std::time::{Duration, Instant};
+
+use axum::http::Method;
+use doorward::clock::Clock;
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::support::{Answer, PASSWORD, Person, TestApp, cluster, email_of, new_database};
+
+const ME: &str = "/api/v1/users/me";
+
+async fn starting() -> TestApp {
+    let clock = Clock::fixed("2026-01-02T03:04:05.678Z".parse().unwrap());
+    TestApp::starting(&new_database().await, &[], clock).await
+}
+
+#[track_caller]
+fn assert_unavailable(answer: &Answer) {
+    answer.assert_error(503, "database_unavailable");
+    let seconds: u32 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&seconds));
+}
+
+/// Runs a statement as the cluster's owner, beside the test's own database.
+async fn run_outside(sql: String) {
+    let pool = PgPool::connect_with(cluster().await.connect_options("postgres")).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+    pool.close().await;
+}
+
+async fn name_of(app: &TestApp) -> String {
+    sqlx::query_scalar("select current_database()::text").fetch_one(&app.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn before_the_database_is_ready_the_api_asks_to_wait() {
+    let app = starting().await;
+    let stranger = app.anonymous();
+    let form = json!({ "username": "ada", "email": email_of("ada"), "password": PASSWORD });
+    assert_unavailable(&stranger.post("/api/v1/users", &form).await);
+    assert_unavailable(&stranger.post("/api/v1/users/", &json!({})).await);
+    assert_unavailable(&stranger.log_in("ada", PASSWORD).await);
+    for path in [ME, "/api/v1/users", "/api/v1/confirm?token=x", "/api/v1/users/x/"] {
+        assert_unavailable(&stranger.get(path).await);
+    }
+    assert_unavailable(&stranger.call(Method::POST, "/api/v1/logout").send().await);
+    assert_unavailable(&stranger.get("/readyz").await);
+    for path in ["/healthz", "/", "/.well-known/jwks.json", "/openapi.json", "/docs"] {
+        assert_eq!(stranger.get(path).await.status, 200, "{path}");
+    }
+    stranger.get("/nowhere").await.assert_error(404, "not_found");
+
+    app.state.readiness.set_ready();
+    stranger.get("/readyz").await.assert_ok(200);
+    stranger.post("/api/v1/users", &form).await.assert_ok(201);
+    app.log_in("ada", PASSWORD).await;
+}
+
+#[tokio::test]
+async fn ready_means_that_the_database_has_been_migrated() {
+    let app = starting().await;
+    app.state.readiness.set_ready();
+    let sql =
+        "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)";
+    sqlx::query(sql).execute(&app.pool).await.unwrap();
+    assert_unavailable(&app.anonymous().get("/readyz").await);
+    sqlx::query("drop table _sqlx_migrations").execute(&app.pool).await.unwrap();
+    assert_unavailable(&app.anonymous().get("/readyz").await);
+}
+
+#[tokio::test]
+async fn whoever_is_about_to_end_is_not_ready_and_finishes_what_it_is_given() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    app.state.readiness.set_draining();
+    app.anonymous().get("/readyz").await.assert_error(503, "busy");
+    app.anonymous().get("/healthz").await.assert_ok(200);
+    ada.get(ME).await.assert_ok(200);
+    ada.put(ME, &json!({ "first_name": "Ada" })).await.assert_ok(200);
+    // Nobody comes back from there.
+    app.state.readiness.set_ready();
+    app.anonymous().get("/readyz").await.assert_error(503, "busy");
+}
+
+/// Every kind of call is told within seconds that the database is gone.
+async fn assert_gone(app: &TestApp, person: &Person) {
+    let form = json!({ "username": "bob", "email": email_of("bob"), "password": PASSWORD });
+    let names = json!({ "first_name": "Ada" });
+    let started = Instant::now();
+    let (list, me, update, register, login, readyz) = tokio::join!(
+        person.get("/api/v1/users"),
+        person.get(ME),
+        person.put(ME, &names),
+        person.post("/api/v1/users", &form),
+        person.log_in("boss", PASSWORD),
+        person.get("/readyz"),
+    );
+    [list, me, update, register, login, readyz].iter().for_each(assert_unavailable);
+    assert_unavailable(&person.refresh_with(person.refresh.as_deref().unwrap()).await);
+    app.anonymous().get("/healthz").await.assert_ok(200);
+    app.anonymous().get("/nowhere").await.assert_error(404, "not_found");
+    // Who has no good token is told so without the database.
+    app.anonymous().get(ME).await.assert_error(401, "token_missing");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_is_no_fault_of_the_service_and_may_come_back() {
+    let app = TestApp::start().await;
+    let boss = app.admin().await;
+    let name = name_of(&app).await;
+    app.pool.close().await;
+    run_outside(format!("alter database {name} allow_connections false")).await;
+    run_outside(format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
+    ))
+    .await;
+    assert_gone(&app, &boss).await;
+    run_outside(format!("alter database {name} allow_connections true")).await;
+    boss.get(ME).await.assert_ok(200);
+    boss.put(ME, &json!({ "first_name": "Back" })).await.assert_ok(200);
+    app.anonymous().get("/readyz").await.assert_ok(200);
+
+    run_outside(format!("drop database {name} with (force)")).await;
+    assert_gone(&app, &boss).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_broke_while_idle_is_replaced_unnoticed() {
+    let app = TestApp::start().await;
+    let boss = app.admin().await;
+    let name = name_of(&app).await;
+    for _ in 0..3 {
+        run_outside(format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
+        ))
+        .await;
+        let (one, two) = tokio::join!(boss.get(ME), boss.get("/api/v1/users"));
+        one.assert_ok(200);
+        two.assert_ok(200);
+    }
+}
+
+#[tokio::test]
+async fn whoever_gets_no_connection_is_told_so_within_seconds() {
+    let app = TestApp::start().await;
+    let boss = app.admin().await;
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        held.push(app.state.db.begin().await.unwrap());
+    }
+    let started = Instant::now();
+    assert_unavailable(&boss.get(ME).await);
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    drop(held);
+    boss.get(ME).await.assert_ok(200);
+}
