@@ -13,7 +13,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tower::util::Oneshot;
@@ -32,6 +32,8 @@ const MAX_HEADER_FIELDS: usize = 64;
 const MAX_CONNECTIONS: usize = 4096;
 /// Beyond them so many more, which are answered about health alone: a full house is not a dead one.
 const HEALTH_CONNECTIONS: usize = 64;
+/// How long a request may be on its way on a connection that is already there when the port closes.
+const LAST_CALL: Duration = Duration::from_millis(250);
 /// How long requests in hand may take once the service was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -57,6 +59,14 @@ pub async fn serve(
         tokio::time::sleep(delay).await;
     };
     tokio::pin!(end);
+    let take = |stream, peer: Peer, permit: Option<OwnedSemaphorePermit>| {
+        let connection = graceful.watch(connection(&http, stream, app.clone(), peer));
+        tokio::spawn(async move {
+            // A client that hangs up or breaks the protocol is its own trouble.
+            let _ = connection.await;
+            drop(permit);
+        });
+    };
     loop {
         let accepted = async {
             let (permit, is_crowded) = match Arc::clone(&permits).try_acquire_owned() {
@@ -79,22 +89,28 @@ pub async fn serve(
                 continue;
             }
         };
-        let connection = graceful.watch(connection(
-            &http,
-            stream,
-            app.clone(),
-            Peer { is_crowded, ..peer.into() },
-        ));
-        tokio::spawn(async move {
-            // A client that hangs up or breaks the protocol is its own trouble.
-            let _ = connection.await;
-            drop(permit);
-        });
+        take(stream, Peer { is_crowded, ..peer.into() }, permit.ok());
     }
-    drop(listener);
+    // To close the port resets what the system has already let in: those clients have sent their requests.
+    if let Ok(port) = listener.into_std() {
+        while let Ok((stream, peer)) = port.accept() {
+            if let Ok(stream) = nonblocking(stream) {
+                take(stream, peer.into(), None);
+            }
+        }
+    }
+    // A connection on which nothing has arrived yet is closed by what follows.
+    if graceful.count() > 0 {
+        tokio::time::sleep(LAST_CALL).await;
+    }
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests took too long to finish");
     }
+}
+
+fn nonblocking(stream: std::net::TcpStream) -> std::io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }
 
 fn connection(
