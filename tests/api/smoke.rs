@@ -149,6 +149,33 @@ async fn sigterm_leaves_no_request_unanswered() {
 }
 
 #[tokio::test]
+async fn whoever_connects_while_it_ends_is_answered_or_not_let_in() {
+    let (home, _) = Home::with_database(&[]).await;
+    let mut cut_off = Vec::new();
+    for _ in 0..3 {
+        let mut service = home.start().await;
+        let calls = join_all((0..16).map(async |_| {
+            loop {
+                if let Err(error) = home.get("/healthz").try_send().await {
+                    return error;
+                }
+            }
+        }));
+        let terminate = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            service.terminate();
+            service.end().await
+        };
+        let (errors, status) = tokio::join!(calls, terminate);
+        assert_eq!(status.code(), Some(0), "{}", service.log());
+        // Refused a connection, a client knows that nothing was done; cut off, it does not.
+        cut_off.extend(errors.into_iter().filter(|error| !error.is_connect()));
+    }
+    // The system may let one in between the last look for it and the end of the port: a few microseconds.
+    assert!(cut_off.len() <= 1, "{cut_off:?}");
+}
+
+#[tokio::test]
 async fn a_second_sigterm_ends_at_once() {
     let (home, _) = Home::with_database(&[]).await;
     let mut service = home.start().await;
