@@ -404,13 +404,16 @@ pub fn development_secret(
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
 
-    let path = folder.join("secret_key");
-    if let Ok(kept) = std::fs::read_to_string(&path)
-        && kept.len() >= MIN_SECRET_BYTES
-    {
-        return Ok(kept.into());
-    }
     std::fs::create_dir_all(folder)?;
+    // Of two processes that start together the second takes the first one's key: else each would sign with its own.
+    let locked = std::fs::File::open(folder)?;
+    locked.lock()?;
+    let path = folder.join("secret_key");
+    match std::fs::read_to_string(&path) {
+        Ok(kept) if kept.len() >= MIN_SECRET_BYTES => return Ok(kept.into()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let secret = SecretString::from(random());
     // Written aside and renamed: a key that was cut off half way would be another key.
     let draft = folder.join(format!("secret_key.{}", std::process::id()));
@@ -492,6 +495,28 @@ mod tests {
         .expect_err("refused");
         assert_eq!(complaints.0.len(), 12, "{complaints}");
         assert!(!complaints.to_string().contains("hunter22"));
+    }
+
+    #[test]
+    fn processes_that_start_together_keep_one_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().join("new");
+        let start = std::sync::Barrier::new(8);
+        let keys = std::thread::scope(|scope| {
+            let one = |number| {
+                let (start, folder) = (&start, &folder);
+                scope.spawn(move || {
+                    start.wait();
+                    let random = || format!("{KEY}{number}");
+                    let key = development_secret(folder, random).expect("a key");
+                    key.expose_secret().to_owned()
+                })
+            };
+            let threads: Vec<_> = (0..8).map(one).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a key")).collect::<Vec<_>>()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+        assert_eq!(std::fs::read_dir(&folder).expect("it is there").count(), 1);
     }
 
     #[test]
