@@ -6,6 +6,7 @@ mod admin_list;
 mod admin_pages;
 mod admin_users;
 mod binary;
+mod codes;
 mod commands;
 mod crash;
 mod floors;
