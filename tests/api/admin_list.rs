@@ -165,7 +165,9 @@ async fn filters_narrow_the_list_together_and_the_count_with_them() {
         let path = format!("{LIST}/{}?role=staff", person.id());
         boss.put(&path, &json!({})).await.assert_ok(200);
     }
-    (app.user("adele").await, app.newcomer("adrian").await, app.newcomer("bob").await);
+    app.user("adele").await;
+    app.newcomer("adrian").await;
+    app.newcomer("bob").await;
     for (query, expected) in [
         (&[("role", "admin")][..], &["boss"][..]),
         (&[("role", "Staff")], &["ada", "adam"]),
@@ -258,7 +260,8 @@ async fn a_stream_has_all_users_one_a_line() {
 async fn a_stream_is_filtered_and_checked_like_a_page() {
     let app = TestApp::start().await;
     let boss = app.admin().await;
-    (app.newcomer("ada").await, app.newcomer("bob").await);
+    app.newcomer("ada").await;
+    app.newcomer("bob").await;
     let stream = async |query: &str, accept: &str| {
         let call = boss.call(Method::GET, &format!("{LIST}?{query}"));
         call.header("accept", accept).send().await

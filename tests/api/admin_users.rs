@@ -248,7 +248,9 @@ async fn of_twenty_deletions_at_once_one_finds_the_user() {
     let answers = join_all((0..20).map(|_| boss.delete(&target))).await;
     let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
     assert_eq!((won.len(), lost.len()), (1, 19));
-    lost.iter().for_each(|answer| answer.assert_error(404, "user_not_found"));
+    for answer in &lost {
+        answer.assert_error(404, "user_not_found");
+    }
 }
 
 #[tokio::test]

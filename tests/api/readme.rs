@@ -18,7 +18,7 @@ use crate::support::root;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_doorward");
 /// How long the walk, or a start or a stop, may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// The one line of the walk that a test may change.
 const URL_LINE: &str = "URL=http://127.0.0.1:8000\n";
 
@@ -32,7 +32,7 @@ fn section<'a>(readme: &'a str, heading: &str) -> &'a str {
     rest.split("\n## ").next().unwrap()
 }
 
-/// Every ```sh block of the walk, as one script.
+/// Every `sh` block of the walk, as one script.
 fn walk(readme: &str) -> String {
     let blocks = section(readme, "A walk through every endpoint").split("```sh\n").skip(1);
     let blocks: Vec<_> = blocks.map(|block| block.split_once("```").unwrap().0).collect();
@@ -54,7 +54,9 @@ fn in_backticks(cell: &str) -> impl Iterator<Item = &str> {
 fn command(program: &str, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
-    VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
+    for name in VARIABLES {
+        command.env_remove(name);
+    }
     command
 }
 

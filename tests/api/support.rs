@@ -38,6 +38,8 @@ pub const SECRET_KEY: &str = "a secret of the tests, which is long enough";
 pub const PASSWORD: &str = "correct horse battery";
 
 static CLUSTER: OnceCell<LocalPostgres> = OnceCell::const_new();
+/// One clone at a time: PostgreSQL refuses a template that somebody else is copying.
+static ONE_CLONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 /// The throw-away PostgreSQL of this test process; it stops with it.
@@ -64,9 +66,7 @@ pub async fn new_database() -> String {
     let cluster = cluster().await;
     let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::SeqCst));
     let pool = PgPool::connect_with(cluster.connect_options("postgres")).await.unwrap();
-    // One clone at a time: PostgreSQL refuses a template that somebody else is copying.
-    static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let guard = ONE.lock().await;
+    let guard = ONE_CLONE.lock().await;
     let sql = format!("create database {name} template template_doorward");
     sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
     drop(guard);
