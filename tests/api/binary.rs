@@ -319,7 +319,9 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            note(&format!("{}:\n{}", self.log.display(), self.log()));
+            // Its folder may be gone already.
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            note(&format!("{}:\n{log}", self.log.display()));
         }
     }
 }

@@ -21,11 +21,16 @@ const ALL_KINDS_OF_TROUBLE: [(&str, Mode); 5] = [
     ("losing answers", Mode::CutAfterData),
 ];
 
-async fn start_with(smtp_url: &str) -> (Home, Process) {
+/// Whether the tests may take minutes.
+fn is_slow() -> bool {
+    std::env::var_os("DOORWARD_SLOW").is_some()
+}
+
+async fn start_with(smtp_url: &str) -> (Process, Home) {
     let (mut home, _) = Home::with_database(&[("MAIL_FROM", "no-reply@example.com")]).await;
     home.set("SMTP_URL", smtp_url);
     let service = home.start().await;
-    (home, service)
+    (service, home)
 }
 
 #[tokio::test]
@@ -42,8 +47,9 @@ async fn registering_takes_as_long_whatever_the_mail_server_does() {
     services.push(("nobody there", start_with(&nobody).await, Vec::new()));
 
     // By turns, so that whatever else this machine does meanwhile falls on all of them.
-    for round in 0..30 {
-        for (_, (home, _), times) in &mut services {
+    let rounds = if is_slow() { 30 } else { 10 };
+    for round in 0..rounds {
+        for (_, (_, home), times) in &mut services {
             let start = Instant::now();
             home.register(&format!("user{round}")).send().await.expect(201);
             times.push(start.elapsed());
@@ -56,15 +62,16 @@ async fn registering_takes_as_long_whatever_the_mail_server_does() {
             (*trouble, times[times.len() / 2])
         })
         .collect();
-    note(&format!("median of 30 registrations by the mail server's trouble: {medians:.1?}"));
+    note(&format!("median of {rounds} registrations by the mail server's trouble: {medians:.1?}"));
     let (_, without) = medians[0];
     for (trouble, median) in &medians {
-        assert!(*median < without * 3 / 2 + Duration::from_millis(15), "{trouble}: {medians:?}");
+        // Far less than any of the troubles takes; the machine has other things to do, too.
+        assert!(*median < without * 2 + Duration::from_millis(100), "{trouble}: {medians:?}");
     }
     // Otherwise the comparison says nothing.
-    sinks[0].wait_for(30).await;
+    sinks[0].wait_for(rounds).await;
     assert!(sinks[1].received().is_empty() && sinks[2].received().is_empty());
-    for (_, (_, service), _) in services {
+    for (_, (service, _), _) in services {
         // Killed: a letter in hand may keep a worker for as long as a mail server may take.
         service.kill_9();
     }
@@ -107,7 +114,7 @@ async fn every_letter_arrives_once_the_mail_server_is_back() {
 /// The same with the real binary, whose next attempt is a minute away.
 #[tokio::test]
 async fn the_running_service_sends_what_waits_once_the_mail_server_is_back() {
-    if std::env::var_os("DOORWARD_SLOW").is_none() {
+    if !is_slow() {
         note("left out: it takes a minute and a half; set DOORWARD_SLOW to run it");
         return;
     }
