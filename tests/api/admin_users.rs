@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{PASSWORD, Person, TestApp, link_in};
+use crate::support::{PASSWORD, Person, TestApp, link_in, only_winner};
 
 const ME: &str = "/api/v1/users/me";
 const NOBODY: &str = "01a20590-0000-7000-8000-000000000000";
@@ -246,11 +246,7 @@ async fn of_twenty_deletions_at_once_one_finds_the_user() {
     let (boss, ada) = (app.admin().await, app.user("ada").await);
     let target = path(&ada);
     let answers = join_all((0..20).map(|_| boss.delete(&target))).await;
-    let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
-    assert_eq!((won.len(), lost.len()), (1, 19));
-    for answer in &lost {
-        answer.assert_error(404, "user_not_found");
-    }
+    only_winner(&answers, 404, "user_not_found");
 }
 
 #[tokio::test]

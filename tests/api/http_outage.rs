@@ -97,7 +97,9 @@ async fn assert_gone(app: &TestApp, person: &Person) {
         person.log_in("boss", PASSWORD),
         person.get("/readyz"),
     );
-    [list, me, update, register, login, readyz].iter().for_each(assert_unavailable);
+    for answer in [list, me, update, register, login, readyz] {
+        assert_unavailable(&answer);
+    }
     assert_unavailable(&person.refresh_with(person.refresh.as_deref().unwrap()).await);
     app.anonymous().get("/healthz").await.assert_ok(200);
     app.anonymous().get("/nowhere").await.assert_error(404, "not_found");

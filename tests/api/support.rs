@@ -457,6 +457,18 @@ impl Answer {
     }
 }
 
+/// Of calls at once one has succeeded, and every other one was refused like this; the answer to the one.
+#[track_caller]
+pub fn only_winner<'a>(answers: &'a [Answer], status: u16, code: &str) -> &'a Answer {
+    let (won, lost): (Vec<_>, Vec<_>) =
+        answers.iter().partition(|answer| answer.status.is_success());
+    assert_eq!(won.len(), 1, "exactly one wins");
+    for answer in lost {
+        answer.assert_error(status, code);
+    }
+    won[0]
+}
+
 /// The project's folder.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

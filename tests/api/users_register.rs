@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use uuid::{Uuid, Version};
 
-use crate::support::{Answer, PASSWORD, TestApp, email_of, link_in};
+use crate::support::{Answer, PASSWORD, TestApp, email_of, link_in, only_winner};
 
 fn form(name: &str) -> Value {
     json!({ "username": name, "email": email_of(name), "password": PASSWORD })
@@ -144,13 +144,11 @@ async fn of_twenty_who_want_one_username_at_once_one_gets_it() {
         })
         .collect();
     let answers = join_all(forms.iter().map(|form| register(&app, form))).await;
-    let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 201);
-    assert_eq!((won.len(), lost.len()), (1, 19));
-    lost.iter().for_each(|answer| answer.assert_error(409, "username_taken"));
+    let won = only_winner(&answers, 409, "username_taken");
     assert_eq!(rows(&app).await, (1, 1, 1));
     let letters = app.deliver_mail().await;
     assert_eq!(letters.len(), 1);
-    assert_eq!(won[0].json["user"]["email"], letters[0].to);
+    assert_eq!(won.json["user"]["email"], letters[0].to);
 }
 
 #[tokio::test]
@@ -160,9 +158,7 @@ async fn of_twenty_who_want_one_address_at_once_one_gets_it() {
         .map(|n| form_with(&format!("ada{n}"), json!({ "email": "ada@example.com" })))
         .collect();
     let answers = join_all(forms.iter().map(|form| register(&app, form))).await;
-    let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 201);
-    assert_eq!((won.len(), lost.len()), (1, 19));
-    lost.iter().for_each(|answer| answer.assert_error(409, "email_taken"));
+    only_winner(&answers, 409, "email_taken");
     assert_eq!(rows(&app).await, (1, 1, 1));
     app.letter_to("ada@example.com").await;
 }
