@@ -1,7 +1,6 @@
 //! The service from outside: the production router on a real PostgreSQL, and the real binary.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![expect(clippy::needless_for_each, reason = "the same assertion for each reads as one")]
 
 mod admin_list;
 mod admin_pages;
