@@ -81,6 +81,7 @@ fn announce(state: &AppState, port: &TcpListener) {
     }
     if let Mailer::Folder(_) = state.mailer {
         tracing::info!("development: letters are kept, see {}/dev/mailbox", config.public_url);
+        tracing::info!("the API, to read and to try: {}/docs", config.public_url);
     }
     if !config.rate_limits {
         tracing::warn!("RATE_LIMITS=off: passwords can be guessed as fast as they can be hashed");
