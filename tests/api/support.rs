@@ -110,6 +110,28 @@ impl TestApp {
 
     /// As it is while it still waits for its database.
     pub async fn starting(database: &str, settings: &[(&str, &str)], clock: Clock) -> Self {
+        let cheap = argon2::Params::new(8, 1, 1, Some(32)).unwrap();
+        Self::build(database, settings, clock, Hasher::new(cheap, 2)).await
+    }
+
+    /// With Argon2 at another price.
+    pub async fn hashing(
+        database: &str,
+        settings: &[(&str, &str)],
+        clock: Clock,
+        hasher: Hasher,
+    ) -> Self {
+        let app = Self::build(database, settings, clock, hasher).await;
+        app.state.readiness.set_ready();
+        app
+    }
+
+    async fn build(
+        database: &str,
+        settings: &[(&str, &str)],
+        clock: Clock,
+        hasher: Hasher,
+    ) -> Self {
         let own = [
             ("PUBLIC_URL", PUBLIC_URL),
             ("SECRET_KEY", SECRET_KEY),
@@ -129,13 +151,12 @@ impl TestApp {
         let (mailer, letters) = Mailer::memory();
         let secret: &SecretString = config.secret_key.as_ref().unwrap();
         let keys = TokenKeys::new(secret, config.secret_key_previous.as_ref(), &config.public_url);
-        let cheap = argon2::Params::new(8, 1, 1, Some(32)).unwrap();
         let document = Arc::new(openapi_document(&config.public_url));
         let state = AppState::new(Shared {
             clock: clock.clone(),
             db: Db::new(options, 10),
             keys,
-            hasher: Hasher::new(cheap, 2),
+            hasher,
             limits: Limits::new(config.rate_limits, secret),
             mailer,
             readiness: Readiness::default(),
@@ -248,6 +269,14 @@ impl Person {
         self.user["public_id"].as_str().unwrap()
     }
 
+    pub fn access_token(&self) -> &str {
+        self.access.as_deref().unwrap()
+    }
+
+    pub fn refresh_token(&self) -> &str {
+        self.refresh.as_deref().unwrap()
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path).send().await
     }
@@ -276,7 +305,7 @@ impl Person {
 
     /// Refreshes with the token held, and holds the new pair if there is one.
     pub async fn refresh(&mut self) -> Answer {
-        let answer = self.refresh_with(self.refresh.as_deref().unwrap()).await;
+        let answer = self.refresh_with(self.refresh_token()).await;
         if answer.status == StatusCode::OK {
             self.access = Some(answer.json["token"].as_str().unwrap().to_owned());
             self.refresh = Some(answer.json["refresh_token"].as_str().unwrap().to_owned());
