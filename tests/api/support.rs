@@ -46,11 +46,9 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 pub async fn cluster() -> &'static LocalPostgres {
     CLUSTER
         .get_or_init(async || {
-            let folder =
-                tempfile::Builder::new().prefix("doorward-test-").tempdir().unwrap().keep();
-            // PostgreSQL may run under another account: it has to be able to enter.
-            let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-            std::fs::set_permissions(&folder, open).unwrap();
+            // Not made here: run by root, PostgreSQL's account makes it its own, and can remove it when we are gone.
+            let name = format!("doorward-test-{}", uuid::Uuid::now_v7().simple());
+            let folder = std::env::temp_dir().join(name);
             let cluster = LocalPostgres::start(&folder, Durability::Throwaway).await.unwrap();
             cluster.ensure_database("template_doorward").await.unwrap();
             let db = Db::new(cluster.connect_options("template_doorward"), 2);
