@@ -159,7 +159,7 @@ pub async fn delete_settled(db: &mut PgConnection, before: DateTime<Utc>) -> sql
     let done = sqlx::query!(
         "delete from outbox where id in (
              select id from outbox
-             where created_at < $1 and (sent_at is not null or failed_at is not null)
+             where created_at < $1 and coalesce(sent_at, failed_at) < $1
              order by created_at limit 1000
          )",
         before
