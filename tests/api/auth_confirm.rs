@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::forge::{self, link_claims};
-use crate::races::at_once;
+use crate::races::{at_once, lock_waits};
 use crate::support::{PASSWORD, Person, SECRET_KEY, TestApp, email_of, link_in};
 
 /// Somebody new, and the link that was sent to them.
@@ -253,12 +253,19 @@ async fn a_pending_address_that_somebody_took_meanwhile_is_taken() {
 async fn one_link_followed_20_times_at_once_confirms_once() {
     let app = TestApp::start().await;
     let (ada, link) = newcomer_with_link(&app, "ada").await;
-    let answers = at_once(20, |number| {
+    // Nobody gets at the user's row before several of them want it.
+    let mut row = app.pool.begin().await.unwrap();
+    sqlx::query("select from users for update").execute(&mut *row).await.unwrap();
+    let calls = at_once(20, |number| {
         let (anyone, link) = (app.anonymous(), link.clone());
         let method = if number % 2 == 0 { Method::GET } else { Method::POST };
         async move { anyone.call(method, &link).send().await }
-    })
-    .await;
+    });
+    let release = async {
+        lock_waits(&app.pool, 5).await;
+        row.rollback().await.unwrap();
+    };
+    let (answers, ()) = tokio::join!(calls, release);
     for answer in &answers {
         answer.assert_ok(200);
     }
