@@ -277,6 +277,34 @@ async fn admins_who_turn_on_each_other_at_once_leave_one() {
 }
 
 #[tokio::test]
+async fn an_admin_who_is_demoted_half_way_through_a_call_comes_too_late() {
+    let app = TestApp::start().await;
+    let boss = app.admin().await;
+    let (eve, ada) = (app.admin_called("eve").await, app.user("ada").await);
+    for demotes in [true, false] {
+        // Holds up the demotion, and behind it what Eve does meanwhile.
+        let mut hold = app.pool.begin().await.unwrap();
+        let sql = "select from users where username = 'eve' for update";
+        sqlx::query(sql).execute(&mut *hold).await.unwrap();
+        let (to_eve, to_boss, to_ada) = (path(&eve), path(&boss), path(&ada));
+        let body = json!({ "role": "user" });
+        let eves_call = async {
+            app.until_calls_are_held_up(1).await;
+            if demotes { eve.put(&to_boss, &body).await } else { eve.delete(&to_ada).await }
+        };
+        let release = async {
+            app.until_calls_are_held_up(2).await;
+            hold.rollback().await.unwrap();
+        };
+        let (demoted, refused, ()) = tokio::join!(boss.put(&to_eve, &body), eves_call, release);
+        demoted.assert_ok(200);
+        refused.assert_error(403, "forbidden");
+        boss.get(&to_ada).await.assert_ok(200);
+        boss.put(&to_eve, &json!({ "role": "admin" })).await.assert_ok(200);
+    }
+}
+
+#[tokio::test]
 async fn what_admins_do_is_on_record() {
     let app = TestApp::start().await;
     let (boss, ada) = (app.admin().await, app.user("ada").await);

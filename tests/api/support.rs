@@ -213,17 +213,18 @@ impl TestApp {
         }
     }
 
-    /// Waits until somebody on this app's database waits for a lock: the moment at which a call is held up half way.
-    pub async fn until_a_lock_is_waited_for(&self) {
-        let sql = "select exists (select from pg_stat_activity
-                       where datname = current_database() and wait_event_type = 'Lock')";
+    /// Waits until so many on this app's database wait for a lock: the moment at which their calls are held up half
+    /// way.
+    pub async fn until_calls_are_held_up(&self, calls: i64) {
+        let sql = "select count(*) from pg_stat_activity
+                   where datname = current_database() and wait_event_type = 'Lock'";
         for _ in 0..1000 {
-            if sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap() {
+            if sqlx::query_scalar::<_, i64>(sql).fetch_one(&self.pool).await.unwrap() == calls {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        panic!("nobody waits for a lock");
+        panic!("not as many wait for a lock");
     }
 
     /// Lets the worker send everything that is due, and returns what it sent.

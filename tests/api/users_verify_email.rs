@@ -110,7 +110,7 @@ async fn whoever_is_deleted_while_asking_is_told_that_the_session_has_ended() {
     let mut deletion = app.pool.begin().await.unwrap();
     sqlx::query("delete from users").execute(&mut *deletion).await.unwrap();
     let commit_once_the_call_waits = async {
-        app.until_a_lock_is_waited_for().await;
+        app.until_calls_are_held_up(1).await;
         deletion.commit().await.unwrap();
     };
     let (answer, ()) = tokio::join!(ask(&ada), commit_once_the_call_waits);
