@@ -59,6 +59,15 @@ pub async fn start_session(
         user_agent: origin.user_agent.as_deref(),
     };
     sessions::insert(db, &session).await?;
+    let event = Event {
+        name: "login",
+        user_id: Some(user.id),
+        actor_id: Some(user.id),
+        session_id: Some(id),
+        ip: origin.ip,
+        ..Event::default()
+    };
+    audit::record(db, &event, now).await?;
     let refresh = RefreshClaims { sub: user.id, sid: id, counter: 0 };
     Ok(issue_pair(state, user, &refresh, now, expires_at, now))
 }

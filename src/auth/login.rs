@@ -16,7 +16,6 @@ use crate::http::error::{ApiError, Code};
 use crate::http::user::PublicUser;
 use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS, Outcome};
 use crate::state::AppState;
-use crate::store::audit::{self, Event};
 use crate::store::sessions;
 use crate::store::users::{self, User};
 
@@ -92,9 +91,6 @@ pub async fn login(
         }
         reservation.give_back(&mut tx).await?;
         let pair = account::start_session(&state, &mut tx, &user, &origin, now).await?;
-        let event =
-            Event { name: "login", user_id: Some(user.id), ip: origin.ip, ..Event::default() };
-        audit::record(&mut tx, &event, now).await?;
         tx.commit().await?;
         return Ok(Json(LoginResponse {
             success: true,

@@ -116,7 +116,7 @@ async fn any_other_method_is_refused_and_the_ones_there_are_are_named() {
 async fn any_other_path_is_not_found() {
     let app = TestApp::start().await;
     let boss = app.admin().await;
-    let long = format!("/{}", "a".repeat(10_000));
+    let long = format!("/{}", "a".repeat(8_000));
     for path in [
         "/nowhere",
         "/api",
@@ -269,7 +269,6 @@ async fn the_service_says_what_it_is_and_how_it_does() {
         "success": true,
         "name": "Doorward",
         "links": {
-            "api": "https://auth.example.com/api/v1",
             "docs": "https://auth.example.com/docs",
             "openapi": "https://auth.example.com/openapi.json",
             "jwks": "https://auth.example.com/.well-known/jwks.json",
@@ -279,7 +278,7 @@ async fn the_service_says_what_it_is_and_how_it_does() {
     });
     assert_eq!(stranger.get("/").await.assert_ok(200), &expected);
     let links = expected["links"].as_object().unwrap();
-    for (name, link) in links.iter().filter(|(name, _)| *name != "api") {
+    for (name, link) in links {
         let path = link.as_str().unwrap().strip_prefix(PUBLIC_URL).unwrap();
         assert_eq!(stranger.get(path).await.status, 200, "{name}");
     }
