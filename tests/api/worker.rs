@@ -310,5 +310,9 @@ async fn tidying_removes_what_is_old_and_settled_and_nothing_else() {
     tidy(&["waiting", "young"], 1).await;
     let letters = app.deliver_mail().await;
     assert_eq!(letters.len(), 2);
-    tidy(&[], 1).await;
+    // Sent late, and kept after that as long as any other.
+    app.clock.advance(TimeDelta::days(29));
+    tidy(&["waiting", "young"], 1).await;
+    app.clock.advance(TimeDelta::days(2));
+    tidy(&[], 0).await;
 }
