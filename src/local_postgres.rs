@@ -121,7 +121,22 @@ impl LocalPostgres {
     }
 
     /// Creates the database unless it is there.
+    ///
+    /// After the owner of the server was killed, the one that answered our start may be the old one, which is about to
+    /// go: then this waits for the next one, as long as a start may take.
     pub async fn ensure_database(&self, name: &str) -> sqlx::Result<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match self.create_database(name).await {
+                Err(error) if is_passing(&error) && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn create_database(&self, name: &str) -> sqlx::Result<()> {
         let mut connection = PgConnection::connect_with(&self.connect_options("postgres")).await?;
         let statement = format!("create database \"{}\"", name.replace('"', "\"\""));
         let created = sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await;
@@ -144,6 +159,16 @@ impl LocalPostgres {
         if blocking(move || monitor.join()).await.is_err() {
             tracing::error!("the thread that looked after the local PostgreSQL panicked");
         }
+    }
+}
+
+/// Whether this is what clients meet while one server goes and the next one comes.
+fn is_passing(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        // 57P01 to 57P03: shutting down, crashed, starting up.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
     }
 }
 
