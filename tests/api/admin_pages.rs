@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, PUBLIC_URL, Person, TestApp};
+use crate::support::{Answer, PUBLIC_URL, Person, TestApp, link_in};
 
 const LIST: &str = "/api/v1/users/";
 const SORTS: [&str; 4] = ["created_at", "modified_at", "username", "email"];
@@ -134,9 +134,13 @@ async fn the_page_goes_on_where_its_last_user_stood_though_they_are_gone() {
 async fn the_link_header_leads_through_the_same_pages() {
     let app = TestApp::start().await;
     let boss = fifty_users(&app).await;
+    // Some of whom the filter keeps out.
+    for letter in app.deliver_mail().await.iter().take(10) {
+        app.anonymous().get(&link_in(letter)).await.assert_ok(200);
+    }
     let query = "limit=5&sort=-username&q=us%65r&role=User&email_verified=false&count=true";
     let expected = walk(&boss, query, async |_| {}).await;
-    assert!(expected.len() > 40);
+    assert_eq!(expected.len(), 49 - 10);
     let (mut all, mut path) = (Vec::new(), format!("{LIST}?{query}"));
     loop {
         let answer = boss.get(&path).await;
