@@ -68,6 +68,12 @@ impl Attempt {
         Self { limit, subject: format!("{account} {}", network(ip, 24, 48)) }
     }
 
+    /// On a name as it was typed, by one client: what can be told without asking who that is.
+    pub fn as_typed(limit: &'static Limit, login: &str, ip: Option<IpAddr>) -> Self {
+        let subject = format!("typed {} {}", login.to_ascii_lowercase(), network(ip, 32, 64));
+        Self { limit, subject }
+    }
+
     pub fn on(limit: &'static Limit, subject: &str) -> Self {
         Self { limit, subject: subject.to_owned() }
     }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::account::{self, Origin};
 use crate::fields::Password;
 use crate::http::error::{ApiError, Code};
+use crate::http::limit::unless_busy;
 use crate::http::user::PublicUser;
 use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS, Outcome};
 use crate::state::AppState;
@@ -51,11 +52,7 @@ pub async fn login(
     let limited = |refusal| ApiError::rate_limited(refusal, now);
     // What was refused a moment ago is refused again before anybody is asked.
     let by_address = Attempt::by_address(&LOGIN_ADDRESS, origin.ip);
-    let as_typed = Attempt::on_account_from(
-        &LOGIN_ACCOUNT,
-        &format!("typed {}", login.to_ascii_lowercase()),
-        origin.ip,
-    );
+    let as_typed = Attempt::as_typed(&LOGIN_ACCOUNT, &login, origin.ip);
     if let Some(refusal) = state.limits.refused_before(&[by_address.clone(), as_typed.clone()], now)
     {
         return Err(limited(refusal));
@@ -75,7 +72,8 @@ pub async fn login(
             }
         };
         let hash = found.as_ref().map(|user| user.password_hash.as_str());
-        let verdict = state.hasher.verify(password.clone(), hash).await?;
+        let checked = state.hasher.verify(password.clone(), hash).await;
+        let (verdict, reservation) = unless_busy(&state, reservation, checked).await?;
         let Some(checked) = found.filter(|_| verdict.matches) else { break };
         let rehashed =
             if verdict.outdated { state.hasher.hash(password.clone()).await.ok() } else { None };

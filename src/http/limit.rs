@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::http::error::ApiError;
 use crate::limits::{Attempt, Outcome, Reservation};
+use crate::security::password::Busy;
 use crate::state::AppState;
 
 /// Counts the attempts before their work is done, or refuses them all.
@@ -15,5 +16,22 @@ pub async fn reserve(
     match state.limits.reserve(&state.db, attempts, now).await? {
         Outcome::Reserved(reservation) => Ok(reservation),
         Outcome::Refused(refusal) => Err(ApiError::rate_limited(refusal, now)),
+    }
+}
+
+/// The outcome of hashing, unless there was no room for it: a password that nobody looked at is no attempt.
+pub async fn unless_busy<T>(
+    state: &AppState,
+    reservation: Reservation,
+    outcome: Result<T, Busy>,
+) -> Result<(T, Reservation), ApiError> {
+    match outcome {
+        Ok(value) => Ok((value, reservation)),
+        Err(busy) => {
+            let mut tx = state.db.begin().await?;
+            reservation.give_back(&mut tx).await?;
+            tx.commit().await?;
+            Err(busy.into())
+        }
     }
 }

@@ -1,13 +1,11 @@
 //! The few pages that people see: no script, one style sheet, and a policy that allows nothing else.
 
 use askama::Template;
-use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 
 use crate::http::error::ApiError;
+use crate::security::csp_hash;
 
 /// The style sheet of every page, inside the page itself.
 pub const STYLE: &str = include_str!("page.css");
@@ -28,9 +26,9 @@ pub fn answer(status: StatusCode, page: &impl Template, directives: &str) -> Res
         Ok(html) => html,
         Err(error) => return ApiError::internal(error).into_response(),
     };
-    let style_hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
+    let style = csp_hash(STYLE);
     let policy = format!(
-        "default-src 'none'; style-src 'sha256-{style_hash}'; frame-ancestors 'none'; base-uri 'none'; {directives}"
+        "default-src 'none'; style-src {style}; frame-ancestors 'none'; base-uri 'none'; {directives}"
     );
     let policy =
         HeaderValue::from_str(&policy).expect("a policy of URLs and words is a header value");

@@ -4,7 +4,7 @@ pub mod password;
 pub mod token;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use secrecy::SecretString;
 
 /// `N` bytes from the operating system's generator.
@@ -12,6 +12,12 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
     bytes
+}
+
+/// The source of a content security policy that allows exactly this text: `'sha256-...'`.
+pub fn csp_hash(text: &str) -> String {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    format!("'sha256-{}'", STANDARD.encode(hash))
 }
 
 /// HMAC-SHA256 under a key of its own: the same subject gives the same bytes, and nobody without the secret can tell

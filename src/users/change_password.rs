@@ -9,7 +9,7 @@ use crate::account::Origin;
 use crate::fields::{Password, PasswordContext, parse_new_password};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
-use crate::http::limit::reserve;
+use crate::http::limit::{reserve, unless_busy};
 use crate::http::session::CurrentUser;
 use crate::limits::{Attempt, PASSWORD};
 use crate::state::AppState;
@@ -61,15 +61,19 @@ pub async fn change_password(
 
     let now = state.clock.now();
     let attempts = [Attempt::on(&PASSWORD, &user.id.to_string())];
-    let reservation = reserve(&state, &attempts, now).await?;
+    let mut reservation = reserve(&state, &attempts, now).await?;
     let mut present = user.password_hash;
     // A second round only if the hash was replaced between the check and the change: by another change, after which
     // the password is wrong, or by a login that renewed the hash, after which it is still right.
     for _ in 0..2 {
-        if !state.hasher.verify(old.clone(), Some(&present)).await?.matches {
+        let checked = state.hasher.verify(old.clone(), Some(&present)).await;
+        let (verdict, reserved) = unless_busy(&state, reservation, checked).await?;
+        if !verdict.matches {
             break;
         }
-        let new_hash = state.hasher.hash(new.clone()).await?;
+        let hashed = state.hasher.hash(new.clone()).await;
+        let (new_hash, reserved) = unless_busy(&state, reserved, hashed).await?;
+        reservation = reserved;
         let mut tx = state.db.begin().await?;
         // Locked, so that whoever logs in, or out of everything, comes before this or after it.
         let locked = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;

@@ -10,7 +10,7 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, FieldError, Name, Password, Username};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
-use crate::http::limit::reserve;
+use crate::http::limit::{reserve, unless_busy};
 use crate::http::session::CurrentUser;
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, PASSWORD, Reservation};
@@ -109,8 +109,10 @@ pub async fn update(
     if let (true, Some(password)) = (proven, password) {
         // The same budget as for changing the password: here it could be guessed as well.
         let attempts = [Attempt::on(&PASSWORD, &caller.user.id.to_string())];
-        reservation = reserve(&state, &attempts, now).await?;
-        let verdict = state.hasher.verify(password, Some(&caller.user.password_hash)).await?;
+        let reserved = reserve(&state, &attempts, now).await?;
+        let checked = state.hasher.verify(password, Some(&caller.user.password_hash)).await;
+        let verdict;
+        (verdict, reservation) = unless_busy(&state, reserved, checked).await?;
         if !verdict.matches {
             return Err(Code::WrongPassword.into());
         }

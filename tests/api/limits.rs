@@ -4,6 +4,8 @@ use axum::http::Method;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
+use doorward::clock::Clock;
+use doorward::security::password::Hasher;
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -102,6 +104,39 @@ async fn strangers_use_up_their_own_budget_and_the_owner_is_not_locked_out() {
     guess(&app, HOME, "ann@example.com", PASSWORD).await.assert_ok(200);
     app.clock.advance(TimeDelta::minutes(60));
     guess(&app, "203.0.200.1", "ann", PASSWORD).await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn a_stranger_next_door_does_not_lock_the_owner_out() {
+    let app = limited().await;
+    register(&app, HOME, "ann").await.assert_ok(201);
+    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
+    for number in 0..100 {
+        let stranger = format!("203.0.{number}.1");
+        guess(&app, &stranger, "ann", "wrong").await.assert_error(401, "invalid_credentials");
+    }
+    // In the owner's own /24, with the same spelling of the name.
+    let neighbour = guess(&app, "198.51.100.8", "ann", "wrong").await;
+    assert_limited(&neighbour, "login_strangers", 3600);
+    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn a_password_that_nobody_looked_at_is_no_attempt() {
+    let database = new_database().await;
+    let cheap = argon2::Params::new(8, 1, 1, Some(32)).unwrap();
+    let clock = Clock::fixed("2026-01-02T03:04:05.678Z".parse().unwrap());
+    let on = [("RATE_LIMITS", "on")];
+    // Without a thread to hash there is never room.
+    let busy = TestApp::hashing(&database, &on, clock, Hasher::new(cheap, 0)).await;
+    for _ in 0..40 {
+        guess(&busy, HOME, "ann", "wrong").await.assert_error(503, "busy");
+    }
+    let app = TestApp::on(&database, &on).await;
+    for _ in 0..10 {
+        guess(&app, HOME, "ann", "wrong").await.assert_error(401, "invalid_credentials");
+    }
+    assert_limited(&guess(&app, HOME, "ann", "wrong").await, "login_account", 30);
 }
 
 #[tokio::test]
