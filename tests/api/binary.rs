@@ -118,8 +118,14 @@ impl Home {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `DOORWARD_BINARY` names another one, a release build say, where a test is to measure.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        let own = || env!("CARGO_BIN_EXE_doorward").into();
+        let mut command = Command::new(std::env::var_os("DOORWARD_BINARY").unwrap_or_else(own));
         command.args(arguments).current_dir(self.folder()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
@@ -221,6 +227,12 @@ impl Home {
 /// A request on its way.
 pub struct Call(RequestBuilder);
 
+impl From<RequestBuilder> for Call {
+    fn from(request: RequestBuilder) -> Self {
+        Self(request)
+    }
+}
+
 impl Call {
     pub fn header(self, name: &str, value: &str) -> Self {
         Self(self.0.header(name, value))
@@ -285,6 +297,10 @@ impl Process {
     /// Begins the log anew, so that what is looked for was not said before.
     pub fn forget_log(&self) {
         File::create(&self.log).unwrap();
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn is_running(&mut self) -> bool {

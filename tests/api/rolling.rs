@@ -1,0 +1,236 @@
+//! Two instances behind a balancer (HAProxy), replaced one by one while people work: nobody notices.
+//!
+//! `DOORWARD_ROLLS` is the number of restarts (2 unless set).
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::binary::{Call, Home, Process, eventually, free_port, note, open_folder};
+use crate::support::{PASSWORD, SECRET_KEY, email_of, new_database};
+
+const PEOPLE: usize = 20;
+/// Each person makes a call in this time: 200 calls a second in all.
+const PACE: Duration = Duration::from_millis(100);
+const NEW_KEY: &str = "another secret key, long enough to sign with as well";
+
+/// Asks each instance ten times a second whether it is ready, and sends people to those that are. It tries no request
+/// twice.
+struct Balancer {
+    process: Child,
+    port: u16,
+    folder: TempDir,
+}
+
+impl Balancer {
+    /// `None` where there is no such program. Where all checks have to run (`CI`), that is a failure.
+    async fn start(homes: &[Home]) -> Option<Self> {
+        let places = ["/usr/sbin/haproxy", "/usr/bin/haproxy", "/opt/homebrew/bin/haproxy"];
+        let Some(program) = places.iter().find(|place| Path::new(place).exists()) else {
+            assert!(std::env::var_os("CI").is_none(), "HAProxy is not installed");
+            note("left out: HAProxy is not installed");
+            return None;
+        };
+        let (folder, port) = (open_folder(), free_port());
+        let servers: String = (homes.iter().map(Home::port))
+            .map(|port| {
+                format!("  server at{port} 127.0.0.1:{port} check inter 100ms fall 1 rise 1\n")
+            })
+            .collect();
+        let settings = format!(
+            "defaults\n  mode http\n  retries 0\n  timeout connect 2s\n  timeout client 30s\n  timeout server 30s\n\
+             frontend people\n  bind 127.0.0.1:{port}\n  default_backend instances\n\
+             \x20 monitor-uri /all-up\n  monitor fail if {{ nbsrv(instances) lt {} }}\n\
+             backend instances\n  option forwardfor\n  option httpchk\n\
+             \x20 http-check send meth GET uri /readyz ver HTTP/1.1 hdr host balancer\n{servers}",
+            homes.len()
+        );
+        let file = folder.path().join("haproxy.cfg");
+        fs::write(&file, settings).unwrap();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let mut command = Command::new(program);
+        command.args(["-db", "-f"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
+        let balancer = Self { process: command.stderr(log).spawn().unwrap(), port, folder };
+        balancer.sees_all().await;
+        Some(balancer)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    async fn sees_all(&self) {
+        eventually("the balancer sees every instance", async || {
+            let answer = reqwest::get(self.url("/all-up")).await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            note(&fs::read_to_string(self.folder.path().join("log")).unwrap_or_default());
+        }
+    }
+}
+
+/// Somebody with a browser, which keeps its connections for as long as it is let.
+struct Person<'a> {
+    balancer: &'a Balancer,
+    browser: Client,
+    name: String,
+    pair: Value,
+    calls: usize,
+    failures: Vec<String>,
+}
+
+impl<'a> Person<'a> {
+    fn new(balancer: &'a Balancer, number: usize) -> Self {
+        let browser = Client::builder().no_proxy().build().unwrap();
+        let name = format!("user{number}");
+        Self { balancer, browser, name, pair: Value::Null, calls: 0, failures: Vec::new() }
+    }
+
+    fn call(&self, method: Method, path: &str) -> Call {
+        self.browser.request(method, self.balancer.url(path)).into()
+    }
+
+    async fn send(&mut self, what: &str, call: Call) -> Option<Value> {
+        self.calls += 1;
+        let said = match call.try_send().await {
+            Ok(answer) if [200, 201].contains(&answer.status) => return Some(answer.json),
+            Ok(answer) => format!("{} {}", answer.status, answer.text),
+            Err(error) => format!("{error:?}"),
+        };
+        self.failures.push(format!("{} {what}: {said}", self.name));
+        None
+    }
+
+    async fn register(&mut self) {
+        let body =
+            json!({ "username": self.name, "email": email_of(&self.name), "password": PASSWORD });
+        let call = self.call(Method::POST, "/api/v1/users/").json(&body);
+        self.send("registers", call).await;
+        self.log_in().await;
+    }
+
+    async fn log_in(&mut self) {
+        let request = self.browser.post(self.balancer.url("/api/v1/login"));
+        let call = request.basic_auth(&self.name, Some(PASSWORD)).into();
+        self.pair = self.send("logs in", call).await.unwrap_or(Value::Null);
+    }
+
+    async fn refresh(&mut self) {
+        let token = self.pair["refresh_token"].as_str().unwrap();
+        let call = self.call(Method::POST, "/api/v1/refresh").header("x-refresh-token", token);
+        if let Some(pair) = self.send("refreshes", call).await {
+            self.pair = pair;
+        }
+    }
+
+    async fn work(&mut self, enough: &AtomicBool) {
+        let mut pace = tokio::time::interval(PACE);
+        for round in 0.. {
+            pace.tick().await;
+            if enough.load(Ordering::SeqCst) || self.pair.is_null() {
+                return;
+            }
+            match round % 8 {
+                3 => self.refresh().await,
+                7 => {
+                    let change = json!({ "first_name": format!("Round {round}") });
+                    let call = self.call(Method::PUT, "/api/v1/users/me").by(&self.pair);
+                    self.send("changes their name", call.json(&change)).await;
+                }
+                _ => {
+                    let call = self.call(Method::GET, "/api/v1/users/me").by(&self.pair);
+                    self.send("asks who they are", call).await;
+                }
+            }
+        }
+    }
+}
+
+async fn two_homes() -> Vec<Home> {
+    let database = new_database().await;
+    // The balancer needs a moment to notice that an instance leaves.
+    let settings = [("SHUTDOWN_DELAY_SECONDS", "1"), ("TRUSTED_PROXY_HOPS", "1")];
+    vec![Home::on(&database, &settings).await, Home::on(&database, &settings).await]
+}
+
+/// Lets everybody work while `operate` does what it does to the instances; nobody may notice, and all that they hold
+/// is good at the end.
+async fn while_people_work(
+    homes: &mut [Home],
+    operate: impl AsyncFnOnce(&mut [Home], &mut Vec<Option<Process>>, &Balancer),
+) {
+    let mut services = Vec::new();
+    for home in &*homes {
+        services.push(Some(home.start().await));
+    }
+    let Some(balancer) = Balancer::start(homes).await else { return };
+    let mut people: Vec<_> = (0..PEOPLE).map(|number| Person::new(&balancer, number)).collect();
+    join_all(people.iter_mut().map(Person::register)).await;
+
+    let (enough, start) = (AtomicBool::new(false), Instant::now());
+    tokio::join!(join_all(people.iter_mut().map(|person| person.work(&enough))), async {
+        operate(homes, &mut services, &balancer).await;
+        enough.store(true, Ordering::SeqCst);
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    join_all(people.iter_mut().map(Person::refresh)).await;
+
+    let calls: usize = people.iter().map(|person| person.calls).sum();
+    let failures: Vec<_> = people.iter().flat_map(|person| &person.failures).collect();
+    note(&format!("{calls} calls in {seconds:.1} s, {} failed", failures.len()));
+    assert!(failures.is_empty(), "{failures:#?}");
+    for service in services.into_iter().flatten() {
+        service.stop().await;
+    }
+}
+
+/// Stops one instance, starts it again with its settings of now, and waits until the balancer has noticed.
+async fn restart(home: &Home, service: &mut Option<Process>, balancer: &Balancer) {
+    service.take().unwrap().stop().await;
+    *service = Some(home.start().await);
+    balancer.sees_all().await;
+}
+
+#[tokio::test]
+async fn a_rolling_restart_behind_a_balancer_fails_no_call() {
+    let rolls = std::env::var("DOORWARD_ROLLS").map_or(2, |rolls| rolls.parse().unwrap());
+    let mut homes = two_homes().await;
+    while_people_work(&mut homes, async |homes, services, balancer| {
+        for roll in 0..rolls {
+            restart(&homes[roll % 2], &mut services[roll % 2], balancer).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_secret_key_on_one_instance_after_the_other_refuses_nobody() {
+    let mut homes = two_homes().await;
+    while_people_work(&mut homes, async |homes, services, balancer| {
+        // The README's two steps: everybody accepts the new key before anybody signs with it.
+        for (key, previous) in [(SECRET_KEY, NEW_KEY), (NEW_KEY, SECRET_KEY)] {
+            for (home, service) in homes.iter_mut().zip(services.iter_mut()) {
+                home.set("SECRET_KEY", key);
+                home.set("SECRET_KEY_PREVIOUS", previous);
+                restart(home, service, balancer).await;
+            }
+        }
+    })
+    .await;
+}
