@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::limits::{self, Attempt, Outcome};
+use crate::security::queue::Client;
 use crate::security::token::{AccessClaims, RefreshClaims};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
@@ -28,6 +29,19 @@ pub const LINK_LIFETIME: TimeDelta = TimeDelta::hours(24);
 pub struct Origin {
     pub ip: Option<IpAddr>,
     pub user_agent: Option<String>,
+}
+
+impl Origin {
+    /// As somebody who waits for a hash; who is known has proven before who they are.
+    pub fn as_client(&self, is_known: bool) -> Client {
+        let key = match self.ip.map(|ip| ip.to_canonical()) {
+            None => 0,
+            Some(IpAddr::V4(ip)) => u128::from(u32::from(ip)),
+            // An IPv6 client has a /64 to itself.
+            Some(IpAddr::V6(ip)) => u128::from(ip) >> 64 << 64,
+        };
+        Client { key, is_known }
+    }
 }
 
 /// An access token and the refresh token beside it.

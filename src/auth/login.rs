@@ -60,8 +60,9 @@ pub async fn login(
     // A second round only if the hash was replaced between the check and the session: then what was checked is old.
     for _ in 0..2 {
         let found = users::find_by_login(&mut *state.db.acquire().await?, &login).await?;
+        let is_known = is_known_address(&state, found.as_ref(), &origin).await?;
         let mut attempts = vec![by_address.clone()];
-        attempts.extend(attempts_on_account(&state, found.as_ref(), &login, &origin).await?);
+        attempts.extend(attempts_on_account(found.as_ref(), &login, &origin, is_known));
         let reservation = match state.limits.reserve(&state.db, &attempts, now).await? {
             Outcome::Reserved(reservation) => reservation,
             Outcome::Refused(refusal) => {
@@ -72,11 +73,15 @@ pub async fn login(
             }
         };
         let hash = found.as_ref().map(|user| user.password_hash.as_str());
-        let checked = state.hasher.verify(password.clone(), hash).await;
+        let client = origin.as_client(is_known);
+        let checked = state.hasher.verify(client, password.clone(), hash).await;
         let (verdict, reservation) = unless_busy(&state, reservation, checked).await?;
         let Some(checked) = found.filter(|_| verdict.matches) else { break };
-        let rehashed =
-            if verdict.outdated { state.hasher.hash(password.clone()).await.ok() } else { None };
+        let rehashed = if verdict.outdated {
+            state.hasher.hash(client, password.clone()).await.ok()
+        } else {
+            None
+        };
 
         let mut tx = state.db.begin().await?;
         // Locked, so that a change of the password either sees this session and ends it, or is seen here.
@@ -102,22 +107,28 @@ pub async fn login(
     Err(refused(Code::InvalidCredentials))
 }
 
-/// What a login counts as beside its address: a try on the account from this corner of the net, and, unless the address
-/// has logged in to it before, one of all strangers' together.
-async fn attempts_on_account(
+/// Whether the address has logged in to the account before. Asked for nobody, too: the answer takes as long.
+async fn is_known_address(
     state: &AppState,
+    user: Option<&User>,
+    origin: &Origin,
+) -> Result<bool, ApiError> {
+    let id = user.map_or(Uuid::nil(), |user| user.id);
+    Ok(sessions::is_known_address(&mut *state.db.acquire().await?, id, origin.ip).await?)
+}
+
+/// What a login counts as beside its address: a try on the account from this corner of the net, and, unless the address
+/// is known there, one of all strangers' together.
+fn attempts_on_account(
     user: Option<&User>,
     login: &str,
     origin: &Origin,
-) -> Result<Vec<Attempt>, ApiError> {
+    is_known: bool,
+) -> impl Iterator<Item = Attempt> {
     let subject = limits::account_subject(user.map(|user| user.id), login);
-    let mut attempts = vec![Attempt::on_account_from(&LOGIN_ACCOUNT, &subject, origin.ip)];
-    // Asked for nobody, too: the answer takes as long.
-    let id = user.map_or(Uuid::nil(), |user| user.id);
-    if !sessions::is_known_address(&mut *state.db.acquire().await?, id, origin.ip).await? {
-        attempts.push(Attempt::on(&LOGIN_STRANGERS, &subject));
-    }
-    Ok(attempts)
+    let own = Attempt::on_account_from(&LOGIN_ACCOUNT, &subject, origin.ip);
+    let shared = (!is_known).then(|| Attempt::on(&LOGIN_STRANGERS, &subject));
+    std::iter::once(own).chain(shared)
 }
 
 /// The name and the password, split at the first colon; `None` where there are none to be read.

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::Failure;
+use crate::account::Origin;
 use crate::config::FirstAdmin;
 use crate::fields::{Email, FieldError, Name, PasswordContext, Role, Username, parse_new_password};
 use crate::state::AppState;
@@ -107,7 +108,8 @@ async fn insert(state: &AppState, admin: &NewAdmin, event: &'static str) -> Resu
     let min_length = state.config.min_password_length;
     let password = parse_new_password(admin.password.expose_secret(), min_length, &context)
         .map_err(|error| complaint("password", &error))?;
-    let password_hash = state.hasher.hash(password).await.map_err(|_| "busy")?;
+    let password_hash =
+        state.hasher.hash(Origin::default().as_client(true), password).await.map_err(|_| "busy")?;
     let now = state.clock.now();
     let name = Name::default();
     let user = NewUser {

@@ -1,6 +1,7 @@
 //! All cryptography; no SQL, no HTTP.
 
 pub mod password;
+pub mod queue;
 pub mod token;
 
 use base64::Engine;

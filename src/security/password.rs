@@ -1,18 +1,18 @@
 //! Argon2id on a fixed set of threads.
 //!
 //! Hashing is the one expensive thing that a stranger can ask for, so its cost is bounded three times: each thread
-//! owns one block of memory and reuses it, a queue of fixed length stands before the threads, and whoever finds it
-//! full is told so at once. The threads run at a lower priority: a flood of logins leaves the processor to the calls
-//! that only read.
+//! owns one block of memory and reuses it, a queue of fixed length stands before the threads, and whoever finds no
+//! room in it is told so at once. The threads run at a lower priority: a flood of logins leaves the processor to the
+//! calls that only read.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::oneshot;
 
 use crate::fields::Password;
+use crate::security::queue::{Client, Full, Queue};
 use crate::security::random_bytes;
 
 /// How many may wait for each thread: at 25 ms a hash the last of them waits for 1.6 s.
@@ -37,11 +37,20 @@ pub struct Verdict {
     pub outdated: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Hasher {
-    queue: SyncSender<Job>,
+    queue: Arc<Jobs>,
     params: Params,
     dummy: Arc<str>,
+}
+
+/// The way in to the queue; when the last one is gone, the threads end.
+struct Jobs(Arc<Queue<Job>>);
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 enum Job {
@@ -52,41 +61,43 @@ enum Job {
 impl Hasher {
     /// Starts `threads` threads that live as long as the hasher or one of its clones.
     pub fn new(params: Params, threads: usize) -> Self {
-        let (queue, jobs) = sync_channel(threads * QUEUE_PER_THREAD);
-        let jobs = Arc::new(Mutex::new(jobs));
+        let queue = Arc::new(Queue::new(threads * QUEUE_PER_THREAD));
         for number in 0..threads {
-            let (jobs, params) = (Arc::clone(&jobs), params.clone());
+            let (jobs, params) = (Arc::clone(&queue), params.clone());
             std::thread::Builder::new()
                 .name(format!("argon2-{number}"))
                 .spawn(move || work(&jobs, &params))
                 .expect("the operating system gives a thread at start");
         }
         let dummy = phc_string(&params, &[0; 16], &[0; OUTPUT_BYTES]);
-        Self { queue, params, dummy: dummy.into() }
+        Self { queue: Arc::new(Jobs(queue)), params, dummy: dummy.into() }
     }
 
     /// Hashes with a new salt; the result is a PHC string.
-    pub async fn hash(&self, password: Password) -> Result<String, Busy> {
+    pub async fn hash(&self, client: Client, password: Password) -> Result<String, Busy> {
         let (answer, result) = oneshot::channel();
-        self.enqueue(Job::Hash(password, answer))?;
+        self.enqueue(client, Job::Hash(password, answer))?;
         result.await.map_err(|_| Busy)
     }
 
     /// Checks a password against a PHC string, in the same time whether it matches or not.
     ///
     /// Without a hash (nobody of that name) the same work is done on a dummy, and the answer is no.
-    pub async fn verify(&self, password: Password, hash: Option<&str>) -> Result<Verdict, Busy> {
+    pub async fn verify(
+        &self,
+        client: Client,
+        password: Password,
+        hash: Option<&str>,
+    ) -> Result<Verdict, Busy> {
         let (answer, result) = oneshot::channel();
         let subject = hash.map_or_else(|| Arc::clone(&self.dummy), Arc::from);
-        self.enqueue(Job::Verify(password, subject, answer))?;
+        self.enqueue(client, Job::Verify(password, subject, answer))?;
         let matches = result.await.map_err(|_| Busy)? && hash.is_some();
         Ok(Verdict { matches, outdated: hash.is_some_and(|hash| self.is_outdated(hash)) })
     }
 
-    fn enqueue(&self, job: Job) -> Result<(), Busy> {
-        self.queue.try_send(job).map_err(|refused| match refused {
-            TrySendError::Full(_) | TrySendError::Disconnected(_) => Busy,
-        })
+    fn enqueue(&self, client: Client, job: Job) -> Result<(), Busy> {
+        self.queue.0.push(client, job).map_err(|Full| Busy)
     }
 
     fn is_outdated(&self, hash: &str) -> bool {
@@ -101,26 +112,23 @@ fn cost(params: &Params) -> (u32, u32, u32) {
     (params.m_cost(), params.t_cost(), params.p_cost())
 }
 
-fn work(jobs: &Mutex<Receiver<Job>>, params: &Params) {
+fn work(jobs: &Queue<Job>, params: &Params) {
     // Best effort: where it is not allowed, hashing competes with the rest as equals.
     let _ = rustix::process::setpriority_process(None, 10);
     let mut memory = Vec::new();
-    loop {
-        // The guard is a temporary: the lock is held while waiting for a job, not while doing it.
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    while let Some(job) = jobs.pop() {
         match job {
             // Whoever hung up while waiting in the queue costs nothing more.
-            Ok(Job::Hash(_, answer)) if answer.is_closed() => {}
-            Ok(Job::Verify(_, _, answer)) if answer.is_closed() => {}
-            Ok(Job::Hash(password, answer)) => {
+            Job::Hash(_, answer) if answer.is_closed() => {}
+            Job::Verify(_, _, answer) if answer.is_closed() => {}
+            Job::Hash(password, answer) => {
                 let salt = random_bytes::<16>();
                 let output = compute(params, &password, &salt, &mut memory);
                 let _ = answer.send(phc_string(params, &salt, &output));
             }
-            Ok(Job::Verify(password, hash, answer)) => {
+            Job::Verify(password, hash, answer) => {
                 let _ = answer.send(matches(&password, &hash, &mut memory));
             }
-            Err(_) => return,
         }
     }
 }
@@ -167,6 +175,8 @@ fn phc_string(params: &Params, salt: &[u8], output: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    const SOMEBODY: Client = Client { key: 1, is_known: false };
+
     fn cheap() -> Params {
         Params::new(8, 1, 1, Some(OUTPUT_BYTES)).expect("valid")
     }
@@ -174,10 +184,11 @@ mod tests {
     #[tokio::test]
     async fn a_hash_matches_its_password_alone_and_names_its_parameters() {
         let hasher = Hasher::new(cheap(), 1);
-        let hash = hasher.hash(Password::claimed("correct horse")).await.expect("not busy");
+        let hash =
+            hasher.hash(SOMEBODY, Password::claimed("correct horse")).await.expect("not busy");
         assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{hash}");
         let verify = async |password: &str, hash: Option<&str>| {
-            hasher.verify(Password::claimed(password), hash).await.expect("not busy")
+            hasher.verify(SOMEBODY, Password::claimed(password), hash).await.expect("not busy")
         };
         assert_eq!(
             verify("correct horse", Some(&hash)).await,
@@ -195,12 +206,14 @@ mod tests {
     #[tokio::test]
     async fn a_hash_made_with_other_parameters_still_matches_and_is_called_outdated() {
         let old = Hasher::new(cheap(), 1)
-            .hash(Password::claimed("correct horse"))
+            .hash(SOMEBODY, Password::claimed("correct horse"))
             .await
             .expect("not busy");
         let hasher = Hasher::new(Params::new(16, 1, 1, Some(OUTPUT_BYTES)).expect("valid"), 1);
-        let verdict =
-            hasher.verify(Password::claimed("correct horse"), Some(&old)).await.expect("not busy");
+        let verdict = hasher
+            .verify(SOMEBODY, Password::claimed("correct horse"), Some(&old))
+            .await
+            .expect("not busy");
         assert_eq!(verdict, Verdict { matches: true, outdated: true });
     }
 
@@ -217,7 +230,9 @@ mod tests {
         let calls: Vec<_> = (0..QUEUE_PER_THREAD + 20)
             .map(|_| {
                 let hasher = hasher.clone();
-                tokio::spawn(async move { hasher.verify(Password::claimed("x"), None).await })
+                tokio::spawn(
+                    async move { hasher.verify(SOMEBODY, Password::claimed("x"), None).await },
+                )
             })
             .collect();
         let mut busy = 0;

@@ -66,12 +66,13 @@ pub async fn change_password(
     // A second round only if the hash was replaced between the check and the change: by another change, after which
     // the password is wrong, or by a login that renewed the hash, after which it is still right.
     for _ in 0..2 {
-        let checked = state.hasher.verify(old.clone(), Some(&present)).await;
+        let checked =
+            state.hasher.verify(origin.as_client(true), old.clone(), Some(&present)).await;
         let (verdict, reserved) = unless_busy(&state, reservation, checked).await?;
         if !verdict.matches {
             break;
         }
-        let hashed = state.hasher.hash(new.clone()).await;
+        let hashed = state.hasher.hash(origin.as_client(true), new.clone()).await;
         let (new_hash, reserved) = unless_busy(&state, reserved, hashed).await?;
         reservation = reserved;
         let mut tx = state.db.begin().await?;

@@ -110,7 +110,10 @@ pub async fn update(
         // The same budget as for changing the password: here it could be guessed as well.
         let attempts = [Attempt::on(&PASSWORD, &caller.user.id.to_string())];
         let reserved = reserve(&state, &attempts, now).await?;
-        let checked = state.hasher.verify(password, Some(&caller.user.password_hash)).await;
+        let checked = state
+            .hasher
+            .verify(origin.as_client(true), password, Some(&caller.user.password_hash))
+            .await;
         let verdict;
         (verdict, reservation) = unless_busy(&state, reserved, checked).await?;
         if !verdict.matches {

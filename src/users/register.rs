@@ -86,7 +86,7 @@ pub async fn register(
     let attempts =
         [&REGISTER_HOUR, &REGISTER_DAY].map(|limit| Attempt::by_address(limit, origin.ip));
     reserve(&state, &attempts, now).await?;
-    let password_hash = state.hasher.hash(password).await?;
+    let password_hash = state.hasher.hash(origin.as_client(false), password).await?;
     let new = NewUser {
         id: Uuid::now_v7(),
         username: &username,

@@ -1,4 +1,4 @@
-//! Two instances behind a balancer (HAProxy), replaced one by one while people work: nobody notices.
+//! Two instances behind a balancer (`HAProxy`), replaced one by one while people work: nobody notices.
 //!
 //! `DOORWARD_ROLLS` is the number of restarts (2 unless set).
 
@@ -39,9 +39,9 @@ impl Balancer {
             return None;
         };
         let (folder, port) = (open_folder(), free_port());
-        let servers: String = (homes.iter().map(Home::port))
+        let servers: Vec<_> = (homes.iter().map(Home::port))
             .map(|port| {
-                format!("  server at{port} 127.0.0.1:{port} check inter 100ms fall 1 rise 1\n")
+                format!("  server at{port} 127.0.0.1:{port} check inter 100ms fall 1 rise 1")
             })
             .collect();
         let settings = format!(
@@ -49,8 +49,9 @@ impl Balancer {
              frontend people\n  bind 127.0.0.1:{port}\n  default_backend instances\n\
              \x20 monitor-uri /all-up\n  monitor fail if {{ nbsrv(instances) lt {} }}\n\
              backend instances\n  option forwardfor\n  option httpchk\n\
-             \x20 http-check send meth GET uri /readyz ver HTTP/1.1 hdr host balancer\n{servers}",
-            homes.len()
+             \x20 http-check send meth GET uri /readyz ver HTTP/1.1 hdr host balancer\n{}\n",
+            homes.len(),
+            servers.join("\n")
         );
         let file = folder.path().join("haproxy.cfg");
         fs::write(&file, settings).unwrap();

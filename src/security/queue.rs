@@ -1,0 +1,236 @@
+//! A bounded queue for work that a stranger can ask for.
+//!
+//! Fair by client: the clients that wait take turns, however much each has asked for, and where there is no room left
+//! the last wish of the one with the most gives way. Clients who have proven themselves before have three of four
+//! turns, so that a crowd of strangers does not keep them waiting; the fourth is the strangers', so that nobody who
+//! has an account keeps all others out.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// For whom the work is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// What all that one client asks for has in common: their address.
+    pub key: u128,
+    /// Whether they have proven before who they are.
+    pub is_known: bool,
+}
+
+/// There is no room: try again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+pub struct Queue<T> {
+    capacity: usize,
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+struct State<T> {
+    known: Lane<T>,
+    strangers: Lane<T>,
+    turn: u8,
+    is_closed: bool,
+}
+
+impl<T> Queue<T> {
+    pub fn new(capacity: usize) -> Self {
+        let (known, strangers) = (Lane::default(), Lane::default());
+        let state = State { known, strangers, turn: 0, is_closed: false };
+        Self { capacity, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Lets `job` wait. What gives way to it is dropped.
+    pub fn push(&self, client: Client, job: T) -> Result<(), Full> {
+        let mut state = self.lock();
+        if state.known.length + state.strangers.length >= self.capacity {
+            state.make_room_for(client).ok_or(Full)?;
+        }
+        state.lane(client).push(client.key, job);
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Waits for something to do; `None` once the queue is closed and empty.
+    pub fn pop(&self) -> Option<T> {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.pop() {
+                return Some(job);
+            }
+            if state.is_closed {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    fn lane(&mut self, client: Client) -> &mut Lane<T> {
+        if client.is_known { &mut self.known } else { &mut self.strangers }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        self.turn = (self.turn + 1) % 4;
+        if self.turn == 0 {
+            self.strangers.pop().or_else(|| self.known.pop())
+        } else {
+            self.known.pop().or_else(|| self.strangers.pop())
+        }
+    }
+
+    /// `None` where nobody has to give way to this client.
+    fn make_room_for(&mut self, client: Client) -> Option<T> {
+        if client.is_known && self.strangers.length > 0 {
+            return self.strangers.drop_from_longest(0);
+        }
+        let lane = self.lane(client);
+        let own = lane.waiting.get(&client.key).map_or(0, VecDeque::len);
+        // More than its own will be: else two would take each other's place for ever.
+        lane.drop_from_longest(own + 1)
+    }
+}
+
+struct Lane<T> {
+    waiting: HashMap<u128, VecDeque<T>>,
+    /// Each client that waits, once.
+    turns: VecDeque<u128>,
+    length: usize,
+}
+
+impl<T> Default for Lane<T> {
+    fn default() -> Self {
+        Self { waiting: HashMap::new(), turns: VecDeque::new(), length: 0 }
+    }
+}
+
+impl<T> Lane<T> {
+    fn push(&mut self, key: u128, job: T) {
+        let jobs = self.waiting.entry(key).or_default();
+        if jobs.is_empty() {
+            self.turns.push_back(key);
+        }
+        jobs.push_back(job);
+        self.length += 1;
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let key = self.turns.pop_front()?;
+        let jobs = self.waiting.get_mut(&key)?;
+        let job = jobs.pop_front();
+        if jobs.is_empty() {
+            self.waiting.remove(&key);
+        } else {
+            self.turns.push_back(key);
+        }
+        self.length -= 1;
+        job
+    }
+
+    /// Takes back the last wish of the client with the most, if those are more than `limit`.
+    fn drop_from_longest(&mut self, limit: usize) -> Option<T> {
+        let (&key, jobs) = self.waiting.iter_mut().max_by_key(|(_, jobs)| jobs.len())?;
+        if jobs.len() <= limit {
+            return None;
+        }
+        let job = jobs.pop_back();
+        if jobs.is_empty() {
+            self.waiting.remove(&key);
+            self.turns.retain(|turn| *turn != key);
+        }
+        self.length -= 1;
+        job
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stranger(key: u128) -> Client {
+        Client { key, is_known: false }
+    }
+
+    fn known(key: u128) -> Client {
+        Client { key, is_known: true }
+    }
+
+    /// All that waits, in its order.
+    fn drain(queue: &Queue<&'static str>) -> Vec<&'static str> {
+        queue.close();
+        std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    #[test]
+    fn clients_take_turns_however_much_each_asks_for() {
+        let queue = Queue::new(10);
+        for job in ["a1", "a2", "a3"] {
+            queue.push(stranger(1), job).expect("room");
+        }
+        queue.push(stranger(2), "b1").expect("room");
+        queue.push(stranger(3), "c1").expect("room");
+        assert_eq!(drain(&queue), ["a1", "b1", "c1", "a2", "a3"]);
+    }
+
+    #[test]
+    fn who_is_known_goes_first_and_leaves_every_fourth_turn_to_strangers() {
+        let queue = Queue::new(10);
+        for job in ["s1", "s2"] {
+            queue.push(stranger(1), job).expect("room");
+        }
+        for job in ["k1", "k2", "k3", "k4", "k5"] {
+            queue.push(known(2), job).expect("room");
+        }
+        assert_eq!(drain(&queue), ["k1", "k2", "k3", "s1", "k4", "k5", "s2"]);
+    }
+
+    #[test]
+    fn a_full_queue_makes_room_at_the_cost_of_whoever_has_the_most_in_it() {
+        let queue = Queue::new(3);
+        for job in ["a1", "a2", "a3"] {
+            queue.push(stranger(1), job).expect("room");
+        }
+        assert_eq!(queue.push(stranger(1), "a4"), Err(Full), "nobody takes their own place");
+        queue.push(stranger(2), "b1").expect("a3 gives way");
+        assert_eq!(queue.push(stranger(2), "b2"), Err(Full), "two each would be no better");
+        queue.push(known(1), "k1").expect("a2 gives way");
+        queue.push(known(1), "k2").expect("a stranger gives way");
+        queue.push(known(1), "k3").expect("the last stranger gives way");
+        assert_eq!(queue.push(stranger(3), "c1"), Err(Full));
+        assert_eq!(drain(&queue), ["k1", "k2", "k3"]);
+    }
+
+    #[test]
+    fn nothing_that_was_let_in_is_lost_or_done_twice() {
+        let queue = Queue::new(64);
+        let (mut done, mut refused) = (0, 0);
+        for number in 0..10_000_u32 {
+            let client = Client { key: (number % 7).into(), is_known: number % 3 == 0 };
+            refused += u32::from(queue.push(client, number).is_err());
+            if number % 2 == 0 {
+                done += u32::from(queue.pop().is_some());
+            }
+        }
+        let state = queue.lock();
+        let waiting = [&state.known, &state.strangers];
+        let count = |lane: &Lane<u32>| lane.waiting.values().map(VecDeque::len).sum::<usize>();
+        for lane in waiting {
+            assert_eq!(count(lane), lane.length);
+            assert_eq!(lane.turns.len(), lane.waiting.len());
+        }
+        assert_eq!(waiting[0].length + waiting[1].length, 64);
+        assert!(done == 5_000 && refused > 0);
+    }
+}
