@@ -1,4 +1,4 @@
-//! Two instances behind a balancer (`HAProxy`), replaced one by one while people work: nobody notices.
+//! Two instances behind a balancer (HAProxy), replaced one by one while people work: nobody notices.
 //!
 //! `DOORWARD_ROLLS` is the number of restarts (2 unless set).
 
