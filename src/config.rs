@@ -18,6 +18,7 @@ pub const VARIABLES: &[&str] = &[
     "CONFIRM_REDIRECT_URL",
     "CORS_ORIGINS",
     "DATABASE_CONNECTIONS",
+    "DATABASE_DIRECT_URL",
     "DATABASE_POOLER",
     "DATABASE_URL",
     "DOORWARD_ENV",
@@ -32,6 +33,7 @@ pub const VARIABLES: &[&str] = &[
     "RATE_LIMITS",
     "SECRET_KEY",
     "SECRET_KEY_PREVIOUS",
+    "SESSION_CACHE",
     "SHUTDOWN_DELAY_SECONDS",
     "SMTP_URL",
     "SSL_CERT_FILE",
@@ -90,6 +92,8 @@ pub struct Config {
     pub public_url: String,
     /// `None`: a private PostgreSQL under [`Config::folder`].
     pub database_url: Option<SecretString>,
+    /// The database past the pooler, where one stands before it.
+    pub database_direct_url: Option<SecretString>,
     pub database_connections: u32,
     pub database_pooler: Pooler,
     /// `None` in development only: then a generated one is kept under [`Config::folder`].
@@ -101,6 +105,8 @@ pub struct Config {
     pub trusted_proxy_hops: usize,
     /// Off for load tests alone.
     pub rate_limits: bool,
+    /// Whether answers that only show may come from memory.
+    pub session_cache: bool,
     pub smtp: Option<SmtpAccess>,
     pub mail_from: Option<String>,
     /// A PEM file of certificate authorities to trust for SMTP beside the public ones.
@@ -175,7 +181,7 @@ struct Vars<'a> {
 
 impl Vars<'_> {
     fn config(&mut self) -> Config {
-        let database_url = self.database_url();
+        let database_url = self.database_url("DATABASE_URL");
         let environment = self.environment(database_url.is_some());
         let production = environment == Environment::Production;
         if production && database_url.is_none() {
@@ -190,6 +196,7 @@ impl Vars<'_> {
             port,
             public_url: self.public_url(production, port),
             database_url,
+            database_direct_url: self.database_url("DATABASE_DIRECT_URL"),
             database_connections: self.number("DATABASE_CONNECTIONS", 10, 2..=1000),
             database_pooler: self.choice(
                 "DATABASE_POOLER",
@@ -207,6 +214,7 @@ impl Vars<'_> {
             cors_origins: self.cors_origins(production),
             trusted_proxy_hops: self.number("TRUSTED_PROXY_HOPS", 0, 0..=16),
             rate_limits: self.choice("RATE_LIMITS", true, &[("on", true), ("off", false)]),
+            session_cache: self.choice("SESSION_CACHE", true, &[("on", true), ("off", false)]),
             smtp: self.smtp(),
             mail_from: self.get("MAIL_FROM").or_else(|| self.get("GMAIL_ADDRESS")),
             extra_certificates: self.get("SSL_CERT_FILE").map(PathBuf::from),
@@ -279,12 +287,14 @@ impl Vars<'_> {
         })
     }
 
-    fn database_url(&mut self) -> Option<SecretString> {
-        let raw = self.get("DATABASE_URL")?;
+    fn database_url(&mut self, name: &str) -> Option<SecretString> {
+        let raw = self.get(name)?;
         if !(raw.starts_with("postgres://") || raw.starts_with("postgresql://")) {
-            self.complain("DATABASE_URL starts with postgres:// or postgresql://.");
+            self.complain(format!("{name} starts with postgres:// or postgresql://."));
         } else if raw.parse::<sqlx::postgres::PgConnectOptions>().is_err() {
-            self.complain("DATABASE_URL is not a URL: percent-encode what is special in the user and the password.");
+            self.complain(format!(
+                "{name} is not a URL: percent-encode what is special in the user and the password."
+            ));
         }
         Some(raw.into())
     }

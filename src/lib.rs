@@ -24,6 +24,7 @@ pub mod account;
 pub mod state;
 
 pub mod limits;
+pub mod session_cache;
 
 // 2 TOOLS: strangers to each other
 pub mod mail;

@@ -4,7 +4,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use sqlx::{Postgres, Transaction};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -12,6 +14,7 @@ use crate::limits::Limits;
 use crate::mail::Mailer;
 use crate::security::password::Hasher;
 use crate::security::token::TokenKeys;
+use crate::session_cache::SessionCache;
 use crate::store::Db;
 
 /// A handle on the one state of the process; cloning it is cheap.
@@ -25,6 +28,7 @@ pub struct Shared {
     pub keys: TokenKeys,
     pub hasher: Hasher,
     pub limits: Limits,
+    pub sessions: SessionCache,
     pub mailer: Mailer,
     pub readiness: Readiness,
     /// Rung after a letter was queued, so that the worker does not have to wait for its next round.
@@ -34,6 +38,18 @@ pub struct Shared {
 impl AppState {
     pub fn new(shared: Shared) -> Self {
         Self(Arc::new(shared))
+    }
+
+    /// Commits what changes a user or their sessions, and forgets what is kept of them before anybody is told.
+    pub async fn commit(
+        &self,
+        tx: Transaction<'static, Postgres>,
+        user_id: Uuid,
+    ) -> sqlx::Result<()> {
+        let outcome = tx.commit().await;
+        // Where that has failed it may have happened nevertheless.
+        self.sessions.forget(user_id);
+        outcome
     }
 }
 

@@ -145,7 +145,7 @@ pub async fn set_role(
         audit::record(&mut tx, &event, now).await?;
         (user.role, user.modified_at) = (role, now);
     }
-    tx.commit().await?;
+    state.commit(tx, id).await?;
     let message = format!("{} is {role} now.", user.username);
     Ok(Json(RoleResponse { success: true, message, user: user.into() }))
 }
@@ -180,7 +180,7 @@ pub async fn delete(
         details: json!({ "role": user.role }),
     };
     audit::record(&mut tx, &event, state.clock.now()).await?;
-    tx.commit().await?;
+    state.commit(tx, id).await?;
     Ok(Json(DeleteResponse { success: true, message: "The user is deleted." }))
 }
 

@@ -159,7 +159,7 @@ async fn set_verified(
         ..Event::default()
     };
     audit::record(&mut tx, &event, now).await?;
-    tx.commit().await?;
+    state.commit(tx, user.id).await?;
     Ok(())
 }
 

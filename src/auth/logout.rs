@@ -66,7 +66,7 @@ pub async fn logout(
         ..Event::default()
     };
     audit::record(&mut tx, &event, now).await?;
-    tx.commit().await?;
+    state.commit(tx, user_id).await?;
     let message = if everywhere { "Logged out everywhere." } else { "Logged out." };
     Ok(Json(LogoutResponse { success: true, message }))
 }

@@ -46,7 +46,7 @@ pub async fn refresh(
     reserve(&state, &[Attempt::on(&REFRESH, &claims.sid.to_string())], now).await?;
     let mut tx = state.db.begin().await?;
     let rotation = account::rotate_session(&state, &mut tx, &claims, &origin, now).await?;
-    tx.commit().await?;
+    state.commit(tx, claims.sub).await?;
     match rotation {
         Rotation::Renewed(pair) => Ok(Json(RefreshResponse {
             success: true,

@@ -20,6 +20,7 @@ use crate::local_postgres::{Durability, LocalPostgres};
 use crate::mail::{Mailbox, Mailer, SmtpSettings};
 use crate::security::password::{Hasher, production_params};
 use crate::security::{random_secret, token::TokenKeys};
+use crate::session_cache::SessionCache;
 use crate::state::{AppState, Readiness, Shared};
 use crate::store::Db;
 use crate::{router, telemetry};
@@ -163,8 +164,13 @@ fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
 /// The database that the configuration names, and the private server behind it where it names none.
 async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>), Failure> {
     if let Some(url) = &config.database_url {
-        let options = url.expose_secret().parse()?;
-        return Ok((Db::new(options, config.database_connections), None));
+        let db = Db::new(url.expose_secret().parse()?, config.database_connections);
+        let direct = config.database_direct_url.as_ref();
+        let db = match direct {
+            Some(url) => db.with_direct(url.expose_secret().parse()?),
+            None => db,
+        };
+        return Ok((db, None));
     }
     let server = LocalPostgres::start(Config::folder(), Durability::Durable).await?;
     server.ensure_database("doorward").await?;
@@ -187,6 +193,7 @@ fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
         keys,
         hasher: Hasher::new(production_params(), threads),
         limits: Limits::new(config.rate_limits, &secret),
+        sessions: SessionCache::new(config.session_cache),
         mailer,
         readiness: Readiness::default(),
         mail_queued: Notify::new(),

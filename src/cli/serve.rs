@@ -6,12 +6,13 @@ use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::{Failure, create_admin, migrate, open_database, state};
 use crate::config::Config;
 use crate::mail::Mailer;
 use crate::state::AppState;
-use crate::{listener, router, store, worker};
+use crate::{listener, router, session_cache, store, worker};
 
 /// How long to wait before the database is asked again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -38,6 +39,7 @@ pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
         let _ = stop.send(true);
     }
     serving.await?;
+    let outcome = outcome.map(drop);
     on_signal.abort();
     db.close().await;
     if let Some(server) = server {
@@ -91,15 +93,19 @@ fn announce(state: &AppState, port: &TcpListener) {
     }
 }
 
-/// Makes the database ready, then sends letters for as long as the service runs.
+/// Makes the database ready, then sends letters for as long as the service runs. What it returns goes on until it is
+/// dropped, which is for when the last request was answered.
 async fn prepare_and_work(
     state: AppState,
     mut stopped: watch::Receiver<bool>,
-) -> Result<(), Failure> {
+) -> Result<JoinSet<()>, Failure> {
+    let mut following = JoinSet::new();
     prepare(&state, stopped.clone()).await?;
     if *stopped.borrow() {
-        return Ok(());
+        return Ok(following);
     }
+    let shared = state.clone();
+    following.spawn(async move { session_cache::follow(&shared.sessions, &shared.db).await });
     state.readiness.set_ready();
     tracing::info!("ready");
     if state.config.worker_inside {
@@ -107,7 +113,7 @@ async fn prepare_and_work(
     } else {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     }
-    Ok(())
+    Ok(following)
 }
 
 /// Waits for the database, migrates it, and makes the first admin. Fails only where waiting would not help.

@@ -1,11 +1,15 @@
 //! The two token headers, and the arguments that prove who calls.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use chrono::{DateTime, Utc};
 
 use crate::http::error::{ApiError, Code};
-use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenError};
+use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenDigest, TokenError};
+use crate::session_cache::Seen;
 use crate::state::AppState;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
@@ -28,6 +32,16 @@ impl FromRequestParts<AppState> for CurrentUser {
         let token = access_token(&parts.headers)?.ok_or(Code::TokenMissing)?;
         let now = state.clock.now();
         let claims = state.keys.open_access(token, now)?.unexpired()?;
+        Self::read(state, &claims, now).await
+    }
+}
+
+impl CurrentUser {
+    async fn read(
+        state: &AppState,
+        claims: &AccessClaims,
+        now: DateTime<Utc>,
+    ) -> Result<Self, ApiError> {
         let mut db = state.db.acquire().await?;
         let found = sessions::find_with_user(&mut db, claims.sid, claims.sub, now).await?;
         drop(db);
@@ -39,6 +53,28 @@ impl FromRequestParts<AppState> for CurrentUser {
             tx.commit().await?;
         }
         Ok(Self { user, session })
+    }
+}
+
+/// A [`CurrentUser`] as of a moment ago, from memory where it is known there: for answers that only show.
+#[derive(Clone, Debug)]
+pub struct SeenUser(pub Arc<Seen>);
+
+impl FromRequestParts<AppState> for SeenUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let token = access_token(&parts.headers)?.ok_or(Code::TokenMissing)?;
+        let (digest, now) = (TokenDigest::of(token), state.clock.now());
+        if let Some(seen) = state.sessions.find(&digest, now) {
+            return Ok(Self(seen));
+        }
+        let opened = state.keys.open_access(token, now)?;
+        let expires_at = opened.expires_at;
+        let claims = opened.unexpired()?;
+        let stamp = state.sessions.stamp(claims.sub);
+        let CurrentUser { user, session } = CurrentUser::read(state, &claims, now).await?;
+        Ok(Self(state.sessions.keep(digest, expires_at, stamp, session, user)))
     }
 }
 

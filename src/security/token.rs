@@ -82,6 +82,8 @@ fn role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Role, D::Er
 #[derive(Clone, Debug)]
 pub struct Opened<C> {
     pub claims: C,
+    /// Where it is an instant that a clock can show.
+    pub expires_at: DateTime<Utc>,
     pub expired: bool,
 }
 
@@ -89,6 +91,17 @@ impl<C> Opened<C> {
     /// The claims of a token whose time is not over.
     pub fn unexpired(self) -> Result<C, TokenError> {
         if self.expired { Err(TokenError::Expired) } else { Ok(self.claims) }
+    }
+}
+
+/// By which a token is known again without being kept: its SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    pub fn of(token: &str) -> Self {
+        let hash = digest(&SHA256, token.as_bytes());
+        Self(*hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes"))
     }
 }
 
@@ -317,8 +330,10 @@ impl KeySet {
         if !ours || envelope.nbf.is_some_and(|nbf| nbf > now) {
             return Err(TokenError::Invalid);
         }
+        let expires_at =
+            DateTime::from_timestamp(envelope.exp, 0).unwrap_or(DateTime::<Utc>::MIN_UTC);
         // RFC 7519, 4.1.4: not on or after `exp`.
-        Ok(Opened { claims: envelope.claims, expired: now >= envelope.exp })
+        Ok(Opened { claims: envelope.claims, expires_at, expired: now >= envelope.exp })
     }
 
     /// The key that the token's header names, if the header is exactly one of this kind.

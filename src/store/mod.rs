@@ -1,6 +1,7 @@
 //! All SQL: one file a table, plain functions on a connection. Queries are checked when they are compiled.
 
 pub mod audit;
+pub mod changes;
 pub mod limits;
 pub mod outbox;
 pub mod sessions;
@@ -40,6 +41,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Db {
     pool: PgPool,
     options: PgConnectOptions,
+    /// Past the pooler, where one stands before the database and this is known.
+    direct_options: Option<PgConnectOptions>,
     behind_pooler: Arc<AtomicBool>,
 }
 
@@ -52,7 +55,19 @@ impl Db {
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options.clone());
-        Self { pool, options, behind_pooler: Arc::default() }
+        Self { pool, options, direct_options: None, behind_pooler: Arc::default() }
+    }
+
+    /// Names the way past the pooler, for what does not work through one.
+    #[must_use]
+    pub fn with_direct(self, options: PgConnectOptions) -> Self {
+        Self { direct_options: Some(options.application_name("doorward")), ..self }
+    }
+
+    /// How to reach the server itself; `None` where that is not known.
+    pub fn direct_options(&self) -> Option<PgConnectOptions> {
+        let only_way = || (!self.is_behind_pooler()).then(|| self.options.clone());
+        self.direct_options.clone().or_else(only_way)
     }
 
     /// From now on uses the database as one that is reached directly. To be called before the first statement.

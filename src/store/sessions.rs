@@ -16,6 +16,7 @@ pub struct Session {
     pub counter: i64,
     /// Whether the pair of the last refresh was seen in use.
     pub successor_used: bool,
+    pub expires_at: DateTime<Utc>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ pub async fn find_with_user(
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<(Session, User)>> {
     let row = sqlx::query!(
-        r#"select s.counter, s.successor_used,
+        r#"select s.counter, s.successor_used, s.expires_at,
                u.id, u.username, u.email, u.email_verified_at, u.pending_email, u.first_name, u.last_name,
                u.role as "role: crate::fields::Role", u.password_hash, u.created_at, u.modified_at
            from sessions s join users u on u.id = s.user_id
@@ -66,7 +67,12 @@ pub async fn find_with_user(
     .fetch_optional(db)
     .await?;
     Ok(row.map(|row| {
-        let session = Session { id, counter: row.counter, successor_used: row.successor_used };
+        let session = Session {
+            id,
+            counter: row.counter,
+            successor_used: row.successor_used,
+            expires_at: row.expires_at,
+        };
         let user = User {
             id: row.id,
             username: row.username,

@@ -97,7 +97,7 @@ pub async fn change_password(
             ..Event::default()
         };
         audit::record(&mut tx, &event, now).await?;
-        tx.commit().await?;
+        state.commit(tx, user.id).await?;
         let message = "The password is changed. Every other session has ended.";
         return Ok(Json(ChangePasswordResponse { success: true, message }));
     }

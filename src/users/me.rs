@@ -11,7 +11,7 @@ use crate::fields::{Email, FieldError, Name, Password, Username};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
 use crate::http::limit::{reserve, unless_busy};
-use crate::http::session::CurrentUser;
+use crate::http::session::{CurrentUser, SeenUser};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, PASSWORD, Reservation};
 use crate::state::AppState;
@@ -31,8 +31,8 @@ pub struct MeResponse {
     security(("access_token" = []), ("bearer" = [])),
     responses((status = 200, description = "The caller.", body = MeResponse)),
 )]
-pub async fn show(caller: CurrentUser) -> Json<MeResponse> {
-    Json(MeResponse { success: true, user: caller.user.into() })
+pub async fn show(SeenUser(seen): SeenUser) -> Json<MeResponse> {
+    Json(MeResponse { success: true, user: seen.user.clone().into() })
 }
 
 /// Shows the caller, for clients that POST.
@@ -41,7 +41,7 @@ pub async fn show(caller: CurrentUser) -> Json<MeResponse> {
     security(("access_token" = []), ("bearer" = [])),
     responses((status = 200, description = "The caller.", body = MeResponse)),
 )]
-pub async fn show_by_post(caller: CurrentUser) -> Json<MeResponse> {
+pub async fn show_by_post(caller: SeenUser) -> Json<MeResponse> {
     show(caller).await
 }
 
@@ -151,7 +151,7 @@ pub async fn update(
         };
         audit::record(&mut tx, &event, now).await?;
     }
-    tx.commit().await?;
+    state.commit(tx, user.id).await?;
     state.mail_queued.notify_one();
     Ok(Json(UpdateResponse { success: true, user: user.into(), updated }))
 }

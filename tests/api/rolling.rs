@@ -45,7 +45,7 @@ impl Balancer {
             })
             .collect();
         let settings = format!(
-            "defaults\n  mode http\n  retries 0\n  timeout connect 2s\n  timeout client 30s\n  timeout server 30s\n\
+            "defaults\n  mode http\n  retries 0\n  timeout connect 2s\n  timeout check 10s\n  timeout client 30s\n  timeout server 30s\n\
              frontend people\n  bind 127.0.0.1:{port}\n  default_backend instances\n\
              \x20 monitor-uri /all-up\n  monitor fail if {{ nbsrv(instances) lt {} }}\n\
              backend instances\n  option forwardfor\n  option httpchk\n\
@@ -133,7 +133,7 @@ impl<'a> Person<'a> {
     }
 
     async fn refresh(&mut self) {
-        let token = self.pair["refresh_token"].as_str().unwrap();
+        let Some(token) = self.pair["refresh_token"].as_str() else { return };
         let call = self.call(Method::POST, "/api/v1/refresh").header("x-refresh-token", token);
         if let Some(pair) = self.send("refreshes", call).await {
             self.pair = pair;

@@ -22,6 +22,7 @@ use doorward::mail::{Letter, Mailer, SentLetters};
 use doorward::router::{App, app, openapi_document};
 use doorward::security::password::Hasher;
 use doorward::security::token::TokenKeys;
+use doorward::session_cache::SessionCache;
 use doorward::state::{AppState, Readiness, Shared};
 use doorward::store::Db;
 use doorward::worker;
@@ -156,6 +157,8 @@ impl TestApp {
             keys,
             hasher,
             limits: Limits::new(config.rate_limits, secret),
+            // In use once `session_cache::follow` runs, too.
+            sessions: SessionCache::new(config.session_cache),
             mailer,
             readiness: Readiness::default(),
             mail_queued: Notify::new(),

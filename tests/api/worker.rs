@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use doorward::limits::Limits;
 use doorward::mail::{Mailbox, Mailer, SendError, SmtpSettings};
 use doorward::security::token::TokenKeys;
+use doorward::session_cache::SessionCache;
 use doorward::state::{AppState, Readiness, Shared};
 use doorward::worker::{self, deliver_next};
 use serde_json::json;
@@ -24,6 +25,7 @@ pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
         keys: TokenKeys::new(&SECRET_KEY.to_owned().into(), None, &config.public_url),
         hasher: app.state.hasher.clone(),
         limits: Limits::new(false, &SECRET_KEY.to_owned().into()),
+        sessions: SessionCache::new(false),
         mailer,
         readiness: Readiness::default(),
         mail_queued: Notify::new(),

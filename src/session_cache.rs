@@ -1,0 +1,195 @@
+//! Who calls, as it was read a moment ago: for answers that only show.
+//!
+//! One idea: every user has a stamp, a number that moves on when anything about them or a session of theirs changes.
+//! What is kept carries the stamp from before it was read, and is good only for as long as the stamp is still the same.
+//! So a reading that a change overtook is never served, whichever of the two got here first.
+//!
+//! Who moves the stamp:
+//! - the instance that makes a change, before it answers ([`SessionCache::forget`]): its next request sees the change;
+//! - each instance's listener ([`follow`]), for changes that are made elsewhere, be it with psql: triggers tell of each.
+//!   A refresh moves none, for all that it changes is that a session lasts longer.
+//!
+//! What can be stale, and for how long. Changes and the listener's own sign of life come through one queue, in the order
+//! of their commits: one that was sent at T and has come back proves that all changes before T have been heard of.
+//! Nothing is served unless one that was sent within the last [`PROOF`] has come back, so no answer is older than that,
+//! whatever becomes of the connection (cut, black-holed, a server that hangs). As long as it works, an answer is as old
+//! as a notification takes, which is milliseconds. Beyond that nothing is kept for longer than [`MAX_AGE`], so that a
+//! row that was changed with its triggers turned off bites in the end as well.
+//!
+//! Whoever changes something, and every admin, does not come here: they read the database.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use quick_cache::sync::Cache;
+use sqlx::postgres::PgConnectOptions;
+use tokio::time::{Instant, timeout, timeout_at};
+use uuid::Uuid;
+
+use crate::security::token::TokenDigest;
+use crate::store::Db;
+use crate::store::changes::{Change, Changes};
+use crate::store::sessions::Session;
+use crate::store::users::User;
+
+/// What is served was true at most this long ago.
+pub const PROOF: Duration = Duration::from_secs(3);
+/// Nothing is kept longer than this.
+pub const MAX_AGE: Duration = Duration::from_secs(5);
+/// How often the listener sends its sign of life, and how long it waits before it tries a lost connection anew.
+const BEAT: Duration = Duration::from_secs(1);
+/// Tokens kept: about 15 MB.
+const CAPACITY: usize = 20_000;
+/// Users share so many stamps; one who shares another's is read once more than they had to be.
+const STAMPS: usize = 4096;
+
+pub struct SessionCache {
+    is_on: bool,
+    kept: Cache<TokenDigest, Arc<Seen>>,
+    stamps: Box<[AtomicU64]>,
+    started: Instant,
+    /// In milliseconds after `started`: until then what is kept may be served.
+    good_until: AtomicU64,
+}
+
+/// The living session of a genuine token and its user, as they were read.
+#[derive(Debug)]
+pub struct Seen {
+    /// Without the hash of the password: whoever checks one reads the database.
+    pub user: User,
+    pub session: Session,
+    /// When the token runs out.
+    expires_at: DateTime<Utc>,
+    stamp: u64,
+    read_at: Instant,
+}
+
+/// A user's stamp from before they were read.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp(u64);
+
+impl SessionCache {
+    pub fn new(is_on: bool) -> Self {
+        Self {
+            is_on,
+            kept: Cache::new(if is_on { CAPACITY } else { 0 }),
+            stamps: (0..STAMPS).map(|_| AtomicU64::new(0)).collect(),
+            started: Instant::now(),
+            good_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether changes made elsewhere are heard of, so that what is kept may be served.
+    pub fn is_live(&self) -> bool {
+        self.milliseconds(Instant::now()) < self.good_until.load(Ordering::SeqCst)
+    }
+
+    /// What the token showed when it was last looked up, if that is good still.
+    pub fn find(&self, token: &TokenDigest, now: DateTime<Utc>) -> Option<Arc<Seen>> {
+        let at = Instant::now();
+        // Before the stamp: what is proven now was moved before.
+        if self.milliseconds(at) >= self.good_until.load(Ordering::SeqCst) {
+            return None;
+        }
+        let seen = self.kept.get(token)?;
+        let is_good = seen.stamp == self.stamp(seen.user.id).0
+            && at.duration_since(seen.read_at) < MAX_AGE
+            && now < seen.expires_at
+            && now < seen.session.expires_at;
+        is_good.then_some(seen)
+    }
+
+    /// To be asked for before the database is.
+    pub fn stamp(&self, user_id: Uuid) -> Stamp {
+        Stamp(self.stamp_of(user_id).load(Ordering::SeqCst))
+    }
+
+    /// Keeps what the database said after `stamp` was asked for.
+    pub fn keep(
+        &self,
+        token: TokenDigest,
+        expires_at: DateTime<Utc>,
+        stamp: Stamp,
+        session: Session,
+        user: User,
+    ) -> Arc<Seen> {
+        let user = User { password_hash: String::new(), ..user };
+        let seen =
+            Arc::new(Seen { user, session, expires_at, stamp: stamp.0, read_at: Instant::now() });
+        if self.is_on {
+            self.kept.insert(token, Arc::clone(&seen));
+        }
+        seen
+    }
+
+    /// Forgets a user and their sessions: they have changed.
+    pub fn forget(&self, user_id: Uuid) {
+        self.stamp_of(user_id).fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn forget_all(&self) {
+        for stamp in &self.stamps {
+            stamp.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// All changes from before `instant` have been heard of.
+    fn prove(&self, instant: Instant) {
+        self.good_until.fetch_max(self.milliseconds(instant + PROOF), Ordering::SeqCst);
+    }
+
+    fn milliseconds(&self, instant: Instant) -> u64 {
+        let elapsed = instant.duration_since(self.started).as_millis();
+        u64::try_from(elapsed).unwrap_or(u64::MAX)
+    }
+
+    fn stamp_of(&self, user_id: Uuid) -> &AtomicU64 {
+        // The last bits of a UUID v7 are random.
+        let [.., high, low] = *user_id.as_bytes();
+        &self.stamps[usize::from(u16::from_be_bytes([high, low])) % STAMPS]
+    }
+}
+
+/// Listens to what changes elsewhere for as long as it is let. Until it can, everything is read from the database.
+pub async fn follow(cache: &SessionCache, db: &Db) {
+    if !cache.is_on {
+        return;
+    }
+    let Some(options) = db.direct_options() else {
+        tracing::info!(
+            "every session is read from the database: set DATABASE_DIRECT_URL to its own address, past the pooler"
+        );
+        return;
+    };
+    loop {
+        let Err(error) = listen(cache, options.clone()).await;
+        tracing::warn!(%error, "changes made elsewhere are not heard of: every session is read from the database");
+        tokio::time::sleep(BEAT).await;
+    }
+}
+
+async fn listen(cache: &SessionCache, options: PgConnectOptions) -> sqlx::Result<Infallible> {
+    let mut changes = Changes::listen(options).await?;
+    // Whatever has happened since the connection before this one was lost, nobody has told us.
+    cache.forget_all();
+    tracing::debug!("listening to changes made elsewhere");
+    for number in 0.. {
+        let sent_at = Instant::now();
+        timeout(PROOF, changes.beat(number)).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let mut is_back = false;
+        while let Ok(change) = timeout_at(sent_at + BEAT, changes.next()).await {
+            match change? {
+                Change::User(id) => cache.forget(id),
+                Change::Anybody => cache.forget_all(),
+                Change::Beat(back) => is_back |= back == number,
+            }
+            if is_back {
+                cache.prove(sent_at);
+            }
+        }
+    }
+    unreachable!("a number that is counted up each second does not come to its end")
+}
