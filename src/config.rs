@@ -174,6 +174,11 @@ impl Config {
     }
 }
 
+/// At a desk every request is of interest; in production a read that went well is not worth its line.
+fn default_log(production: bool) -> &'static str {
+    if production { "info" } else { "info,doorward::http=debug" }
+}
+
 struct Vars<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     complaints: Vec<String>,
@@ -226,7 +231,7 @@ impl Vars<'_> {
                 if production { 3 } else { 0 },
                 0..=20,
             )),
-            log: self.get("LOG").unwrap_or_else(|| "info".to_owned()),
+            log: self.get("LOG").unwrap_or_else(|| default_log(production).to_owned()),
         }
     }
 

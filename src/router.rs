@@ -30,11 +30,13 @@ pub fn app(state: AppState) -> App {
         .merge(mailbox::routes())
         .fallback(async || ApiError::from(Code::NotFound))
         .method_not_allowed_fallback(async || ApiError::from(Code::MethodNotAllowed))
-        // From the inside out.
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(state.clone(), gate))
-        .layer(option_layer(cors(&state.config.cors_origins)))
-        .layer(middleware::from_fn_with_state(state.clone(), door))
+        // From the outside in; as one layer, because each is a box around every route and a copy of it a request.
+        .layer((
+            middleware::from_fn_with_state(state.clone(), door),
+            option_layer(cors(&state.config.cors_origins)),
+            middleware::from_fn_with_state(state.clone(), gate),
+            CatchPanicLayer::custom(panicked),
+        ))
         .with_state(state);
     // Around the router, because the path decides about the route.
     NormalizePathLayer::trim_trailing_slash().layer(router)

@@ -19,10 +19,11 @@
 //! Whoever changes something, and every admin, does not come here: they read the database.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use chrono::{DateTime, Utc};
 use quick_cache::sync::Cache;
 use sqlx::postgres::PgConnectOptions;
@@ -61,6 +62,8 @@ pub struct Seen {
     /// Without the hash of the password: whoever checks one reads the database.
     pub user: User,
     pub session: Session,
+    /// The answer that is made of it, so that it is written once.
+    pub answer: OnceLock<Bytes>,
     /// When the token runs out.
     expires_at: DateTime<Utc>,
     stamp: u64,
@@ -117,8 +120,8 @@ impl SessionCache {
         user: User,
     ) -> Arc<Seen> {
         let user = User { password_hash: String::new(), ..user };
-        let seen =
-            Arc::new(Seen { user, session, expires_at, stamp: stamp.0, read_at: Instant::now() });
+        let (answer, read_at) = (OnceLock::new(), Instant::now());
+        let seen = Arc::new(Seen { user, session, answer, expires_at, stamp: stamp.0, read_at });
         if self.is_on {
             self.kept.insert(token, Arc::clone(&seen));
         }

@@ -1,7 +1,8 @@
 //! The door: every request comes in and every answer goes out through here.
 //!
-//! It gives the request an id, writes the body of errors, adds the headers that every answer has, and logs one line:
-//! the route's pattern and never the URL, because links carry tokens. Behind it stands the gate, which decides whether
+//! It gives the request an id, writes the body of errors, adds the headers that every answer has, and logs one line (at
+//! the level `debug` where somebody has only read, and that went well): the route's pattern and never the URL, because
+//! links carry tokens. Behind it stands the gate, which decides whether
 //! a request is let in at all and for how long.
 
 use std::time::{Duration, Instant};
@@ -46,7 +47,11 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
     }
     let (status, milliseconds) =
         (response.status().as_u16(), started.elapsed().as_secs_f64() * 1e3);
-    tracing::info!(%request_id, %method, route, status, milliseconds, "request");
+    if method.is_safe() && status < 400 {
+        tracing::debug!(%request_id, %method, route, status, milliseconds, "request");
+    } else {
+        tracing::info!(%request_id, %method, route, status, milliseconds, "request");
+    }
     add_headers(&mut response, &request_id, state.config.is_https());
     if state.readiness.is_draining() || has_to_go {
         // The client comes back on another connection, perhaps to another instance.
