@@ -234,6 +234,15 @@ impl Role {
     }
 }
 
+/// A role as a client writes it: User, Staff or Admin, in any case.
+#[derive(ToSchema)]
+#[schema(
+    pattern = "^([Uu][Ss][Ee][Rr]|[Ss][Tt][Aa][Ff][Ff]|[Aa][Dd][Mm][Ii][Nn])$",
+    example = "Staff"
+)]
+#[expect(dead_code, reason = "describes a role in the OpenAPI document; `Role::parse` reads it")]
+pub struct RoleName(String);
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -50,9 +50,21 @@ pub fn document(api: &utoipa::openapi::OpenApi, public_url: &str) -> Value {
     for operation in
         paths.flat_map(|(_, path)| path.as_object_mut().into_iter().flatten()).map(|(_, op)| op)
     {
+        forbid_null_body(operation);
         add_errors(operation);
     }
     document
+}
+
+/// A body that may be left out is an object where it is there: never the `null` that stands for `None` elsewhere.
+fn forbid_null_body(operation: &mut Value) {
+    let schema = operation.pointer_mut("/requestBody/content/application~1json/schema");
+    let Some(schema) = schema else { return };
+    let mut choices = schema["oneOf"].as_array().into_iter().flatten();
+    let object = choices.find(|choice| choice["type"] != "null").cloned();
+    if let Some(object) = object {
+        *schema = object;
+    }
 }
 
 fn add_errors(operation: &mut Value) {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::fields::{FieldError, Role};
+use crate::fields::{FieldError, Role, RoleName};
 use crate::http::error::ApiError;
 use crate::http::form::{Form, QueryString};
 use crate::http::session::AdminUser;
@@ -48,11 +48,12 @@ pub struct ListResponse {
     security(("access_token" = []), ("bearer" = [])),
     params(
         ("limit" = Option<i64>, Query, description = "Users a page.", minimum = 1, maximum = 500, example = 100),
-        ("after" = Option<String>, Query, description = "The `next` of the page before."),
-        ("q" = Option<String>, Query, description = "Part of a username, an e-mail address or a name, in any case."),
-        ("role" = Option<String>, Query, description = "User, Staff or Admin, in any case."),
+        ("after" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$", description = "The `next` of the page before."),
+        ("q" = Option<String>, Query, max_length = 254,
+            description = "Part of a username, an e-mail address or a name, in any case."),
+        ("role" = inline(Option<RoleName>), Query, description = "User, Staff or Admin, in any case."),
         ("email_verified" = Option<bool>, Query),
-        ("sort" = Option<String>, Query,
+        ("sort" = Option<String>, Query, pattern = "^-?(created_at|modified_at|username|email)$",
             description = "created_at (the default), modified_at, username or email; with `-` before it, descending."),
         ("count" = Option<bool>, Query, description = "Count all users that the filters leave."),
     ),

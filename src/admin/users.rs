@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::account::Origin;
-use crate::fields::Role;
+use crate::fields::{Role, RoleName};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::{OptionalJsonBody, QueryString};
 use crate::http::session::AdminUser;
@@ -46,8 +46,8 @@ pub struct DeleteResponse {
 )]
 pub struct RoleRequest {
     /// In any case.
-    #[schema(example = "Staff")]
-    role: Option<String>,
+    #[schema(inline)]
+    role: Option<RoleName>,
 }
 
 /// The id in the path; what is no UUID is nobody's id.
@@ -87,7 +87,7 @@ pub async fn show(
     security(("access_token" = []), ("bearer" = [])),
     params(
         ("public_id" = Uuid, Path),
-        ("role" = Option<String>, Query, description = "Staff, Admin or User, in any case.", example = "Staff"),
+        ("role" = inline(Option<RoleName>), Query, description = "Staff, Admin or User, in any case.", example = "Staff"),
     ),
     request_body = Option<RoleRequest>,
     responses((status = 200, description = "The user has the role.", body = RoleResponse)),
