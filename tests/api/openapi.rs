@@ -155,6 +155,21 @@ fn an_error_has_the_status_that_the_table_of_codes_gives_it() {
     assert!(met > 100);
 }
 
+#[test]
+fn a_body_is_an_object_even_where_it_may_be_left_out() {
+    let document = openapi_document(PUBLIC_URL);
+    let mut optional = 0;
+    for (call, operation) in calls(&document) {
+        let Some(body) = operation.get("requestBody") else { continue };
+        let schema = &body["content"]["application/json"]["schema"];
+        let name = schema["$ref"].as_str().unwrap_or_else(|| panic!("{call}: {schema}"));
+        let target = document.pointer(&name[1..]).unwrap();
+        assert_eq!(target["type"], "object", "{call}");
+        optional += usize::from(body["required"] != true);
+    }
+    assert_eq!(optional, 1);
+}
+
 #[tokio::test]
 async fn an_answer_has_the_fields_of_its_schema_and_no_others() {
     let app = TestApp::start().await;
