@@ -46,6 +46,7 @@ mod users_me_email;
 mod users_register;
 mod users_register_fields;
 mod users_verify_email;
+mod vectors_email;
 mod vectors_primitives;
 mod vectors_tokens;
 mod without_database;
