@@ -28,6 +28,7 @@ mod limits;
 mod local_postgres;
 mod mail;
 mod mail_trouble;
+mod naughty_strings;
 mod openapi;
 mod pooler;
 mod races;
