@@ -10,6 +10,7 @@ use crate::limits::{self, Attempt, Outcome};
 use crate::security::queue::Client;
 use crate::security::token::{AccessClaims, RefreshClaims};
 use crate::state::AppState;
+use crate::store::Tx;
 use crate::store::audit::{self, Event};
 use crate::store::outbox::{self, LetterKind};
 use crate::store::sessions::{self, NewSession};
@@ -56,7 +57,7 @@ pub struct TokenPair {
 /// Opens a session for a user who has proven who they are.
 pub async fn start_session(
     state: &AppState,
-    db: &mut PgConnection,
+    tx: &mut Tx,
     user: &User,
     origin: &Origin,
     now: DateTime<Utc>,
@@ -72,7 +73,7 @@ pub async fn start_session(
         ip: origin.ip,
         user_agent: origin.user_agent.as_deref(),
     };
-    sessions::insert(db, &session).await?;
+    sessions::insert(tx, &session).await?;
     let event = Event {
         name: "login",
         user_id: Some(user.id),
@@ -81,7 +82,7 @@ pub async fn start_session(
         ip: origin.ip,
         ..Event::default()
     };
-    audit::record(db, &event, now).await?;
+    audit::record(tx, &event, now).await?;
     let refresh = RefreshClaims { sub: user.id, sid: id, counter: 0 };
     Ok(issue_pair(state, user, &refresh, now, expires_at, now))
 }
@@ -99,14 +100,14 @@ pub enum Rotation {
 /// Exchanges a refresh token for the next pair of its session.
 pub async fn rotate_session(
     state: &AppState,
-    db: &mut PgConnection,
+    tx: &mut Tx,
     claims: &RefreshClaims,
     origin: &Origin,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Rotation> {
     let (id, user_id) = (claims.sid, claims.sub);
     let rotated =
-        sessions::rotate(db, id, user_id, claims.counter, now, IDLE_LIFETIME, ROTATION_GRACE)
+        sessions::rotate(tx, id, user_id, claims.counter, now, IDLE_LIFETIME, ROTATION_GRACE)
             .await?;
     let Some(rotated) = rotated else { return Ok(Rotation::Ended) };
     if rotated.reused {
@@ -117,10 +118,10 @@ pub async fn rotate_session(
             ip: origin.ip,
             ..Event::default()
         };
-        audit::record(db, &event, now).await?;
+        audit::record(tx, &event, now).await?;
         return Ok(Rotation::Reused);
     }
-    let Some((_, user)) = sessions::find_with_user(db, id, user_id, now).await? else {
+    let Some((_, user)) = sessions::find_with_user(tx, id, user_id, now).await? else {
         return Ok(Rotation::Ended);
     };
     let refresh = RefreshClaims { sub: user_id, sid: id, counter: rotated.counter };

@@ -12,11 +12,13 @@ use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
+use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::security::KeyedHash;
 use crate::store::Db;
+use crate::store::audit::Event;
 use crate::store::limits::{self, Allowance, Decision};
 
 /// One line of the table of limits.
@@ -76,6 +78,19 @@ impl Attempt {
 
     pub fn on(limit: &'static Limit, subject: &str) -> Self {
         Self { limit, subject: subject.to_owned() }
+    }
+
+    /// What is said about its refusal: of the subject no more than an id that it begins with.
+    fn refused(&self, refusal: Refusal) -> Event {
+        let id = self.subject.split(' ').next().and_then(|first| Uuid::try_parse(first).ok());
+        let is_session = self.limit.name == REFRESH.name;
+        Event {
+            name: "rate_limited",
+            user_id: id.filter(|_| !is_session),
+            session_id: id.filter(|_| is_session),
+            details: json!({ "limit": refusal.limit, "until": refusal.until }),
+            ..Event::default()
+        }
     }
 }
 
@@ -182,7 +197,7 @@ impl Limits {
                 let refusal = Refusal { limit: attempt.limit.name, until };
                 self.remember(attempt, refusal, now);
                 // Not for those that follow: a flood does not fill the log.
-                tracing::info!(target: "security", event = "rate_limited", limit = refusal.limit, until = %until);
+                attempt.refused(refusal).log();
                 return Ok(Outcome::Refused(refusal));
             }
         }

@@ -4,7 +4,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use sqlx::{Postgres, Transaction};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -15,7 +14,7 @@ use crate::mail::Mailer;
 use crate::security::password::Hasher;
 use crate::security::token::TokenKeys;
 use crate::session_cache::SessionCache;
-use crate::store::Db;
+use crate::store::{Db, Tx};
 
 /// A handle on the one state of the process; cloning it is cheap.
 #[derive(Clone)]
@@ -41,11 +40,7 @@ impl AppState {
     }
 
     /// Commits what changes a user or their sessions, and forgets what is kept of them before anybody is told.
-    pub async fn commit(
-        &self,
-        tx: Transaction<'static, Postgres>,
-        user_id: Uuid,
-    ) -> sqlx::Result<()> {
+    pub async fn commit(&self, tx: Tx, user_id: Uuid) -> sqlx::Result<()> {
         let outcome = tx.commit().await;
         // Where that has failed it may have happened nevertheless.
         self.sessions.forget(user_id);

@@ -1,12 +1,34 @@
 //! Logs: readable on a desk, JSON in production, always to standard error.
 
 use std::io::IsTerminal;
+use std::net::IpAddr;
 
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// Whose request is being answered.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    pub request_id: Option<String>,
+    pub ip: Option<IpAddr>,
+}
+
+tokio::task_local! {
+    static CALLER: Caller;
+}
+
+/// Answers a request: whatever is logged about it can say whose it was, however deep inside.
+pub async fn on_behalf_of<T>(caller: Caller, answering: impl Future<Output = T>) -> T {
+    CALLER.scope(caller, answering).await
+}
+
+/// Nobody, outside of a request.
+pub fn caller() -> Caller {
+    CALLER.try_with(Clone::clone).unwrap_or_default()
+}
 
 /// Starts logging once for the process. `filter` is in tracing's syntax; one that cannot be read counts as `info`.
 pub fn init(filter: &str, json: bool) {

@@ -17,6 +17,7 @@ use crate::http::limit::unless_busy;
 use crate::http::user::PublicUser;
 use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS, Outcome};
 use crate::state::AppState;
+use crate::store::audit::Event;
 use crate::store::sessions;
 use crate::store::users::{self, User};
 
@@ -58,8 +59,10 @@ pub async fn login(
         return Err(limited(refusal));
     }
     // A second round only if the hash was replaced between the check and the session: then what was checked is old.
+    let mut user_id = None;
     for _ in 0..2 {
         let found = users::find_by_login(&mut *state.db.acquire().await?, &login).await?;
+        user_id = found.as_ref().map(|user| user.id);
         let is_known = is_known_address(&state, found.as_ref(), &origin).await?;
         let mut attempts = vec![by_address.clone()];
         attempts.extend(attempts_on_account(found.as_ref(), &login, &origin, is_known));
@@ -103,7 +106,8 @@ pub async fn login(
             user: user.into(),
         }));
     }
-    tracing::info!(target: "security", event = "login_refused", ip = origin.ip.map(tracing::field::display));
+    // Never the name as it was typed: people type their password there.
+    Event { name: "login_refused", user_id, ip: origin.ip, ..Event::default() }.log();
     Err(refused(Code::InvalidCredentials))
 }
 

@@ -33,15 +33,21 @@ impl FromRequestParts<AppState> for Origin {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
-        let peer = parts.extensions.get::<Peer>().map(|peer| peer.address.ip());
-        let ip = forwarded_for(&parts.headers, state.config.trusted_proxy_hops).or(peer);
+        let hops = state.config.trusted_proxy_hops;
+        let ip = client_address(&parts.headers, parts.extensions.get(), hops);
         let user_agent =
             parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         Ok(Self {
-            ip: ip.map(|ip| ip.to_canonical()),
+            ip,
             user_agent: user_agent.map(|agent| agent.chars().take(MAX_USER_AGENT_CHARS).collect()),
         })
     }
+}
+
+/// The address that a request comes from, behind `hops` proxies of our own.
+pub fn client_address(headers: &HeaderMap, peer: Option<&Peer>, hops: usize) -> Option<IpAddr> {
+    let ip = forwarded_for(headers, hops).or(peer.map(|peer| peer.address.ip()));
+    ip.map(|ip| ip.to_canonical())
 }
 
 /// The entry that the outermost of our own `hops` proxies has written: counted from the right, because whatever

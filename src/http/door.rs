@@ -13,9 +13,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
-use crate::http::client::Peer;
+use crate::http::client::{Peer, client_address};
 use crate::http::error::{ApiError, Code, ErrorBody};
 use crate::state::AppState;
+use crate::telemetry::{self, Caller};
 
 /// How long a handler may take.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -38,9 +39,15 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
 
     let peer = request.extensions().get::<Peer>();
     let has_to_go = peer.is_some_and(|peer| peer.is_ambiguous || peer.is_crowded);
-    let mut response = next.run(request).await;
+    let ip = client_address(request.headers(), peer, state.config.trusted_proxy_hops);
+    let caller = Caller { request_id: Some(request_id.clone()), ip };
+    let mut response = telemetry::on_behalf_of(caller, next.run(request)).await;
+    let mut code = None;
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        code = Some(error.code.as_str());
         if let Some(cause) = &error.cause {
+            // JSON leaves DEL and the control characters from U+0080 on as they are, and terminals obey them.
+            let cause = cause.replace(char::is_control, " ");
             tracing::error!(%request_id, %method, route, code = error.code.as_str(), cause, "request failed");
         }
         response = with_body(response, &error, &request_id);
@@ -50,7 +57,7 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
     if method.is_safe() && status < 400 {
         tracing::debug!(%request_id, %method, route, status, milliseconds, "request");
     } else {
-        tracing::info!(%request_id, %method, route, status, milliseconds, "request");
+        tracing::info!(%request_id, %method, route, status, code, milliseconds, "request");
     }
     add_headers(&mut response, &request_id, state.config.is_https());
     if state.readiness.is_draining() || has_to_go {

@@ -211,7 +211,7 @@ impl From<sqlx::Error> for ApiError {
         if store::is_unavailable(&error) {
             return Self { cause: Some(error.to_string()), ..Code::DatabaseUnavailable.into() };
         }
-        Self::internal(error)
+        Self::internal(store::describe(&error))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::http::error::{ApiError, Code};
 use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenDigest, TokenError};
 use crate::session_cache::Seen;
 use crate::state::AppState;
+use crate::store::audit::Event;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
 
@@ -83,7 +84,12 @@ impl FromRequestParts<AppState> for AdminUser {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let caller = CurrentUser::from_request_parts(parts, state).await?;
-        if caller.user.role.is_admin() { Ok(Self(caller)) } else { Err(Code::Forbidden.into()) }
+        if !caller.user.role.is_admin() {
+            let (user_id, session_id) = (Some(caller.user.id), Some(caller.session.id));
+            Event { name: "forbidden", user_id, session_id, ..Event::default() }.log();
+            return Err(Code::Forbidden.into());
+        }
+        Ok(Self(caller))
     }
 }
 

@@ -1,12 +1,14 @@
-//! The record of what happened, written in the transaction that it belongs to.
+//! The record of what happened, written in the transaction that it belongs to and logged when that is committed.
 
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::PgConnection;
 use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
+
+use super::Tx;
+use crate::telemetry;
 
 /// One thing that happened. `user_id` is whom it happened to, `actor_id` who did it.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +22,8 @@ pub struct Event {
     pub details: Value,
 }
 
-/// Writes the event, and logs it: once each, under the same names.
-pub async fn record(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) -> sqlx::Result<()> {
+/// Writes the event; it is logged once the transaction is committed, under the same names.
+pub async fn record(tx: &mut Tx, event: &Event, now: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into audit_log (at, event, user_id, actor_id, session_id, ip, details)
          values ($1, $2, $3, $4, $5, $6, coalesce(nullif($7::jsonb, 'null'), '{}'))",
@@ -33,16 +35,26 @@ pub async fn record(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) ->
         event.ip.map(IpNetwork::from),
         event.details,
     )
-    .execute(db)
+    .execute(&mut **tx)
     .await?;
-    let text = |id: Option<Uuid>| id.map(tracing::field::display);
-    tracing::info!(
-        target: "security",
-        event = event.name,
-        user_id = text(event.user_id),
-        actor_id = text(event.actor_id),
-        session_id = text(event.session_id),
-        ip = event.ip.map(tracing::field::display),
-    );
+    tx.log_once_committed(event.clone());
     Ok(())
+}
+
+impl Event {
+    /// Logs what changes nothing and so stands in no transaction: a refusal.
+    pub fn log(&self) {
+        let text = |id: Option<Uuid>| id.map(tracing::field::display);
+        let caller = telemetry::caller();
+        tracing::info!(
+            target: "security",
+            event = self.name,
+            user_id = text(self.user_id),
+            actor_id = text(self.actor_id),
+            session_id = text(self.session_id),
+            ip = self.ip.or(caller.ip).map(tracing::field::display),
+            request_id = caller.request_id,
+            details = (!self.details.is_null()).then(|| tracing::field::display(&self.details)),
+        );
+    }
 }

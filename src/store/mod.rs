@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -110,23 +111,24 @@ impl Db {
     /// A connection to read with. What has to last goes through [`Db::begin`].
     pub async fn acquire(&self) -> sqlx::Result<Conn> {
         if self.is_behind_pooler() {
-            Ok(Conn::Transaction(self.begin().await?))
+            Ok(Conn::Transaction(self.begin().await?.inner))
         } else {
             Ok(Conn::Plain(self.pool.acquire().await?))
         }
     }
 
     /// A transaction; dropped without `commit`, it never was.
-    pub async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
-        if self.is_behind_pooler() {
+    pub async fn begin(&self) -> sqlx::Result<Tx> {
+        let inner = if self.is_behind_pooler() {
             let [(one, its), (other, others)] = STATEMENT_LIMITS;
             let begin = format!(
                 "begin; deallocate all; set local {one} = '{its}'; set local {other} = '{others}'"
             );
-            self.pool.begin_with(AssertSqlSafe(begin)).await
+            self.pool.begin_with(AssertSqlSafe(begin)).await?
         } else {
-            self.pool.begin().await
-        }
+            self.pool.begin().await?
+        };
+        Ok(Tx { inner, events: Vec::new() })
     }
 
     pub async fn close(&self) {
@@ -202,6 +204,42 @@ fn migrator() -> Migrator {
     Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT }
 }
 
+/// A transaction, and the events that were recorded in it: what is rolled back has not happened, and is not logged.
+pub struct Tx {
+    inner: Transaction<'static, Postgres>,
+    events: Vec<audit::Event>,
+}
+
+impl Tx {
+    pub async fn commit(self) -> sqlx::Result<()> {
+        self.inner.commit().await?;
+        self.events.iter().for_each(audit::Event::log);
+        Ok(())
+    }
+
+    pub async fn rollback(self) -> sqlx::Result<()> {
+        self.inner.rollback().await
+    }
+
+    fn log_once_committed(&mut self, event: audit::Event) {
+        self.events.push(event);
+    }
+}
+
+impl Deref for Tx {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+}
+
 /// A connection to read with, back in the pool when dropped.
 #[derive(Debug)]
 pub enum Conn {
@@ -235,6 +273,15 @@ pub fn unique_violation(error: &sqlx::Error) -> Option<&str> {
         .as_database_error()
         .filter(|error| error.is_unique_violation())
         .and_then(|error| error.constraint())
+}
+
+/// What an error says for the log. PostgreSQL repeats the value in what it says about bad data (class 22), and a value
+/// may be a secret. That of a violated constraint is in the error's detail, which is never shown.
+pub fn describe(error: &sqlx::Error) -> String {
+    match error.as_database_error().and_then(DatabaseError::code) {
+        Some(code) if code.starts_with("22") => format!("the database refused a value: {code}"),
+        _ => error.to_string(),
+    }
 }
 
 /// Whether the database could not be reached or would not serve us now, as against a statement that is wrong.

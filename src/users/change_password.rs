@@ -101,5 +101,7 @@ pub async fn change_password(
         let message = "The password is changed. Every other session has ended.";
         return Ok(Json(ChangePasswordResponse { success: true, message }));
     }
+    let (user_id, session_id) = (Some(user.id), Some(session.id));
+    Event { name: "wrong_password", user_id, session_id, ..Event::default() }.log();
     Err(Code::WrongPassword.into())
 }
