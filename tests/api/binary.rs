@@ -198,7 +198,7 @@ impl Home {
         self.call(Method::PUT, path)
     }
 
-    fn call(&self, method: Method, path: &str) -> Call {
+    pub fn call(&self, method: Method, path: &str) -> Call {
         Call(self.client.request(method, self.url(path)))
     }
 
@@ -239,7 +239,12 @@ impl Call {
     }
 
     pub fn json(self, body: &Value) -> Self {
-        Self(self.0.header("content-type", "application/json").body(body.to_string()))
+        self.body(body.to_string())
+    }
+
+    /// Something that says that it is JSON.
+    pub fn body(self, body: impl Into<String>) -> Self {
+        Self(self.0.header("content-type", "application/json").body(body.into()))
     }
 
     /// With the access token of a login's or a refresh's answer.
@@ -317,11 +322,13 @@ impl Process {
         self.child.wait().unwrap()
     }
 
-    /// Asks it to end, which it has to do without a complaint.
-    pub async fn stop(mut self) {
+    /// Asks it to end, which it has to do without a complaint; everything that it has said.
+    pub async fn stop(mut self) -> String {
         self.terminate();
         let status = self.end().await;
-        assert_eq!(status.code(), Some(0), "{status:?}: {}", self.log());
+        let log = self.log();
+        assert_eq!(status.code(), Some(0), "{status:?}: {log}");
+        log
     }
 
     pub fn kill_9(mut self) {

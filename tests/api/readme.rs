@@ -22,12 +22,12 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// The one line of the walk that a test may change.
 const URL_LINE: &str = "URL=http://127.0.0.1:8000\n";
 
-fn readme() -> String {
+pub fn readme() -> String {
     fs::read_to_string(root().join("README.md")).unwrap()
 }
 
 /// The text under a heading, up to the next one.
-fn section<'a>(readme: &'a str, heading: &str) -> &'a str {
+pub fn section<'a>(readme: &'a str, heading: &str) -> &'a str {
     let (_, rest) = readme.split_once(&format!("\n## {heading}\n")).unwrap();
     rest.split("\n## ").next().unwrap()
 }
@@ -41,12 +41,12 @@ fn walk(readme: &str) -> String {
 }
 
 /// The first cells of a table's rows, heading and rule left out.
-fn rows(section: &str) -> Vec<Vec<&str>> {
+pub fn rows(section: &str) -> Vec<Vec<&str>> {
     let lines = section.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     lines.skip(1).map(|line| line.split(" | ").map(str::trim).collect()).collect()
 }
 
-fn in_backticks(cell: &str) -> impl Iterator<Item = &str> {
+pub fn in_backticks(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
