@@ -338,13 +338,17 @@ impl Vars<'_> {
         if production && !given {
             self.complain("PUBLIC_URL is not set: the links in mails start with it, such as https://auth.example.com.");
         }
-        if let Some(url) = url {
+        if let Some(mut url) = url {
             if url.query().is_some()
                 || url.fragment().is_some()
                 || !url.username().is_empty()
                 || url.password().is_some()
             {
                 self.complain("PUBLIC_URL has no user, query or fragment.");
+                // It is shown, and a password in the wrong place need not be. A URL with a host takes all of these.
+                let _ = (url.set_username(""), url.set_password(None));
+                url.set_query(None);
+                url.set_fragment(None);
             }
             return url.as_str().trim_end_matches('/').to_owned();
         }

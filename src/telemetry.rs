@@ -47,6 +47,11 @@ pub fn init(filter: &str, json: bool) {
     };
 }
 
+/// Whether `filter` can be read.
+pub fn is_filter(filter: &str) -> bool {
+    EnvFilter::try_new(filter).is_ok()
+}
+
 /// Whether a filter is asked at all. Only our own modules choose what they log: below warnings, libraries log what
 /// passes through them (hyper whole heads with passwords and tokens, sqlx statements, axum the bodies that it refuses),
 /// and no setting is to bring that out.

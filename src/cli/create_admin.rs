@@ -8,8 +8,10 @@ use uuid::Uuid;
 
 use super::Failure;
 use crate::account::Origin;
-use crate::config::FirstAdmin;
-use crate::fields::{Email, FieldError, Name, PasswordContext, Role, Username, parse_new_password};
+use crate::config::{Config, FirstAdmin};
+use crate::fields::{
+    Email, FieldError, Name, Password, PasswordContext, Role, Username, parse_new_password,
+};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::users::{self, NewUser};
@@ -46,6 +48,16 @@ pub async fn create_admin(state: &AppState, arguments: Arguments) -> Result<(), 
     insert(state, &admin, "create_admin").await.map_err(|error| explain(error, &username))?;
     writeln!(std::io::stdout(), "Created the admin {username}.")?;
     Ok(())
+}
+
+/// What `serve` would have to say against the admin that the settings name.
+pub fn check_first_admin(config: &Config) -> Result<(), Failure> {
+    let Some(FirstAdmin { email, username, password }) = &config.first_admin else {
+        return Ok(());
+    };
+    let admin = NewAdmin::new(email, username.as_deref(), password.clone());
+    let checked = admin.and_then(|admin| admin.usable_password(config.min_password_length));
+    checked.map(drop).map_err(in_settings)
 }
 
 /// Makes the admin that the settings name, unless there is one already.
@@ -85,6 +97,16 @@ impl NewAdmin {
             .map_err(|error| complaint("username", &error))?;
         Ok(Self { email, username, password })
     }
+
+    fn usable_password(&self, min_length: usize) -> Result<Password, Failure> {
+        let context = PasswordContext {
+            username: self.username.as_str(),
+            email: self.email.as_str(),
+            ..PasswordContext::default()
+        };
+        parse_new_password(self.password.expose_secret(), min_length, &context)
+            .map_err(|error| complaint("password", &error))
+    }
 }
 
 /// The local part, without what a username cannot hold.
@@ -100,14 +122,7 @@ fn name_from(email: &Email) -> String {
 }
 
 async fn insert(state: &AppState, admin: &NewAdmin, event: &'static str) -> Result<(), Failure> {
-    let context = PasswordContext {
-        username: admin.username.as_str(),
-        email: admin.email.as_str(),
-        ..PasswordContext::default()
-    };
-    let min_length = state.config.min_password_length;
-    let password = parse_new_password(admin.password.expose_secret(), min_length, &context)
-        .map_err(|error| complaint("password", &error))?;
+    let password = admin.usable_password(state.config.min_password_length)?;
     let password_hash =
         state.hasher.hash(Origin::default().as_client(true), password).await.map_err(|_| "busy")?;
     let now = state.clock.now();

@@ -39,6 +39,26 @@ impl fmt::Display for Stage {
     }
 }
 
+/// What the operator can do about an error that concerns us and not one letter.
+pub fn advice(error: &SendError) -> &'static str {
+    let text = error.to_string();
+    let failed_at = |stage: Stage| text.starts_with(&stage.to_string());
+    if text.contains("certificate") {
+        "the server's certificate is not trusted, or is for another host: write the host as the certificate has it, or \
+         name the PEM file of its authority in SSL_CERT_FILE"
+    } else if failed_at(Stage::SigningIn) {
+        "check user and password in SMTP_URL, where special characters are percent-encoded; Gmail wants an app \
+         password, not the account's own"
+    } else if failed_at(Stage::StartTls) {
+        "the server has no STARTTLS on this port: take the port that has, mostly 587, or smtps:// and 465"
+    } else if failed_at(Stage::Connecting) {
+        "check host and port in SMTP_URL, smtps:// for 465 and smtp:// with ?tls=required for 587, and that this machine \
+         may reach it: many hosters block SMTP"
+    } else {
+        "the server has to take letters from MAIL_FROM: check the sender, and user and password in SMTP_URL"
+    }
+}
+
 /// Turns lettre's error into ours.
 pub(super) fn judge(stage: Stage, error: &Error) -> SendError {
     let Some(code) = error.status() else {

@@ -7,6 +7,8 @@ pub mod outbox;
 pub mod sessions;
 pub mod users;
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -157,17 +159,63 @@ impl Db {
     /// What `doctor` asks the server.
     pub async fn describe_server(&self) -> sqlx::Result<ServerFacts> {
         let mut conn = self.acquire().await?;
+        // What an ordinary user may see: of other users' connections their number alone. Our own are free to us.
         sqlx::query_as(
-            "select current_setting('server_version') as version,
+            "with ours as (
+                 select count(*) as all,
+                     count(*) filter (where application_name = 'doorward') as doorward,
+                     count(*) filter (where application_name = 'doorward' and datname = current_database()) as here
+                 from pg_stat_activity where usename = current_user
+             )
+             select current_setting('server_version') as version,
                  current_setting('server_version_num')::integer as version_number,
                  clock_timestamp() as now,
-                 current_setting('max_connections')::bigint as max_connections,
-                 (select count(*) from pg_stat_activity where backend_type = 'client backend') as connections,
+                 least(
+                     current_setting('max_connections')::bigint
+                         - current_setting('superuser_reserved_connections')::bigint
+                         - (select sum(numbackends)::bigint from pg_stat_database) + ours.doorward,
+                     (select nullif(rolconnlimit, -1) from pg_roles where rolname = current_user)
+                         - ours.all + ours.doorward,
+                     (select nullif(datconnlimit, -1) from pg_database where datname = current_database())
+                         - (select numbackends from pg_stat_database where datname = current_database()) + ours.here
+                 ) as connections_left,
                  pg_is_in_recovery() as is_standby,
-                 coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as is_encrypted",
+                 coalesce(has_schema_privilege(current_schema(), 'create'), false) as may_create_tables,
+                 coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as is_encrypted
+             from ours",
         )
         .fetch_one(&mut *conn)
         .await
+    }
+
+    /// How the schema stands to this release.
+    pub async fn schema(&self) -> sqlx::Result<Schema> {
+        let mut conn = self.acquire().await?;
+        let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
+        if !known.fetch_one(&mut *conn).await? {
+            return Ok(Schema::Missing);
+        }
+        let done = sqlx::query_as("select version, checksum from _sqlx_migrations where success");
+        let done: BTreeMap<i64, Vec<u8>> =
+            done.fetch_all(&mut *conn).await?.into_iter().collect::<BTreeMap<_, _>>();
+        for migration in MIGRATOR.iter() {
+            match done.get(&migration.version) {
+                None => return Ok(Schema::Behind),
+                Some(checksum) if checksum != &*migration.checksum => {
+                    return Ok(Schema::Other(migration.version));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(if done.len() > MIGRATOR.iter().count() { Schema::Ahead } else { Schema::Current })
+    }
+
+    /// Whether the server is asked over a network.
+    pub fn is_remote(&self) -> bool {
+        let host = self.options.get_host();
+        let is_loopback =
+            || host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        !(self.options.get_socket().is_some() || host.starts_with('/') || is_loopback())
     }
 
     /// Whether the database answers and has every migration that this release needs.
@@ -194,10 +242,23 @@ pub struct ServerFacts {
     /// 150004 for 15.4.
     pub version_number: i32,
     pub now: DateTime<Utc>,
-    pub max_connections: i64,
-    pub connections: i64,
+    /// Those that Doorward holds count as left.
+    pub connections_left: i64,
     pub is_standby: bool,
+    pub may_create_tables: bool,
     pub is_encrypted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    Missing,
+    /// Of an older release.
+    Behind,
+    Current,
+    /// Of a newer release, which this one works with.
+    Ahead,
+    /// That migration is not the one of this release.
+    Other(i64),
 }
 
 fn migrator() -> Migrator {

@@ -1,0 +1,176 @@
+//! The database: there, new enough, migrated, with room for us.
+
+use tokio::time::timeout;
+
+use super::{Findings, PATIENCE};
+use crate::cli::open_database;
+use crate::clock::Clock;
+use crate::config::{Config, Pooler};
+use crate::store::{Db, Schema, ServerFacts};
+
+/// The oldest PostgreSQL that the tests run on.
+const OLDEST_POSTGRES: i32 = 130_000;
+/// How far the database's clock may be from ours before somebody should look, in seconds.
+const CLOCK_TOLERANCE: i64 = 5;
+/// Connections that should be left for others.
+const SPARE_CONNECTIONS: i64 = 10;
+
+pub(super) async fn examine(config: &Config) -> Findings {
+    let mut findings = Findings::default();
+    if config.is_production() && config.database_url.is_none() {
+        // The settings have been complained about.
+        return findings;
+    }
+    let (db, server) = match open_database(config).await {
+        Ok(opened) => opened,
+        Err(_) if config.database_url.is_some() => return findings,
+        Err(error) => {
+            findings.fail("database", error.to_string());
+            return findings;
+        }
+    };
+    if server.is_some() {
+        findings.ok("database", "a private PostgreSQL under .doorward/");
+    }
+    match timeout(PATIENCE, asked(config, &db, &mut findings)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => findings.fail("database", format!("{error}: {}", advice(&error))),
+        Err(_) => {
+            let message = format!("no answer within {PATIENCE:?}: {UNREACHABLE}");
+            findings.fail("database", message);
+        }
+    }
+    // One that does not answer does not say goodbye either.
+    let _ = timeout(PATIENCE / 10, db.close()).await;
+    if let Some(server) = server {
+        server.stop().await;
+    }
+    findings
+}
+
+async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Result<()> {
+    let is_pooled = match config.database_pooler {
+        Pooler::Present => true,
+        Pooler::Absent => false,
+        Pooler::Detect => db.detect_pooler().await?,
+    };
+    if is_pooled {
+        db.assume_pooler();
+    } else {
+        db.assume_direct();
+    }
+    let facts = db.describe_server().await?;
+    server(config, db, &facts, findings);
+    clock(&facts, findings);
+    if is_pooled {
+        let message = "a transaction pooler stands in front: no prepared statements are used, and it shares its \
+                       connections out";
+        findings.ok("pooler", message);
+    } else {
+        findings.ok("pooler", "none in front");
+        connections(config, &facts, findings);
+    }
+    schema(db.schema().await?, &facts, findings);
+    Ok(())
+}
+
+fn server(config: &Config, db: &Db, facts: &ServerFacts, findings: &mut Findings) {
+    let version = format!("PostgreSQL {}", facts.version);
+    if facts.version_number < OLDEST_POSTGRES {
+        findings.fail("database", format!("{version} is too old: use 13 or later"));
+    } else if facts.is_standby {
+        let message = format!("{version} is a standby and takes no writes: use the primary's URL");
+        findings.fail("database", message);
+    } else if config.is_production() && db.is_remote() && !facts.is_encrypted {
+        let message = format!(
+            "{version} answers without TLS: whoever is on the way reads along. Add ?sslmode=require to DATABASE_URL, or \
+             verify-full with its certificate, unless the network is yours alone"
+        );
+        findings.warn("database", message);
+    } else {
+        let how = if facts.is_encrypted { "over TLS" } else { "on this machine" };
+        let how = if db.is_remote() && !facts.is_encrypted { "without TLS" } else { how };
+        findings.ok("database", format!("{version} answers, {how}"));
+    }
+}
+
+fn clock(facts: &ServerFacts, findings: &mut Findings) {
+    let seconds = (facts.now - Clock::system().now()).num_seconds();
+    if seconds.abs() <= CLOCK_TOLERANCE {
+        return findings.ok("clock", "the database's clock agrees with ours");
+    }
+    let how = if seconds > 0 { "ahead of" } else { "behind" };
+    let message = format!(
+        "the database's clock is {} s {how} ours, and one of the two is wrong: set both by NTP. Tokens and links begin \
+         and end by ours",
+        seconds.abs()
+    );
+    findings.warn("clock", message);
+}
+
+fn connections(config: &Config, facts: &ServerFacts, findings: &mut Findings) {
+    let (left, wanted) = (facts.connections_left, i64::from(config.database_connections));
+    let room = format!("{left} are left for us, and each process takes up to {wanted}");
+    if left < wanted {
+        let message = format!("{room}: lower DATABASE_CONNECTIONS, or put PgBouncer in front");
+        findings.fail("connections", message);
+    } else if left < wanted + SPARE_CONNECTIONS {
+        let message = format!(
+            "{room}, which leaves few for a second one and for others: lower DATABASE_CONNECTIONS, or put PgBouncer in \
+             front"
+        );
+        findings.warn("connections", message);
+    } else {
+        findings.ok("connections", room);
+    }
+}
+
+fn schema(schema: Schema, facts: &ServerFacts, findings: &mut Findings) {
+    const MIGRATE: &str = "`doorward migrate`, or start `doorward serve`, which migrates first";
+    match schema {
+        Schema::Missing | Schema::Behind if !facts.may_create_tables => findings.fail(
+            "migrations",
+            "the schema is not up to date, and this user may not create tables: make it the database's owner, or grant \
+             it create on the schema",
+        ),
+        Schema::Missing => findings.warn("migrations", format!("there are no tables yet: {MIGRATE}")),
+        Schema::Behind => {
+            findings.warn("migrations", format!("the schema is an older release's: {MIGRATE}"));
+        }
+        Schema::Current => findings.ok("migrations", "the schema is up to date"),
+        Schema::Ahead => findings.warn(
+            "migrations",
+            "the schema is a newer release's, beside which this one goes on working: deploy the newer one",
+        ),
+        Schema::Other(version) => findings.fail(
+            "migrations",
+            format!(
+                "migration {version} was another one when it ran, and this release will not start: deploy the release \
+                 that migrated this database"
+            ),
+        ),
+    }
+}
+
+const UNREACHABLE: &str = "see that PostgreSQL runs there, that host and port in DATABASE_URL lead to it, and that this \
+     machine may reach it";
+
+fn advice(error: &sqlx::Error) -> &'static str {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    match (error, code.as_deref()) {
+        (_, Some("28P01" | "28000" | "08P01")) => {
+            "check user and password in DATABASE_URL, where special characters are percent-encoded"
+        }
+        (_, Some("3D000")) => "create the database, or correct its name in DATABASE_URL",
+        (_, Some("53300")) => {
+            "every connection is taken: end what holds them, raise max_connections, or put PgBouncer in front"
+        }
+        (_, Some("57P03")) => "PostgreSQL is starting or stopping: try again in a moment",
+        (sqlx::Error::Tls(_), _) => {
+            "server and sslmode in DATABASE_URL do not agree: sslmode=require wants TLS, verify-full its certificate in \
+             sslrootcert too"
+        }
+        (_, Some(_)) => "DATABASE_URL leads to a server that does not serve us",
+        _ => UNREACHABLE,
+    }
+}

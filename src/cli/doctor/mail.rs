@@ -1,0 +1,59 @@
+//! The mail server: connect, encrypt, log in; send only if asked to.
+
+use tokio::time::timeout;
+
+use super::{Findings, PATIENCE};
+use crate::config::Config;
+use crate::mail::{Mailer, SendError, advice, message};
+
+pub(super) async fn examine(config: &Config, mailer: &Mailer, send_to: Option<&str>) -> Findings {
+    let mut findings = Findings::default();
+    match mailer {
+        Mailer::Smtp(_) => smtp(config, mailer, send_to, &mut findings).await,
+        // The settings have been complained about.
+        Mailer::Off if config.smtp.is_some() => {}
+        Mailer::Off => findings.warn(
+            "mail",
+            "no mail server is set and letters wait: set SMTP_URL and MAIL_FROM, or GMAIL_ADDRESS and \
+             GMAIL_APP_PASSWORD",
+        ),
+        Mailer::Folder(_) | Mailer::Memory(_) => {
+            findings.ok("mail", "letters are kept, see /dev/mailbox");
+        }
+    }
+    if send_to.is_some() && !matches!(mailer, Mailer::Smtp(_)) {
+        findings
+            .fail("mail", "--send-to has nobody to carry the letter: set SMTP_URL and MAIL_FROM");
+    }
+    if !config.worker_inside {
+        findings.ok("mail", "WORKER=off: letters are sent by `doorward worker`, if that runs");
+    }
+    findings
+}
+
+async fn smtp(config: &Config, mailer: &Mailer, send_to: Option<&str>, findings: &mut Findings) {
+    if let Err(error) = in_time(Box::pin(mailer.check())).await {
+        return findings.fail("mail", format!("{error}: {}", advice(&error)));
+    }
+    findings.ok("mail", "the mail server answers, and lets us in");
+    let Some(to) = send_to else { return };
+    let message_id = format!("<{}@{}>", uuid::Uuid::now_v7(), config.site());
+    let letter = message::test(&message_id, to, config.site());
+    match in_time(Box::pin(mailer.send(&letter))).await {
+        Ok(()) => findings.ok("mail", "the letter was taken: look for it in the mailbox"),
+        Err(error @ SendError::Permanent(_)) => {
+            findings.fail("mail", format!("the letter was not taken, {error}: check the address"));
+        }
+        Err(error) => {
+            let message = format!("the letter was not taken, {error}: {}", advice(&error));
+            findings.fail("mail", message);
+        }
+    }
+}
+
+async fn in_time(answer: impl Future<Output = Result<(), SendError>>) -> Result<(), SendError> {
+    timeout(PATIENCE, answer).await.unwrap_or_else(|_| {
+        let why = format!("connecting to the mail server: no answer within {PATIENCE:?}");
+        Err(SendError::Transient(why))
+    })
+}
