@@ -110,6 +110,12 @@ impl Home {
         }
     }
 
+    /// What is set; empty if nothing is.
+    pub fn setting(&self, name: &str) -> String {
+        let mut own = self.settings.iter().filter(|(known, _)| known == name);
+        own.next().map(|(_, value)| value.clone()).unwrap_or_default()
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

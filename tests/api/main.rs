@@ -16,6 +16,8 @@ mod binary;
 mod codes;
 mod commands;
 mod crash;
+mod doctor;
+mod doctor_database;
 mod floors;
 mod forge;
 mod forged_lines;

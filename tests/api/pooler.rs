@@ -19,7 +19,7 @@ const CLIENTS: usize = 20;
 const SERVER_CONNECTIONS: usize = 3;
 
 /// A PgBouncer before the tests' cluster; dropping it kills it.
-struct PgBouncer {
+pub struct PgBouncer {
     process: Child,
     port: u16,
     folder: TempDir,
@@ -27,7 +27,7 @@ struct PgBouncer {
 
 impl PgBouncer {
     /// `None` where there is no such program. Where all checks have to run (`CI`), that is a failure.
-    async fn start(more: &str) -> Option<Self> {
+    pub async fn start(more: &str) -> Option<Self> {
         let places = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
         let Some(program) = places.iter().find(|place| Path::new(place).exists()) else {
             assert!(std::env::var_os("CI").is_none(), "PgBouncer is not installed");
@@ -66,14 +66,15 @@ impl PgBouncer {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
+    /// The way to a database through this.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://doorward@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+    }
+
     /// A home whose service reaches `database` through this.
     async fn home(&self, database: &str, settings: &[(&str, &str)]) -> Home {
         let mut home = Home::on(database, settings).await;
-        let port = self.port;
-        home.set(
-            "DATABASE_URL",
-            &format!("postgres://doorward@127.0.0.1:{port}/{database}?sslmode=disable"),
-        );
+        home.set("DATABASE_URL", &self.url(database));
         home
     }
 }
