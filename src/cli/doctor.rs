@@ -96,9 +96,20 @@ async fn examine(arguments: &Arguments) -> Findings {
     let mailer = mailer(&config, &mut complaints);
     let mut findings = settings::examine(&config, &complaints);
     let send_to = arguments.send_to.as_deref();
-    let (database, mail) =
-        tokio::join!(database::examine(&config), mail::examine(&config, &mailer, send_to));
+    let database = async {
+        if is_usable("DATABASE_URL", &complaints) {
+            database::examine(&config).await
+        } else {
+            Findings::default()
+        }
+    };
+    let (database, mail) = tokio::join!(database, mail::examine(&config, &mailer, send_to));
     findings.0.extend(database.0);
     findings.0.extend(mail.0);
     findings
+}
+
+/// Whether nothing has been said against a setting.
+fn is_usable(name: &str, complaints: &[String]) -> bool {
+    !complaints.iter().any(|complaint| complaint.split(' ').next() == Some(name))
 }

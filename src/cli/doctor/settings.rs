@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret;
 use url::{Host, Url};
 
-use super::Findings;
+use super::{Findings, is_usable};
 use crate::cli::create_admin;
 use crate::config::{Config, CorsOrigins};
 use crate::telemetry;
@@ -26,8 +26,6 @@ pub(super) fn examine(config: &Config, complaints: &[String]) -> Findings {
     }
     first_admin(config, &mut findings);
     // In place of a value that was complained about stands a default, which nobody wants to hear about.
-    let is_usable =
-        |name: &str| !complaints.iter().any(|complaint| complaint.split(' ').next() == Some(name));
     let checks: [(&str, Check); 5] = [
         ("SECRET_KEY", secret),
         ("PUBLIC_URL", public_url),
@@ -37,7 +35,7 @@ pub(super) fn examine(config: &Config, complaints: &[String]) -> Findings {
     ];
     checks
         .iter()
-        .filter(|(name, _)| is_usable(name))
+        .filter(|(name, _)| is_usable(name, complaints))
         .for_each(|(_, check)| check(config, &mut findings));
     findings
 }
