@@ -61,12 +61,34 @@ async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resul
         let message = "a transaction pooler stands in front: no prepared statements are used, and it shares its \
                        connections out";
         findings.ok("pooler", message);
+        way_past_the_pooler(config, db, findings).await;
     } else {
         findings.ok("pooler", "none in front");
         connections(config, &facts, findings);
     }
     schema(db.schema().await?, &facts, findings);
     Ok(())
+}
+
+/// What is served from memory is heard of on a connection of its own, which no transaction pooler keeps.
+async fn way_past_the_pooler(config: &Config, db: &Db, findings: &mut Findings) {
+    let Some(direct) = db.direct_options().filter(|_| config.session_cache) else {
+        if config.session_cache {
+            let message = "every request reads the database: set DATABASE_DIRECT_URL, past the pooler, to spare it most";
+            findings.ok("pooler", message);
+        }
+        return;
+    };
+    match Db::new(direct, 1).describe_server().await {
+        Ok(_) => findings.ok("pooler", "DATABASE_DIRECT_URL leads past it"),
+        Err(error) => {
+            let message = format!(
+                "DATABASE_DIRECT_URL leads nowhere, and every request reads the database: {error}: correct it, or \
+                 remove it"
+            );
+            findings.warn("pooler", message);
+        }
+    }
 }
 
 fn server(config: &Config, db: &Db, facts: &ServerFacts, findings: &mut Findings) {
