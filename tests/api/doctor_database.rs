@@ -139,4 +139,13 @@ async fn a_pooler_in_front_is_told_and_no_trouble() {
     let report = Report::of("behind PgBouncer", &home, &[]).await;
     report.assert_troubles(&[]);
     assert!(report.text.contains("a transaction pooler stands in front"), "{}", report.text);
+    assert!(report.text.contains("set DATABASE_DIRECT_URL"), "{}", report.text);
+
+    home.set("DATABASE_DIRECT_URL", &cluster().await.url(&database));
+    let report = Report::of("and a way past it", &home, &[]).await;
+    report.assert_troubles(&[]);
+    assert!(report.text.contains("DATABASE_DIRECT_URL leads past it"), "{}", report.text);
+    home.set("DATABASE_DIRECT_URL", "postgres://localhost:1/x");
+    let report = Report::of("and a way past it that leads nowhere", &home, &[]).await;
+    report.assert_troubles(&[("warn", "pooler", "correct it, or remove it")]);
 }
