@@ -39,6 +39,7 @@ mod pooler;
 mod races;
 mod readme;
 mod rolling;
+mod security;
 mod security_events;
 mod settings;
 mod siege;
