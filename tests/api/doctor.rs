@@ -22,8 +22,9 @@ pub struct Report {
 impl Report {
     /// Runs it twice, for people and for programs: both are told the same, and neither a secret.
     pub async fn of(what: &str, home: &Home, arguments: &[&str]) -> Self {
-        let for_people = home.run(&[&["doctor"], arguments].concat(), "").await;
-        let for_programs = home.run(&["doctor", "--json"], "").await;
+        let arguments_for_people = [&["doctor"], arguments].concat();
+        let (for_people, for_programs) =
+            tokio::join!(home.run(&arguments_for_people, ""), home.run(&["doctor", "--json"], ""));
         let text = String::from_utf8(for_people.stdout).unwrap();
         let (code, findings) = (for_people.status.code(), &for_programs.stdout);
         let findings: Vec<Value> = serde_json::from_slice(findings).unwrap();
