@@ -102,18 +102,18 @@ pub async fn list(
 }
 
 #[derive(Clone, Debug)]
-struct ListRequest {
-    limit: i64,
-    after: Option<Position>,
-    filter: Filter,
-    sort: (SortBy, bool),
+pub struct ListRequest {
+    pub limit: i64,
+    pub after: Option<Position>,
+    pub filter: Filter,
+    pub sort: (SortBy, bool),
     count: bool,
     /// The filters as they came, for the link to the next page.
     given: Vec<(&'static str, String)>,
 }
 
 impl ListRequest {
-    fn parse(mut form: Form) -> Result<Self, ApiError> {
+    pub fn parse(mut form: Form) -> Result<Self, ApiError> {
         let mut given = Vec::new();
         for name in ["limit", "q", "role", "email_verified", "sort", "count"] {
             if let Some(value) = form.optional(name, |raw| Ok(raw.to_owned())) {
@@ -149,7 +149,7 @@ impl ListRequest {
     }
 
     /// The cursor of the page that follows `last`.
-    fn cursor(&self, last: &User) -> String {
+    pub fn cursor(&self, last: &User) -> String {
         let (sort_by, descending) = self.sort;
         let parts = (sort_name(sort_by, descending), sort_by.value(last), last.id);
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&parts).expect("strings and a UUID are JSON"))

@@ -1,6 +1,6 @@
 //! Staff acting on others: every handler here asks for an `AdminUser`.
 
-mod list;
+pub mod list;
 mod users;
 
 use utoipa_axum::router::OpenApiRouter;

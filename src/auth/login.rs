@@ -136,7 +136,7 @@ fn attempts_on_account(
 }
 
 /// The name and the password, split at the first colon; `None` where there are none to be read.
-fn basic_credentials(headers: &HeaderMap) -> Result<Option<(String, Password)>, ApiError> {
+pub fn basic_credentials(headers: &HeaderMap) -> Result<Option<(String, Password)>, ApiError> {
     // Some clients leave the padding out.
     const LENIENT: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);

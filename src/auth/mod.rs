@@ -1,7 +1,7 @@
 //! Getting in and staying in.
 
 mod confirm;
-mod login;
+pub mod login;
 mod logout;
 mod refresh;
 
