@@ -1,0 +1,118 @@
+//! The refresh automaton, written down from the contract: what each call is answered, and what it leaves behind.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+const GRACE: TimeDelta = TimeDelta::seconds(20);
+const IDLE: TimeDelta = TimeDelta::days(30);
+const IN_ALL: TimeDelta = TimeDelta::days(90);
+
+/// As much of a token as the rules speak of: which pair of its session it belongs to, and its `exp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub counter: i64,
+    pub exp: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// `POST /refresh` with this refresh token.
+    Refresh(Token),
+    /// Any other call with this access token.
+    Use(Token),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The pair with this refresh token.
+    Pair(Token),
+    Served,
+    Refused(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The counter of the living pair.
+    current: i64,
+    /// Nobody has been seen with that pair yet.
+    is_unused: bool,
+    /// When that pair was last given out while nobody had used it.
+    given_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+    ends_at: DateTime<Utc>,
+    has_ended: bool,
+}
+
+impl Session {
+    pub fn begin(at: DateTime<Utc>) -> Self {
+        Self {
+            current: 0,
+            is_unused: true,
+            given_at: at,
+            expires_at: at + IDLE,
+            ends_at: at + IN_ALL,
+            has_ended: false,
+        }
+    }
+
+    fn answer(&mut self, call: Call, now: DateTime<Utc>) -> Reply {
+        let refused = |code: &str| Reply::Refused(code.to_owned());
+        match call {
+            Call::Refresh(token) if now.timestamp() >= token.exp => {
+                refused("refresh_token_expired")
+            }
+            Call::Use(token) if now.timestamp() >= token.exp => refused("token_expired"),
+            _ if self.has_ended || now >= self.expires_at => refused("session_ended"),
+            Call::Use(token) => {
+                self.is_unused &= token.counter != self.current;
+                Reply::Served
+            }
+            Call::Refresh(token) if token.counter == self.current => {
+                let expires_at = self.ends_at.min(now + IDLE);
+                let current = self.current + 1;
+                *self =
+                    Self { current, is_unused: true, given_at: now, expires_at, ..self.clone() };
+                self.pair()
+            }
+            Call::Refresh(token) if token.counter == self.current - 1 && self.is_unused => {
+                self.given_at = now;
+                self.pair()
+            }
+            Call::Refresh(token)
+                if token.counter == self.current - 1 && now < self.given_at + GRACE =>
+            {
+                self.pair()
+            }
+            Call::Refresh(_) => {
+                self.has_ended = true;
+                refused("refresh_token_reused")
+            }
+        }
+    }
+
+    fn pair(&self) -> Reply {
+        Reply::Pair(Token { counter: self.current, exp: self.expires_at.timestamp() })
+    }
+}
+
+/// In which states a session may be after calls made at once were answered like this, whichever of them came first.
+/// None: no order explains these answers.
+pub fn explain(states: &[Session], calls: &[(Call, Reply)], now: DateTime<Utc>) -> Vec<Session> {
+    if calls.is_empty() || states.is_empty() {
+        return states.to_vec();
+    }
+    let mut reached = Vec::new();
+    for first in 0..calls.len() {
+        let mut rest = calls.to_vec();
+        let (call, reply) = rest.remove(first);
+        let answered = states.iter().cloned().filter_map(|mut state| {
+            let fits = state.answer(call, now) == reply;
+            fits.then_some(state)
+        });
+        for state in explain(&answered.collect::<Vec<_>>(), &rest, now) {
+            if !reached.contains(&state) {
+                reached.push(state);
+            }
+        }
+    }
+    reached
+}
