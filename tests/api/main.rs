@@ -22,6 +22,7 @@ mod doctor_database;
 mod floors;
 mod forge;
 mod forged_lines;
+mod fuzzed;
 mod http_body;
 mod http_contract;
 mod http_cors;

@@ -1,0 +1,56 @@
+//! The credentials of HTTP Basic (RFC 7617).
+
+use axum::http::{HeaderMap, HeaderValue};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use doorward::auth::login::basic_credentials;
+use doorward::fields::Password;
+
+/// As a whole header, and as what a client would encode.
+pub fn check(data: &[u8]) {
+    if let Ok(header) = HeaderValue::from_bytes(data)
+        && let Some((name, password)) = read(&header)
+    {
+        // Whatever was read is read again from the plainest spelling of it.
+        let plain = STANDARD.encode([name.as_bytes(), b":", &password].concat());
+        assert_eq!(read_text(&format!("Basic {plain}")), Some((name, password)));
+        let text = header.to_str().expect("only text is read");
+        let (scheme, encoded) = text.split_once(' ').expect("a scheme and a value");
+        assert!(scheme.eq_ignore_ascii_case("basic"));
+        assert!(!encoded.contains(|c: char| "-_".contains(c)), "another alphabet: {encoded}");
+    }
+
+    let expected = std::str::from_utf8(data).ok().and_then(|text| {
+        let colon = text.find(':')?;
+        // Nobody's name holds U+0000.
+        let name = if text[..colon].contains('\0') { "" } else { &text[..colon] };
+        Some((name.to_owned(), Password::claimed(&text[colon + 1..]).expose().to_vec()))
+    });
+    let padded = STANDARD.encode(data);
+    for header in [
+        format!("Basic {padded}"),
+        format!("bASIC  {padded} "),
+        format!("basic {}", STANDARD_NO_PAD.encode(data)),
+    ] {
+        assert_eq!(read_text(&header), expected, "{header}");
+    }
+    for header in [format!("Bearer {padded}"), format!("Basic{padded}"), padded] {
+        assert_eq!(read_text(&header), None, "{header}");
+    }
+    // Two readers could take two different ones.
+    let mut twice = HeaderMap::new();
+    twice.append("authorization", HeaderValue::from_static("Basic YTpi"));
+    twice.append("authorization", HeaderValue::from_static("Basic YTpi"));
+    assert!(basic_credentials(&twice).is_err());
+}
+
+fn read_text(header: &str) -> Option<(String, Vec<u8>)> {
+    read(&HeaderValue::from_str(header).expect("base64 is visible ASCII"))
+}
+
+fn read(header: &HeaderValue) -> Option<(String, Vec<u8>)> {
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", header.clone());
+    let (name, password) = basic_credentials(&headers).expect("one header is no mistake")?;
+    Some((name, password.expose().to_vec()))
+}
