@@ -51,13 +51,15 @@ async fn tell(has_thief: bool) -> Tally {
     for (said, times) in lanes.join_all().await.into_iter().flatten() {
         *all.entry(said).or_default() += times;
     }
-    let compared: u64 = all.values().sum();
-    note(&format!("{runs} stories in {:?}, {compared} answers compared: {all:?}", start.elapsed()));
+    let answers: u64 = all.values().sum();
+    note(&format!("{runs} stories in {:?}, {answers} answers: {all:?}", start.elapsed()));
     let app = TestApp::on(&database, &[]).await;
-    let sql = "select count(*) from audit_log where event = 'refresh_token_reused'";
-    let audited: i64 = sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap();
-    let reused = all.get("refresh_token_reused").copied().unwrap_or_default();
-    assert_eq!(u64::try_from(audited).unwrap(), reused, "each reuse is audited, once");
+    let sql = "select count(*), count(distinct session_id),
+                   (select count(*) from sessions where end_reason = 'refresh_token_reused')
+               from audit_log where event = 'refresh_token_reused'";
+    let counted: (i64, i64, i64) = sqlx::query_as(sql).fetch_one(&app.pool).await.unwrap();
+    let (audited, sessions, ended) = counted;
+    assert!(audited == sessions && sessions == ended, "each reuse is audited, once: {counted:?}");
     all
 }
 

@@ -41,6 +41,7 @@ mod pooler;
 mod races;
 mod readme;
 mod refresh_automaton;
+mod refresh_calls;
 mod refresh_story;
 mod rolling;
 mod security;

@@ -94,9 +94,13 @@ impl Session {
     }
 }
 
-/// In which states a session may be after calls made at once were answered like this, whichever of them came first.
-/// None: no order explains these answers.
-pub fn explain(states: &[Session], calls: &[(Call, Reply)], now: DateTime<Utc>) -> Vec<Session> {
+/// In which states a session may be after calls made at once were answered like this, whichever of them came first; one
+/// without an answer was carried out or was not. None: no order explains these answers.
+pub fn explain(
+    states: &[Session],
+    calls: &[(Call, Option<Reply>)],
+    now: DateTime<Utc>,
+) -> Vec<Session> {
     if calls.is_empty() || states.is_empty() {
         return states.to_vec();
     }
@@ -104,11 +108,14 @@ pub fn explain(states: &[Session], calls: &[(Call, Reply)], now: DateTime<Utc>) 
     for first in 0..calls.len() {
         let mut rest = calls.to_vec();
         let (call, reply) = rest.remove(first);
-        let answered = states.iter().cloned().filter_map(|mut state| {
-            let fits = state.answer(call, now) == reply;
-            fits.then_some(state)
-        });
-        for state in explain(&answered.collect::<Vec<_>>(), &rest, now) {
+        let mut after = if reply.is_none() { states.to_vec() } else { Vec::new() };
+        for mut state in states.iter().cloned() {
+            let expected = state.answer(call, now);
+            if reply.as_ref().is_none_or(|reply| *reply == expected) {
+                after.push(state);
+            }
+        }
+        for state in explain(&after, &rest, now) {
             if !reached.contains(&state) {
                 reached.push(state);
             }

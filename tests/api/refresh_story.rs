@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::Method;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 
 use crate::binary::note;
 use crate::dice::Dice;
 use crate::forge;
-use crate::refresh_automaton::{Call, Reply, Session, Token, explain};
-use crate::support::{Answer, PASSWORD, TestApp};
+use crate::refresh_automaton::{Call, Reply, Session, explain};
+use crate::refresh_calls::{Act, Fate, Outcome, Pair, Who};
+use crate::support::{PASSWORD, TestApp};
 
 /// For this long a tab may go on with the pair before the newest, as the contract has it.
 const GRACE: TimeDelta = TimeDelta::seconds(20);
@@ -19,69 +19,9 @@ const GRACE: TimeDelta = TimeDelta::seconds(20);
 /// What was said how often.
 pub type Tally = BTreeMap<String, u64>;
 
-#[derive(Clone)]
-struct Pair {
-    access: String,
-    access_until: Token,
-    refresh: String,
-    refresh_until: Token,
-}
-
-impl Pair {
-    fn read(answer: &Answer, now: DateTime<Utc>) -> Self {
-        let text = |field: &str| answer.json[field].as_str().unwrap().to_owned();
-        let refresh = text("refresh_token");
-        let claims = forge::read(&refresh).1;
-        let number = |claim: &str| claims[claim].as_i64().unwrap();
-        let refresh_until = Token { counter: number("counter"), exp: number("exp") };
-        let exp = (now + TimeDelta::minutes(30)).timestamp();
-        let access_until = Token { counter: refresh_until.counter, exp };
-        Self { access: text("token"), access_until, refresh, refresh_until }
-    }
-
-    fn counter(&self) -> i64 {
-        self.refresh_until.counter
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Owner,
-    Thief,
-}
-
-/// One call that somebody makes.
-#[derive(Clone)]
-struct Act {
-    who: Who,
-    call: Call,
-    pair: Pair,
-    /// The answer never arrives.
-    is_lost: bool,
-}
-
-impl Act {
-    fn refresh(who: Who, pair: &Pair, is_lost: bool) -> Self {
-        Self { who, call: Call::Refresh(pair.refresh_until), pair: pair.clone(), is_lost }
-    }
-
-    fn use_of(who: Who, pair: &Pair) -> Self {
-        Self { who, call: Call::Use(pair.access_until), pair: pair.clone(), is_lost: false }
-    }
-
-    async fn send(&self, app: &TestApp) -> Answer {
-        let (method, path, header, token) = match self.call {
-            Call::Refresh(_) => {
-                (Method::POST, "/api/v1/refresh", "x-refresh-token", &self.pair.refresh)
-            }
-            Call::Use(_) => (Method::GET, "/api/v1/users/me", "x-access-token", &self.pair.access),
-        };
-        app.anonymous().call(method, path).header(header, token).send().await
-    }
-}
-
 struct Story<'a> {
     app: &'a TestApp,
+    sid: String,
     dice: Dice,
     /// What the automaton may have come to by now.
     states: Vec<Session>,
@@ -110,6 +50,7 @@ impl<'a> Story<'a> {
         let mut dice = Dice(seed);
         Self {
             app,
+            sid: forge::read(&pair.refresh).1["sid"].as_str().unwrap().to_owned(),
             states: vec![Session::begin(now)],
             has_ended: false,
             lineage: vec![pair.refresh.clone()],
@@ -136,56 +77,63 @@ impl<'a> Story<'a> {
     /// Makes these calls at once.
     async fn act(&mut self, acts: &[Act]) {
         let now = self.app.clock.now();
-        let answers = join_all(acts.iter().map(|act| act.send(self.app))).await;
-        let replies = answers.iter().map(|answer| match answer.status.as_u16() {
-            200 if answer.json["token"].is_string() => {
-                Reply::Pair(Pair::read(answer, now).refresh_until)
-            }
-            200 => Reply::Served,
-            _ => Reply::Refused(answer.code().to_owned()),
-        });
-        let calls: Vec<_> = acts.iter().map(|act| act.call).zip(replies).collect();
+        let outcomes = join_all(acts.iter().map(|act| act.send(self.app))).await;
+        if outcomes.iter().any(Option::is_none) {
+            self.let_it_settle().await;
+        }
+        let reply = |outcome: &Option<Outcome>| outcome.as_ref().map(|it| it.reply.clone());
+        let calls: Vec<_> =
+            acts.iter().map(|act| act.call).zip(outcomes.iter().map(reply)).collect();
         for (act, (call, reply)) in acts.iter().zip(&calls) {
-            let lost = if act.is_lost { ", lost" } else { "" };
-            self.steps.push(format!("{now} {:?}: {call:?} -> {reply:?}{lost}", act.who));
+            self.steps.push(format!("{now} {:?}: {call:?}, {:?}: {reply:?}", act.who, act.fate));
         }
         self.steps.push(String::new());
         self.states = explain(&self.states, &calls, now);
         assert!(!self.states.is_empty(), "the automaton answers otherwise, in whatever order");
-        for ((act, answer), (_, reply)) in acts.iter().zip(&answers).zip(&calls) {
-            self.thief_has_acted |= act.who == Who::Thief;
-            self.settle(act, reply, answer, now);
-        }
-        if !self.thief_has_acted {
-            for (act, (_, reply)) in acts.iter().zip(&calls) {
-                self.hold_promise(act, reply, now);
+        self.thief_has_acted |= acts.iter().any(|act| act.who == Who::Thief);
+        for (act, outcome) in acts.iter().zip(outcomes) {
+            match outcome {
+                Some(outcome) => self.settle(act, outcome, now),
+                None => self.count("cut off"),
             }
         }
     }
 
-    fn settle(&mut self, act: &Act, reply: &Reply, answer: &Answer, now: DateTime<Utc>) {
-        let said = match reply {
-            Reply::Served => "served",
-            Reply::Refused(code) => code,
-            Reply::Pair(token) => {
-                let pair = Pair::read(answer, now);
-                let place = usize::try_from(token.counter).unwrap();
-                let is_new = place == self.lineage.len();
-                if is_new {
-                    self.lineage.push(pair.refresh.clone());
-                }
-                assert_eq!(self.lineage[place], pair.refresh, "one lineage, one token a counter");
-                if !act.is_lost {
-                    self.keep(act.who, pair);
-                } else if self.has_thief && self.stolen.is_empty() && self.dice.chance(20) {
-                    // Lost on the way, and not to nobody.
-                    self.stolen.push(pair);
-                }
-                if is_new { "next pair" } else { "same pair again" }
+    /// Of a call that was cut off, the last thing that it said to the database may still be on its way. It holds the
+    /// session's row from its first change to its end.
+    async fn let_it_settle(&self) {
+        let sql = "select from sessions where id = $1::text::uuid for update";
+        sqlx::query(sql).bind(&self.sid).execute(&self.app.pool).await.unwrap();
+    }
+
+    fn settle(&mut self, act: &Act, Outcome { reply, pair }: Outcome, now: DateTime<Utc>) {
+        if !self.thief_has_acted {
+            self.hold_promise(act, &reply, now);
+        }
+        if let Some(pair) = pair {
+            let place = usize::try_from(pair.counter()).unwrap();
+            let is_new = place == self.lineage.len();
+            if is_new {
+                self.lineage.push(pair.refresh.clone());
             }
-        };
+            assert_eq!(self.lineage[place], pair.refresh, "one lineage, one token a counter");
+            if act.fate == Fate::Answered {
+                self.keep(act.who, pair);
+            } else if self.has_thief && self.stolen.is_empty() && self.dice.chance(20) {
+                // Lost on the way, and not to nobody.
+                self.stolen.push(pair);
+            }
+            self.count(if is_new { "next pair" } else { "same pair again" });
+        } else if let Reply::Refused(code) = &reply {
+            self.has_ended |= ["refresh_token_reused", "session_ended"].contains(&code.as_str());
+            self.count(code);
+        } else {
+            self.count("served");
+        }
+    }
+
+    fn count(&mut self, said: &str) {
         *self.tally.entry(said.to_owned()).or_default() += 1;
-        self.has_ended |= said == "refresh_token_reused";
     }
 
     fn keep(&mut self, who: Who, pair: Pair) {
@@ -226,14 +174,23 @@ impl<'a> Story<'a> {
         };
         // A lost request is one that is not made at all.
         let calls = self.dice.roll(1 + tabs.min(3));
-        (0..calls).map(|_| Act::refresh(Who::Owner, &pair, self.dice.chance(40))).collect()
+        (0..calls).map(|_| Act::refresh(Who::Owner, &pair, self.fate())).collect()
+    }
+
+    fn fate(&mut self) -> Fate {
+        match self.dice.roll(10) {
+            0..6 => Fate::Answered,
+            6..9 => Fate::AnswerLost,
+            _ => Fate::CutOff(1 + self.dice.roll(4)),
+        }
     }
 
     /// A tab goes on with the access token that it has in memory, of whichever generation.
     fn tab_browses(&mut self) -> Act {
         let back = [0, 0, 0, 1, 2][usize::try_from(self.dice.roll(5)).unwrap()];
         let place = self.owned.len().saturating_sub(1 + back);
-        Act::use_of(Who::Owner, &self.owned[place])
+        let fate = self.fate();
+        Act::use_of(Who::Owner, &self.owned[place], fate)
     }
 
     /// The thief copies one pair that the owner has or had, unless he has done so before.
@@ -251,9 +208,9 @@ impl<'a> Story<'a> {
         let newest = self.newest(Who::Thief).clone();
         let pair = if self.dice.chance(80) { newest } else { self.dice.pick(&self.stolen).clone() };
         if self.dice.chance(60) {
-            Act::refresh(Who::Thief, &pair, self.dice.chance(20))
+            Act::refresh(Who::Thief, &pair, self.fate())
         } else {
-            Act::use_of(Who::Thief, &pair)
+            Act::use_of(Who::Thief, &pair, self.fate())
         }
     }
 
@@ -293,8 +250,8 @@ impl<'a> Story<'a> {
 
     /// However it went: the owner goes on with the newest pair.
     async fn owner_goes_on(&mut self) {
-        self.act(&[Act::refresh(Who::Owner, self.newest(Who::Owner), false)]).await;
-        self.act(&[Act::use_of(Who::Owner, self.newest(Who::Owner))]).await;
+        self.act(&[Act::refresh(Who::Owner, self.newest(Who::Owner), Fate::Answered)]).await;
+        self.act(&[Act::use_of(Who::Owner, self.newest(Who::Owner), Fate::Answered)]).await;
     }
 
     /// Owner and thief go on by turns, each using the new pair for longer than the grace: one of them is left behind,
@@ -308,11 +265,11 @@ impl<'a> Story<'a> {
         let mut turns = [Who::Owner, Who::Thief, Who::Owner, Who::Thief];
         turns.rotate_left(self.dice.roll(2) as usize);
         for who in &turns[..3] {
-            self.act(&[Act::refresh(*who, self.newest(*who), false)]).await;
+            self.act(&[Act::refresh(*who, self.newest(*who), Fate::Answered)]).await;
             if self.has_ended {
                 return;
             }
-            self.act(&[Act::use_of(*who, self.newest(*who))]).await;
+            self.act(&[Act::use_of(*who, self.newest(*who), Fate::Answered)]).await;
             self.app.clock.advance(GRACE);
         }
         panic!("two people go on with one session");
@@ -323,7 +280,9 @@ impl<'a> Story<'a> {
         let thiefs = self.stolen.iter().rev().take(2).map(|pair| (Who::Thief, pair));
         let everything: Vec<_> = thiefs
             .chain([(Who::Owner, self.newest(Who::Owner))])
-            .map(|(who, pair)| [Act::refresh(who, pair, false), Act::use_of(who, pair)])
+            .map(|(who, pair)| {
+                [Act::refresh(who, pair, Fate::Answered), Act::use_of(who, pair, Fate::Answered)]
+            })
             .collect();
         let good = |tally: &Tally| {
             ["served", "next pair", "same pair again"].map(|said| tally.get(said).copied())
