@@ -187,7 +187,7 @@ impl<'a> Story<'a> {
 
     /// A tab goes on with the access token that it has in memory, of whichever generation.
     fn tab_browses(&mut self) -> Act {
-        let back = [0, 0, 0, 1, 2][usize::try_from(self.dice.roll(5)).unwrap()];
+        let back = self.dice.pick(&[0, 0, 0, 1, 2]);
         let place = self.owned.len().saturating_sub(1 + back);
         let fate = self.fate();
         Act::use_of(Who::Owner, &self.owned[place], fate)
@@ -235,7 +235,7 @@ impl<'a> Story<'a> {
             0..3 => TimeDelta::zero(),
             3..5 => seconds(self.dice.roll(20)),
             // On both sides of the end of the grace.
-            5 => GRACE + TimeDelta::milliseconds(1) * [-1, 0, 1][self.dice.roll(3) as usize],
+            5 => GRACE + TimeDelta::milliseconds(1) * *self.dice.pick(&[-1, 0, 1]),
             6 => seconds(self.dice.roll(60)),
             7 => seconds(60 * self.dice.roll(60)),
             8 => seconds(3600 * self.dice.roll(48)),
@@ -263,7 +263,9 @@ impl<'a> Story<'a> {
             return;
         }
         let mut turns = [Who::Owner, Who::Thief, Who::Owner, Who::Thief];
-        turns.rotate_left(self.dice.roll(2) as usize);
+        if self.dice.chance(50) {
+            turns.reverse();
+        }
         for who in &turns[..3] {
             self.act(&[Act::refresh(*who, self.newest(*who), Fate::Answered)]).await;
             if self.has_ended {

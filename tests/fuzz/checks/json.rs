@@ -21,8 +21,11 @@ pub fn check(data: &[u8]) {
     if let Some(key) = text.chars().next() {
         let plain = Value::from(key.to_string());
         let mut units = [0; 2];
-        let units = key.encode_utf16(&mut units).iter();
-        let escaped: String = units.map(|unit| format!("\\u{unit:04x}")).collect();
+        let escaped = match key.encode_utf16(&mut units) {
+            [unit] => format!("\\u{unit:04x}"),
+            [high, low] => format!("\\u{high:04x}\\u{low:04X}"),
+            _ => unreachable!("a character is one unit of UTF-16 or two"),
+        };
         let body = format!(r#"{{"x": [{{{plain}: 1, "{escaped}": 1}}]}}"#);
         assert_eq!(refusal(body.as_bytes()), Some(Code::MalformedRequest), "{body}");
     }

@@ -51,9 +51,9 @@ static ISSUED: LazyLock<Issued> = LazyLock::new(|| {
 /// As a token, as edits of the genuine ones, and as parts put in the place of theirs.
 pub fn check(data: &[u8]) {
     let genuine = &ISSUED.tokens;
-    for kind in 0..genuine.len() {
-        assert_eq!(open(&genuine[kind]), opens_as(kind));
-        if let Some(edited) = edit(&genuine[kind], data) {
+    for (kind, token) in genuine.iter().enumerate() {
+        assert_eq!(open(token), opens_as(kind));
+        if let Some(edited) = edit(token, data) {
             opens_only_if_issued(&edited);
         }
     }
