@@ -220,7 +220,7 @@ impl<'a> Story<'a> {
         if self.dice.chance(60) {
             acts.extend(self.tabs_refresh());
         }
-        if self.dice.chance(50) {
+        if self.dice.chance(60) {
             acts.push(self.tab_browses());
         }
         if self.has_thief && self.dice.chance(40) {
@@ -232,6 +232,8 @@ impl<'a> Story<'a> {
     fn pause(&mut self) {
         let seconds = |count: u64| TimeDelta::seconds(count.try_into().unwrap());
         let pause = match self.dice.roll(10) {
+            // The tabs that are behind follow soon, for the most part.
+            0..6 if self.tabs_behind > 0 => seconds(self.dice.roll(10)),
             0..3 => TimeDelta::zero(),
             3..5 => seconds(self.dice.roll(20)),
             // On both sides of the end of the grace.
