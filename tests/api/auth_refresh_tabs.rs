@@ -51,8 +51,8 @@ async fn tell(has_thief: bool) -> Tally {
     for (said, times) in lanes.join_all().await.into_iter().flatten() {
         *all.entry(said).or_default() += times;
     }
-    let answers: u64 = all.values().sum();
-    note(&format!("{runs} stories in {:?}, {answers} answers: {all:?}", start.elapsed()));
+    let calls: u64 = all.values().sum();
+    note(&format!("{runs} stories in {:?}, {calls} calls: {all:?}", start.elapsed()));
     let app = TestApp::on(&database, &[]).await;
     let sql = "select count(*), count(distinct session_id),
                    (select count(*) from sessions where end_reason = 'refresh_token_reused')
