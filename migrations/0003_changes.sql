@@ -38,8 +38,8 @@ create trigger sessions_notify_update after update on sessions
         (old.id, old.user_id, old.ended_at) is distinct from (new.id, new.user_id, new.ended_at)
         or new.expires_at < old.expires_at
     ) execute function notify_session_changed();
--- Whoever tidies up deletes what has ended or run out long ago.
+-- Not of what has ended or run out, which is what is tidied away.
 create trigger sessions_notify_delete after delete on sessions
-    for each row when (old.ended_at is null) execute function notify_session_changed();
+    for each row when (old.ended_at is null and old.expires_at > now()) execute function notify_session_changed();
 create trigger sessions_notify_truncate after truncate on sessions
     for each statement execute function notify_all_changed();

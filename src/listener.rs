@@ -1,6 +1,7 @@
 //! The port: accepts connections, gives each its limits, and drains them at the end.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
@@ -29,13 +30,26 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADER_FIELDS: usize = 64;
 /// Connections open at once.
-const MAX_CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: u32 = 4096;
 /// Beyond them so many more, which are answered about health alone: a full house is not a dead one.
 const HEALTH_CONNECTIONS: usize = 64;
 /// How long a request may be on its way on a connection that is already there when the port closes.
 const LAST_CALL: Duration = Duration::from_millis(250);
 /// How long requests in hand may take once the service was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Opens the port. As many may wait at it as are let in: whoever finds no room in the system's queue has to try again
+/// after a second, or takes itself for connected while nobody knows of it.
+pub fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A port that a process before this one has just left can be had at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(MAX_CONNECTIONS)
+}
 
 /// Serves until `stop` says so and `delay` more, in which balancers notice that the service is no longer ready and
 /// keep-alive connections are given up one answer at a time; then finishes the requests in hand.
@@ -50,7 +64,7 @@ pub async fn serve(
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADER_FIELDS);
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     let health_permits = Arc::new(Semaphore::new(HEALTH_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let end = async {

@@ -9,14 +9,17 @@
 //! - each instance's listener ([`follow`]), for changes that are made elsewhere, be it with psql: triggers tell of each.
 //!   A refresh moves none, for all that it changes is that a session lasts longer.
 //!
-//! What can be stale, and for how long. Changes and the listener's own sign of life come through one queue, in the order
-//! of their commits: one that was sent at T and has come back proves that all changes before T have been heard of.
-//! Nothing is served unless one that was sent within the last [`PROOF`] has come back, so no answer is older than that,
-//! whatever becomes of the connection (cut, black-holed, a server that hangs). As long as it works, an answer is as old
-//! as a notification takes, which is milliseconds. Beyond that nothing is kept for longer than [`MAX_AGE`], so that a
-//! row that was changed with its triggers turned off bites in the end as well.
+//! What can be stale, and for how long. Changes come through one queue, in the order of their commits, and so does a sign
+//! of life that is sent through the pool, where changes are made, to the listener, which hears of them: one that was
+//! sent at T and has come back proves that all changes before T have been heard of. Nothing is served unless one that
+//! was sent within the last [`PROOF`] has come back, so no answer is older than that, whatever becomes of the connection
+//! (cut, black-holed, a server that hangs, the way to another one). As long as it works, an answer is as old as a
+//! notification takes, which is milliseconds. And nothing is served that was read more than [`MAX_AGE`] ago, so that a row
+//! that was changed with its triggers turned off bites in the end as well. All this by the clock of the process: one
+//! that was frozen together with its clock (a virtual machine that was paused) wakes up where it stopped.
 //!
-//! Whoever changes something, and every admin, does not come here: they read the database.
+//! Only answers that show the caller to themselves come from here: whoever changes something, or looks at others, is
+//! looked up in the database.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +28,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use chrono::{DateTime, Utc};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -32,24 +36,28 @@ use uuid::Uuid;
 
 use crate::security::token::TokenDigest;
 use crate::store::Db;
-use crate::store::changes::{Change, Changes};
+use crate::store::changes::{Change, Changes, no_answer};
 use crate::store::sessions::Session;
 use crate::store::users::User;
 
 /// What is served was true at most this long ago.
 pub const PROOF: Duration = Duration::from_secs(3);
-/// Nothing is kept longer than this.
+/// What is served was read at most this long ago.
 pub const MAX_AGE: Duration = Duration::from_secs(5);
-/// How often the listener sends its sign of life, and how long it waits before it tries a lost connection anew.
+/// How often the sign of life is sent.
 const BEAT: Duration = Duration::from_secs(1);
-/// Tokens kept: about 15 MB.
-const CAPACITY: usize = 20_000;
+/// What can no longer be served is thrown away once in so many beats.
+const BEATS_A_SWEEP: u64 = 10;
+/// How long to wait at most before a lost connection is tried anew.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Bytes that may be kept: tokens of some 20,000 users, unless their names are long.
+const CAPACITY: u64 = 16 << 20;
 /// Users share so many stamps; one who shares another's is read once more than they had to be.
 const STAMPS: usize = 4096;
 
 pub struct SessionCache {
     is_on: bool,
-    kept: Cache<TokenDigest, Arc<Seen>>,
+    kept: Cache<TokenDigest, Arc<Seen>, Size>,
     stamps: Box<[AtomicU64]>,
     started: Instant,
     /// In milliseconds after `started`: until then what is kept may be served.
@@ -70,6 +78,20 @@ pub struct Seen {
     read_at: Instant,
 }
 
+/// What a [`Seen`] takes: itself, the texts in it, and the answer, which holds them once more.
+#[derive(Clone)]
+struct Size;
+
+impl Weighter<TokenDigest, Arc<Seen>> for Size {
+    fn weight(&self, _: &TokenDigest, seen: &Arc<Seen>) -> u64 {
+        let User { username, email, pending_email, first_name, last_name, .. } = &seen.user;
+        let pending_email = pending_email.as_ref().map_or(0, String::len);
+        let texts =
+            username.len() + email.len() + pending_email + first_name.len() + last_name.len();
+        (800 + 2 * texts) as u64
+    }
+}
+
 /// A user's stamp from before they were read.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp(u64);
@@ -78,7 +100,7 @@ impl SessionCache {
     pub fn new(is_on: bool) -> Self {
         Self {
             is_on,
-            kept: Cache::new(if is_on { CAPACITY } else { 0 }),
+            kept: Cache::with_weighter(0, CAPACITY, Size),
             stamps: (0..STAMPS).map(|_| AtomicU64::new(0)).collect(),
             started: Instant::now(),
             good_until: AtomicU64::new(0),
@@ -98,11 +120,12 @@ impl SessionCache {
             return None;
         }
         let seen = self.kept.get(token)?;
-        let is_good = seen.stamp == self.stamp(seen.user.id).0
-            && at.duration_since(seen.read_at) < MAX_AGE
-            && now < seen.expires_at
-            && now < seen.session.expires_at;
-        is_good.then_some(seen)
+        (self.is_fresh(&seen, at) && now < seen.expires_at && now < seen.session.expires_at)
+            .then_some(seen)
+    }
+
+    fn is_fresh(&self, seen: &Seen, at: Instant) -> bool {
+        seen.stamp == self.stamp(seen.user.id).0 && at.duration_since(seen.read_at) < MAX_AGE
     }
 
     /// To be asked for before the database is.
@@ -122,7 +145,7 @@ impl SessionCache {
         let user = User { password_hash: String::new(), ..user };
         let (answer, read_at) = (OnceLock::new(), Instant::now());
         let seen = Arc::new(Seen { user, session, answer, expires_at, stamp: stamp.0, read_at });
-        if self.is_on {
+        if self.is_live() {
             self.kept.insert(token, Arc::clone(&seen));
         }
         seen
@@ -167,31 +190,45 @@ pub async fn follow(cache: &SessionCache, db: &Db) {
         );
         return;
     };
+    let mut pause = BEAT;
     loop {
-        let Err(error) = listen(cache, options.clone()).await;
-        tracing::warn!(%error, "changes made elsewhere are not heard of: every session is read from the database");
-        tokio::time::sleep(BEAT).await;
+        let (since, Err(error)) = (Instant::now(), listen(cache, db, options.clone()).await);
+        cache.kept.clear();
+        if since.elapsed() > LONGEST_PAUSE {
+            pause = BEAT;
+        }
+        // Once for each time that it is lost, not for each time that it is tried.
+        if pause == BEAT {
+            tracing::warn!(%error, "changes made elsewhere are not heard of: every session is read from the database");
+        } else {
+            tracing::debug!(%error, "changes made elsewhere are still not heard of");
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-async fn listen(cache: &SessionCache, options: PgConnectOptions) -> sqlx::Result<Infallible> {
+async fn listen(
+    cache: &SessionCache,
+    db: &Db,
+    options: PgConnectOptions,
+) -> sqlx::Result<Infallible> {
     let mut changes = Changes::listen(options).await?;
     // Whatever has happened since the connection before this one was lost, nobody has told us.
     cache.forget_all();
-    tracing::debug!("listening to changes made elsewhere");
     for number in 0.. {
         let sent_at = Instant::now();
-        timeout(PROOF, changes.beat(number)).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
-        let mut is_back = false;
+        timeout(PROOF, changes.beat(db, number)).await.map_err(|_| no_answer())??;
         while let Ok(change) = timeout_at(sent_at + BEAT, changes.next()).await {
             match change? {
                 Change::User(id) => cache.forget(id),
                 Change::Anybody => cache.forget_all(),
-                Change::Beat(back) => is_back |= back == number,
+                Change::Beat(back) if back == number => cache.prove(sent_at),
+                Change::Beat(_) => {}
             }
-            if is_back {
-                cache.prove(sent_at);
-            }
+        }
+        if number % BEATS_A_SWEEP == 0 {
+            cache.kept.retain(|_, seen| cache.is_fresh(seen, sent_at));
         }
     }
     unreachable!("a number that is counted up each second does not come to its end")

@@ -41,10 +41,8 @@ impl AppState {
 
     /// Commits what changes a user or their sessions, and forgets what is kept of them before anybody is told.
     pub async fn commit(&self, tx: Tx, user_id: Uuid) -> sqlx::Result<()> {
-        let outcome = tx.commit().await;
-        // Where that has failed it may have happened nevertheless.
-        self.sessions.forget(user_id);
-        outcome
+        let state = self.clone();
+        tx.commit_and(move || state.sessions.forget(user_id)).await
     }
 }
 

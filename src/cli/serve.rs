@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
     raise_descriptor_limit();
     let address = (config.host, config.port);
-    let port = TcpListener::bind(address).await.map_err(|error| {
+    let port = listener::open(address.into()).map_err(|error| {
         format!("cannot listen on {}:{}: {error}. Set PORT to another one.", address.0, address.1)
     })?;
     let (db, server) = open_database(&config).await?;

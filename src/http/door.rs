@@ -1,7 +1,7 @@
 //! The door: every request comes in and every answer goes out through here.
 //!
 //! It gives the request an id, writes the body of errors, adds the headers that every answer has, and logs one line (at
-//! the level `debug` where somebody has only read, and that went well): the route's pattern and never the URL, because
+//! the level `debug` for a GET that went well): the route's pattern and never the URL, because
 //! links carry tokens. Behind it stands the gate, which decides whether
 //! a request is let in at all and for how long.
 

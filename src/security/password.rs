@@ -15,7 +15,8 @@ use crate::fields::Password;
 use crate::security::queue::{Client, Full, Queue};
 use crate::security::random_bytes;
 
-/// How many may wait for each thread: at 25 ms a hash the last of them waits for 1.6 s.
+/// How many may wait for each thread: at 25 ms a hash the last of them waits for 1.6 s, and a stranger behind a crowd
+/// of known clients four times that.
 const QUEUE_PER_THREAD: usize = 64;
 /// Bytes of a hash.
 const OUTPUT_BYTES: usize = 32;

@@ -2,8 +2,8 @@
 //!
 //! Fair by client: the clients that wait take turns, however much each has asked for, and where there is no room left
 //! the last wish of the one with the most gives way. Clients who have proven themselves before have three of four
-//! turns, so that a crowd of strangers does not keep them waiting; the fourth is the strangers', so that nobody who
-//! has an account keeps all others out.
+//! turns and places, so that a crowd of strangers does not keep them waiting; the fourth is the strangers', so that
+//! nobody who has an account keeps all others out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,9 @@ pub struct Client {
     /// Whether they have proven before who they are.
     pub is_known: bool,
 }
+
+/// Every so many'th turn, and this part of all places, is for strangers where there are such.
+const STRANGERS_PART: usize = 4;
 
 /// There is no room: try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub struct Queue<T> {
 struct State<T> {
     known: Lane<T>,
     strangers: Lane<T>,
-    turn: u8,
+    turn: usize,
     is_closed: bool,
 }
 
@@ -45,7 +48,7 @@ impl<T> Queue<T> {
     pub fn push(&self, client: Client, job: T) -> Result<(), Full> {
         let mut state = self.lock();
         if state.known.length + state.strangers.length >= self.capacity {
-            state.make_room_for(client).ok_or(Full)?;
+            state.make_room_for(client, self.capacity / STRANGERS_PART).ok_or(Full)?;
         }
         state.lane(client).push(client.key, job);
         drop(state);
@@ -83,7 +86,7 @@ impl<T> State<T> {
     }
 
     fn pop(&mut self) -> Option<T> {
-        self.turn = (self.turn + 1) % 4;
+        self.turn = (self.turn + 1) % STRANGERS_PART;
         if self.turn == 0 {
             self.strangers.pop().or_else(|| self.known.pop())
         } else {
@@ -91,10 +94,13 @@ impl<T> State<T> {
         }
     }
 
-    /// `None` where nobody has to give way to this client.
-    fn make_room_for(&mut self, client: Client) -> Option<T> {
-        if client.is_known && self.strangers.length > 0 {
+    /// `None` where nobody has to give way to this client. `reserved`: so many places nobody takes from strangers.
+    fn make_room_for(&mut self, client: Client, reserved: usize) -> Option<T> {
+        if client.is_known && self.strangers.length > reserved {
             return self.strangers.drop_from_longest(0);
+        }
+        if !client.is_known && self.strangers.length < reserved {
+            return self.known.drop_from_longest(0);
         }
         let lane = self.lane(client);
         let own = lane.waiting.get(&client.key).map_or(0, VecDeque::len);
@@ -205,11 +211,27 @@ mod tests {
         assert_eq!(queue.push(stranger(1), "a4"), Err(Full), "nobody takes their own place");
         queue.push(stranger(2), "b1").expect("a3 gives way");
         assert_eq!(queue.push(stranger(2), "b2"), Err(Full), "two each would be no better");
-        queue.push(known(1), "k1").expect("a2 gives way");
-        queue.push(known(1), "k2").expect("a stranger gives way");
-        queue.push(known(1), "k3").expect("the last stranger gives way");
-        assert_eq!(queue.push(stranger(3), "c1"), Err(Full));
-        assert_eq!(drain(&queue), ["k1", "k2", "k3"]);
+        assert_eq!(drain(&queue), ["a1", "b1", "a2"]);
+    }
+
+    #[test]
+    fn neither_those_who_are_known_nor_strangers_can_take_every_place() {
+        let jobs = ["1", "2", "3", "4", "5", "6", "7", "8"];
+        let queue = Queue::new(8);
+        for job in jobs {
+            queue.push(stranger(1), job).expect("room");
+        }
+        let client = |number: usize| known(number as u128);
+        let taken = (0..8).filter(|number| queue.push(client(*number), "known").is_ok()).count();
+        assert_eq!(taken, 6, "a quarter stays the strangers'");
+        assert_eq!(drain(&queue).iter().filter(|job| **job != "known").count(), 2);
+
+        let queue = Queue::new(8);
+        for number in 0..8 {
+            queue.push(client(number), "known").expect("room");
+        }
+        let taken = (0..8).filter(|key| queue.push(stranger(*key), "stranger").is_ok()).count();
+        assert_eq!(taken, 2, "and no more than that");
     }
 
     #[test]

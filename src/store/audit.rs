@@ -42,7 +42,7 @@ pub async fn record(tx: &mut Tx, event: &Event, now: DateTime<Utc>) -> sqlx::Res
 }
 
 impl Event {
-    /// Logs what changes nothing and so stands in no transaction: a refusal.
+    /// Logs it: what was recorded once that is committed, and what changes nothing, such as a refusal, at once.
     pub fn log(&self) {
         let text = |id: Option<Uuid>| id.map(tracing::field::display);
         let caller = telemetry::caller();

@@ -1,9 +1,13 @@
 //! What the database's triggers tell of users and their sessions, whoever changed them (migration 0003).
 
+use std::io;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use tokio::time::timeout;
 use uuid::Uuid;
+
+use super::Db;
 
 const CHANNEL: &str = "doorward_changes";
 
@@ -31,11 +35,14 @@ pub struct Changes {
 impl Changes {
     /// From here on hears of every change that is committed.
     pub async fn listen(options: PgConnectOptions) -> sqlx::Result<Self> {
+        timeout(CONNECT_TIMEOUT, Self::connect(options)).await.map_err(|_| no_answer())?
+    }
+
+    async fn connect(options: PgConnectOptions) -> sqlx::Result<Self> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
-            .acquire_timeout(CONNECT_TIMEOUT)
             .connect_with(options)
             .await?;
         let mut listener = PgListener::connect_with(&pool).await?;
@@ -46,24 +53,42 @@ impl Changes {
         Ok(Self { listener, own_channel })
     }
 
-    /// Sends a sign of life to ourselves. All that is told comes in the order of its commits, so when it is back, every
-    /// change from before it was sent has been heard of.
-    pub async fn beat(&mut self, number: u64) -> sqlx::Result<()> {
+    /// Sends a sign of life from where changes are made to where they are heard of. All that is told comes in the order
+    /// of its commits, so when it is back, every change from before it was sent has been heard of. A listener that was
+    /// led to another server, or stands behind a pooler, never gets it.
+    pub async fn beat(&self, db: &Db, number: u64) -> sqlx::Result<()> {
+        let mut tx = db.begin().await?;
         sqlx::query("select pg_notify($1, $2)")
             .bind(&self.own_channel)
             .bind(number.to_string())
-            .execute(&mut self.listener)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        tx.commit().await
+    }
+
+    /// Whether what is told through `db` is heard of here.
+    pub async fn hears(&mut self, db: &Db) -> sqlx::Result<bool> {
+        self.beat(db, 0).await?;
+        let heard = async {
+            while self.next().await? != Change::Beat(0) {}
+            Ok(true)
+        };
+        timeout(CONNECT_TIMEOUT, heard).await.unwrap_or(Ok(false))
     }
 
     /// Waits for what is told next; an error once the connection is lost.
     pub async fn next(&mut self) -> sqlx::Result<Change> {
-        let told = self.listener.try_recv().await?.ok_or(sqlx::Error::WorkerCrashed)?;
+        let lost = || io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was lost");
+        let told = self.listener.try_recv().await?.ok_or_else(lost)?;
         Ok(if told.channel() == self.own_channel {
             told.payload().parse().map_or(Change::Anybody, Change::Beat)
         } else {
             told.payload().parse().map_or(Change::Anybody, Change::User)
         })
     }
+}
+
+/// The server keeps us waiting for longer than it may.
+pub fn no_answer() -> sqlx::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer").into()
 }

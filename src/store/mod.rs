@@ -23,6 +23,8 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
 };
 
+use crate::telemetry;
+
 static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// Whoever migrates holds this advisory lock; any number does, as long as it never changes.
@@ -148,6 +150,8 @@ impl Db {
             .bind(MIGRATION_LOCK)
             .execute(&mut *tx)
             .await?;
+        // But it does not wait for a table: whoever waits for one has everybody else wait behind it.
+        sqlx::raw_sql("set local lock_timeout = '2s'").execute(&mut *tx).await?;
         // Its own lock belongs to a session, which a pooler does not keep. A newer release may have migrated
         // already while this older one is still in service: what it does not know does not disturb it.
         let migrator = Migrator { locking: false, ignore_missing: true, ..migrator() };
@@ -273,9 +277,23 @@ pub struct Tx {
 
 impl Tx {
     pub async fn commit(self) -> sqlx::Result<()> {
-        self.inner.commit().await?;
-        self.events.iter().for_each(audit::Event::log);
-        Ok(())
+        self.commit_and(|| {}).await
+    }
+
+    /// Commits, and does something afterwards in any case, for a commit that failed may have happened nevertheless.
+    ///
+    /// In a task of its own: a client who hangs up in this moment stops nothing half way.
+    pub async fn commit_and(self, afterwards: impl FnOnce() + Send + 'static) -> sqlx::Result<()> {
+        let committing = async move {
+            let outcome = self.inner.commit().await;
+            if outcome.is_ok() {
+                self.events.iter().for_each(audit::Event::log);
+            }
+            afterwards();
+            outcome
+        };
+        let task = tokio::spawn(telemetry::on_behalf_of(telemetry::caller(), committing));
+        task.await.map_err(|_| sqlx::Error::WorkerCrashed)?
     }
 
     pub async fn rollback(self) -> sqlx::Result<()> {

@@ -112,10 +112,10 @@ async fn how_the_schema_stands_to_this_release_is_told() {
 #[tokio::test]
 async fn connections_that_will_not_do_and_a_clock_that_is_off_are_noticed() {
     let (mut home, database, _sink) = good().await;
-    sql_on(&database, format!("alter database {database} connection limit 15")).await;
+    sql_on(&database, format!("alter database {database} connection limit 16")).await;
     let report = Report::of("few connections", &home, &[]).await;
     report.assert_troubles(&[("warn", "connections", "lower DATABASE_CONNECTIONS")]);
-    home.set("DATABASE_CONNECTIONS", "16");
+    home.set("DATABASE_CONNECTIONS", "17");
     let report = Report::of("too few connections", &home, &[]).await;
     report.assert_troubles(&[("fail", "connections", "or put PgBouncer in front")]);
     home.set("DATABASE_CONNECTIONS", "5");

@@ -6,6 +6,7 @@ use super::{Findings, PATIENCE};
 use crate::cli::open_database;
 use crate::clock::Clock;
 use crate::config::{Config, Pooler};
+use crate::store::changes::Changes;
 use crate::store::{Db, Schema, ServerFacts};
 
 /// The oldest PostgreSQL that the tests run on.
@@ -79,8 +80,14 @@ async fn way_past_the_pooler(config: &Config, db: &Db, findings: &mut Findings) 
         }
         return;
     };
-    match Db::new(direct, 1).describe_server().await {
-        Ok(_) => findings.ok("pooler", "DATABASE_DIRECT_URL leads past it"),
+    let heard = async { Changes::listen(direct).await?.hears(db).await };
+    match heard.await {
+        Ok(true) => findings.ok("pooler", "DATABASE_DIRECT_URL leads past it"),
+        Ok(false) => findings.warn(
+            "pooler",
+            "DATABASE_DIRECT_URL leads to a pooler or to another database, and every request reads the database: \
+             correct it, or remove it",
+        ),
         Err(error) => {
             let message = format!(
                 "DATABASE_DIRECT_URL leads nowhere, and every request reads the database: {error}: correct it, or \
@@ -126,7 +133,10 @@ fn clock(facts: &ServerFacts, findings: &mut Findings) {
 }
 
 fn connections(config: &Config, facts: &ServerFacts, findings: &mut Findings) {
-    let (left, wanted) = (facts.connections_left, i64::from(config.database_connections));
+    // One more listens to what changes.
+    let listening = i64::from(config.session_cache);
+    let (left, wanted) =
+        (facts.connections_left, i64::from(config.database_connections) + listening);
     let room = format!("{left} are left for us, and each process takes up to {wanted}");
     if left < wanted {
         let message = format!("{room}: lower DATABASE_CONNECTIONS, or put PgBouncer in front");

@@ -1,10 +1,15 @@
 //! The mail server: connect, encrypt, log in; send only if asked to.
 
+use std::time::Duration;
+
 use tokio::time::timeout;
 
 use super::{Findings, PATIENCE};
 use crate::config::Config;
 use crate::mail::{Mailer, SendError, advice, message};
+
+/// A server that looks at letters before it takes them takes longer.
+const SENDING_PATIENCE: Duration = Duration::from_secs(45);
 
 pub(super) async fn examine(config: &Config, mailer: &Mailer, send_to: Option<&str>) -> Findings {
     let mut findings = Findings::default();
@@ -32,28 +37,35 @@ pub(super) async fn examine(config: &Config, mailer: &Mailer, send_to: Option<&s
 }
 
 async fn smtp(config: &Config, mailer: &Mailer, send_to: Option<&str>, findings: &mut Findings) {
-    if let Err(error) = in_time(Box::pin(mailer.check())).await {
+    if let Err(error) =
+        in_time("connecting to the mail server", PATIENCE, Box::pin(mailer.check())).await
+    {
         return findings.fail("mail", format!("{error}: {}", advice(&error)));
     }
     findings.ok("mail", "the mail server answers, and lets us in");
     let Some(to) = send_to else { return };
     let message_id = format!("<{}@{}>", uuid::Uuid::now_v7(), config.site());
     let letter = message::test(&message_id, to, config.site());
-    match in_time(Box::pin(mailer.send(&letter))).await {
+    match in_time("sending", SENDING_PATIENCE, Box::pin(mailer.send(&letter))).await {
         Ok(()) => findings.ok("mail", "the letter was taken: look for it in the mailbox"),
         Err(error @ SendError::Permanent(_)) => {
             findings.fail("mail", format!("the letter was not taken, {error}: check the address"));
         }
         Err(error) => {
-            let message = format!("the letter was not taken, {error}: {}", advice(&error));
+            let message =
+                format!("nobody knows whether the letter was taken, {error}: {}", advice(&error));
             findings.fail("mail", message);
         }
     }
 }
 
-async fn in_time(answer: impl Future<Output = Result<(), SendError>>) -> Result<(), SendError> {
-    timeout(PATIENCE, answer).await.unwrap_or_else(|_| {
-        let why = format!("connecting to the mail server: no answer within {PATIENCE:?}");
+async fn in_time(
+    what: &str,
+    patience: Duration,
+    answer: impl Future<Output = Result<(), SendError>>,
+) -> Result<(), SendError> {
+    timeout(patience, answer).await.unwrap_or_else(|_| {
+        let why = format!("{what}: no answer within {patience:?}");
         Err(SendError::Transient(why))
     })
 }
