@@ -20,6 +20,7 @@ use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::outbox::{self, LetterKind};
 use crate::store::users::{self, User};
+use crate::users::record_if_taken;
 
 #[derive(Serialize, ToSchema)]
 pub struct MeResponse {
@@ -134,33 +135,49 @@ pub async fn update(
         None => false,
     };
 
-    let mut tx = state.db.begin().await?;
-    reservation.give_back(&mut tx).await?;
-    let before =
-        users::find_for_update(&mut tx, caller.user.id).await?.ok_or(Code::SessionEnded)?;
-    if changes.touches_verified_address(&before)
-        && !(proven && before.password_hash == caller.user.password_hash)
-    {
-        // The address was verified, or the password changed, while this call was on its way.
-        return Err(ApiError::invalid_field("password", "required", password_required().message));
-    }
-    let mut user = before.clone();
-    let updated = changes.apply(&mut user);
-    if !updated.is_empty() {
-        user.modified_at = now;
-        users::update_profile(&mut tx, &user).await?;
-        queue_letters(&mut tx, &before, &user, may_send, now).await?;
-        let event = Event {
-            name: "profile_updated",
-            user_id: Some(user.id),
-            actor_id: Some(user.id),
-            session_id: Some(caller.session.id),
-            ip: origin.ip,
-            details: serde_json::json!({ "fields": updated }),
-        };
-        audit::record(&mut tx, &event, now).await?;
-    }
-    state.commit(tx, user.id).await?;
+    let writing = async {
+        let mut tx = state.db.begin().await?;
+        reservation.give_back(&mut tx).await?;
+        let before =
+            users::find_for_update(&mut tx, caller.user.id).await?.ok_or(Code::SessionEnded)?;
+        if changes.touches_verified_address(&before)
+            && !(proven && before.password_hash == caller.user.password_hash)
+        {
+            // The address was verified, or the password changed, while this call was on its way.
+            return Err(ApiError::invalid_field(
+                "password",
+                "required",
+                password_required().message,
+            ));
+        }
+        let mut user = before.clone();
+        let updated = changes.apply(&mut user);
+        if !updated.is_empty() {
+            user.modified_at = now;
+            users::update_profile(&mut tx, &user).await?;
+            queue_letters(&mut tx, &before, &user, may_send, now).await?;
+            let event = Event {
+                name: "profile_updated",
+                user_id: Some(user.id),
+                actor_id: Some(user.id),
+                session_id: Some(caller.session.id),
+                ip: origin.ip,
+                details: serde_json::json!({ "fields": updated }),
+            };
+            audit::record(&mut tx, &event, now).await?;
+        }
+        state.commit(tx, user.id).await?;
+        Ok((user, updated))
+    };
+    let written = writing.await;
+    let by = Event {
+        actor_id: Some(caller.user.id),
+        session_id: Some(caller.session.id),
+        ip: origin.ip,
+        ..Event::default()
+    };
+    record_if_taken(&state, &written, by, now).await?;
+    let (user, updated) = written?;
     state.mail_queued.notify_one();
     Ok(Json(UpdateResponse { success: true, user: user.into(), updated }))
 }

@@ -5,10 +5,13 @@ mod me;
 mod register;
 mod verify_email;
 
+use chrono::{DateTime, Utc};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::http::error::{ApiError, Code};
 use crate::state::AppState;
+use crate::store::audit::{self, Event};
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -16,4 +19,21 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(me::show, me::show_by_post, me::update, me::patch))
         .routes(routes!(change_password::change_password))
         .routes(routes!(verify_email::verify_email))
+}
+
+/// Records who asked for a name or an address that another one has. So whoever tries out addresses can be seen; and they
+/// wait as long as for a free one, for which something is committed as well.
+async fn record_if_taken<T>(
+    state: &AppState,
+    outcome: &Result<T, ApiError>,
+    by: Event,
+    now: DateTime<Utc>,
+) -> Result<(), ApiError> {
+    let taken = outcome.as_ref().err().map(|error| error.code);
+    let Some(code @ (Code::UsernameTaken | Code::EmailTaken)) = taken else { return Ok(()) };
+    let details = serde_json::json!({ "code": code.as_str() });
+    let mut tx = state.db.begin().await?;
+    audit::record(&mut tx, &Event { name: "already_taken", details, ..by }, now).await?;
+    tx.commit().await?;
+    Ok(())
 }

@@ -17,6 +17,7 @@ use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::users::{self, NewUser};
+use crate::users::record_if_taken;
 
 /// What the form asks for; anything else in it is ignored.
 #[derive(ToSchema)]
@@ -99,18 +100,25 @@ pub async fn register(
     };
     // Counted, and sent in any case: an account without its first letter is no use.
     account::may_send_mail(&state, email.as_str(), &origin, now).await?;
-    let mut tx = state.db.begin().await?;
-    let user = users::insert(&mut tx, &new, now).await?;
-    account::queue_confirmation(&mut tx, &user, now).await?;
-    let event = Event {
-        name: "registered",
-        user_id: Some(user.id),
-        actor_id: Some(user.id),
-        ip: origin.ip,
-        ..Event::default()
+    let writing = async {
+        let mut tx = state.db.begin().await?;
+        let user = users::insert(&mut tx, &new, now).await?;
+        account::queue_confirmation(&mut tx, &user, now).await?;
+        let event = Event {
+            name: "registered",
+            user_id: Some(user.id),
+            actor_id: Some(user.id),
+            ip: origin.ip,
+            ..Event::default()
+        };
+        audit::record(&mut tx, &event, now).await?;
+        tx.commit().await?;
+        Ok(user)
     };
-    audit::record(&mut tx, &event, now).await?;
-    tx.commit().await?;
+    let written = writing.await;
+    let by = Event { ip: origin.ip, ..Event::default() };
+    record_if_taken(&state, &written, by, now).await?;
+    let user = written?;
     state.mail_queued.notify_one();
     let message = "Registered. Please follow the link in the mail that is on its way.";
     Ok((StatusCode::CREATED, Json(RegisterResponse { success: true, message, user: user.into() })))

@@ -137,7 +137,8 @@ async fn account_of_ada(watch: &mut Watch<'_>, sink: &SmtpSink) -> Value {
     let ada = watch.one(home.register("ada"), 201, "registered", made).await;
     let ada = &ada["user"]["public_id"];
     let own = json!({ "user_id": ada, "actor_id": ada });
-    watch.none(home.register("ada"), 409).await;
+    let taken = |code: &str| json!({ "details": { "code": code } });
+    watch.one(home.register("ada"), 409, "already_taken", taken("username_taken")).await;
     let link = link_to(sink, "ada@example.com", 1).await;
     watch.one(home.get(&link), 200, "email_verified", own.clone()).await;
     watch.none(home.get(&link), 200).await;
@@ -156,6 +157,11 @@ async fn account_of_ada(watch: &mut Watch<'_>, sink: &SmtpSink) -> Value {
     let name = json!({ "first_name": "Ada" });
     watch.one(put(ME, name.clone()), 200, "profile_updated", with_details(&["first_name"])).await;
     watch.none(put(ME, name), 200).await;
+    let mut taken = taken("username_taken");
+    taken["actor_id"] = ada.clone();
+    taken["session_id"] = "*".into();
+    let boss = json!({ "username": "Boss" });
+    watch.one(put(ME, boss), 409, "already_taken", taken).await;
     let refusal = json!({ "user_id": ada, "session_id": "*" });
     let change = |password: &str| json!({ "email": "new@example.com", "password": password });
     watch.one(put(ME, change("not it")), 403, "wrong_password", refusal.clone()).await;
