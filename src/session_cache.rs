@@ -216,6 +216,7 @@ async fn listen(
     let mut changes = Changes::listen(options).await?;
     // Whatever has happened since the connection before this one was lost, nobody has told us.
     cache.forget_all();
+    let mut proven_at = Instant::now();
     for number in 0.. {
         let sent_at = Instant::now();
         timeout(PROOF, changes.beat(db, number)).await.map_err(|_| no_answer())??;
@@ -223,9 +224,16 @@ async fn listen(
             match change? {
                 Change::User(id) => cache.forget(id),
                 Change::Anybody => cache.forget_all(),
-                Change::Beat(back) if back == number => cache.prove(sent_at),
+                Change::Beat(back) if back == number => {
+                    cache.prove(sent_at);
+                    proven_at = sent_at;
+                }
                 Change::Beat(_) => {}
             }
+        }
+        // A connection that leads nowhere never says so; the next one may lead somewhere.
+        if proven_at.elapsed() > PROOF {
+            return Err(no_answer());
         }
         if number % BEATS_A_SWEEP == 0 {
             cache.kept.retain(|_, seen| cache.is_fresh(seen, sent_at));
