@@ -12,7 +12,7 @@ async fn two_instances() -> [TestApp; 2] {
 }
 
 /// The same person, calling another instance.
-fn at(app: &TestApp, person: &Person) -> Person {
+pub fn at(app: &TestApp, person: &Person) -> Person {
     Person { app: app.clone(), ..person.clone() }
 }
 
@@ -21,11 +21,11 @@ async fn admins(app: &TestApp) -> i64 {
     sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap()
 }
 
-fn path_of(person: &Person) -> String {
+pub fn path_of(person: &Person) -> String {
     format!("/api/v1/users/{}", person.id())
 }
 
-async fn set_role(caller: &Person, person: &Person, role: &str) -> Answer {
+pub async fn set_role(caller: &Person, person: &Person, role: &str) -> Answer {
     caller.put(&format!("{}?role={role}", path_of(person)), &json!({})).await
 }
 

@@ -1,16 +1,15 @@
 //! The real binary on a real port, with a real database and a real mail server: start, work, end.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::task::AbortHandle;
+use tokio::net::TcpStream;
 
 use crate::binary::{Home, empty_database, eventually, free_port};
+use crate::gate::Gate;
 use crate::smtp_sink::{Received, SmtpSink};
 use crate::support::{PASSWORD, PUBLIC_URL, cluster, email_of, new_database};
 
@@ -61,34 +60,6 @@ async fn the_whole_way_over_real_sockets() {
         assert!(!log.contains(secret), "{secret} is in the log: {log}");
     }
     service.stop().await;
-}
-
-/// A port that leads to the tests' cluster for as long as this lives: a database that comes and goes.
-struct Gate(AbortHandle);
-
-impl Gate {
-    async fn open(port: u16) -> Self {
-        let options = cluster().await.connect_options("postgres");
-        let socket: PathBuf = options.get_socket().unwrap().join(".s.PGSQL.5432");
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let forwarding = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            loop {
-                let (mut client, _) = listener.accept().await.unwrap();
-                let mut server = UnixStream::connect(&socket).await.unwrap();
-                connections.spawn(async move {
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                });
-            }
-        });
-        Self(forwarding.abort_handle())
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 #[tokio::test]
