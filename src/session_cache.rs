@@ -220,7 +220,9 @@ async fn listen(
     for number in 0.. {
         let sent_at = Instant::now();
         timeout(PROOF, changes.beat(db, number)).await.map_err(|_| no_answer())??;
-        while let Ok(change) = timeout_at(sent_at + BEAT, changes.next()).await {
+        // From now, not from when it was sent: one that had to wait for a connection needs time to come back, too.
+        let until = Instant::now() + BEAT;
+        while let Ok(change) = timeout_at(until, changes.next()).await {
             match change? {
                 Change::User(id) => cache.forget(id),
                 Change::Anybody => cache.forget_all(),
