@@ -4,10 +4,10 @@ pub mod audit;
 pub mod changes;
 pub mod limits;
 pub mod outbox;
+mod schema;
 pub mod sessions;
 pub mod users;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -16,19 +16,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::error::DatabaseError;
-use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
 };
 
+pub use schema::Schema;
+
 use crate::telemetry;
-
-static MIGRATOR: Migrator = sqlx::migrate!();
-
-/// Whoever migrates holds this advisory lock; any number does, as long as it never changes.
-const MIGRATION_LOCK: i64 = 0x6d69_6772_6174_6500;
 
 /// How long the server works on a statement, and waits for a lock, before it gives up: an abandoned request must not
 /// keep its connection.
@@ -139,27 +135,6 @@ impl Db {
         self.pool.close().await;
     }
 
-    /// Brings the schema up to date. One process at a time does it, the others wait; all or nothing.
-    pub async fn migrate(&self) -> Result<(), MigrateError> {
-        let mut tx = self.begin().await?;
-        // Waits for whoever migrates, however long that takes.
-        sqlx::raw_sql("set local lock_timeout = 0; set local statement_timeout = 0")
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query("select pg_advisory_xact_lock($1)")
-            .bind(MIGRATION_LOCK)
-            .execute(&mut *tx)
-            .await?;
-        // But it does not wait for a table: whoever waits for one has everybody else wait behind it.
-        sqlx::raw_sql("set local lock_timeout = '2s'").execute(&mut *tx).await?;
-        // Its own lock belongs to a session, which a pooler does not keep. A newer release may have migrated
-        // already while this older one is still in service: what it does not know does not disturb it.
-        let migrator = Migrator { locking: false, ignore_missing: true, ..migrator() };
-        migrator.run_direct(None, &mut *tx, false).await?;
-        tx.commit().await?;
-        Ok(())
-    }
-
     /// What `doctor` asks the server.
     pub async fn describe_server(&self) -> sqlx::Result<ServerFacts> {
         let mut conn = self.acquire().await?;
@@ -192,50 +167,12 @@ impl Db {
         .await
     }
 
-    /// How the schema stands to this release.
-    pub async fn schema(&self) -> sqlx::Result<Schema> {
-        let mut conn = self.acquire().await?;
-        let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
-        if !known.fetch_one(&mut *conn).await? {
-            return Ok(Schema::Missing);
-        }
-        let done = sqlx::query_as("select version, checksum from _sqlx_migrations where success");
-        let done: BTreeMap<i64, Vec<u8>> =
-            done.fetch_all(&mut *conn).await?.into_iter().collect::<BTreeMap<_, _>>();
-        for migration in MIGRATOR.iter() {
-            match done.get(&migration.version) {
-                None => return Ok(Schema::Behind),
-                Some(checksum) if checksum != &*migration.checksum => {
-                    return Ok(Schema::Other(migration.version));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(if done.len() > MIGRATOR.iter().count() { Schema::Ahead } else { Schema::Current })
-    }
-
     /// Whether the server is asked over a network.
     pub fn is_remote(&self) -> bool {
         let host = self.options.get_host();
         let is_loopback =
             || host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
         !(self.options.get_socket().is_some() || host.starts_with('/') || is_loopback())
-    }
-
-    /// Whether the database answers and has every migration that this release needs.
-    pub async fn is_migrated(&self) -> sqlx::Result<bool> {
-        let mut conn = self.acquire().await?;
-        let newest = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
-        if !known.fetch_one(&mut *conn).await? {
-            return Ok(false);
-        }
-        sqlx::query_scalar(
-            "select exists (select from _sqlx_migrations where version = $1 and success)",
-        )
-        .bind(newest)
-        .fetch_one(&mut *conn)
-        .await
     }
 }
 
@@ -251,22 +188,6 @@ pub struct ServerFacts {
     pub is_standby: bool,
     pub may_create_tables: bool,
     pub is_encrypted: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schema {
-    Missing,
-    /// Of an older release.
-    Behind,
-    Current,
-    /// Of a newer release, which this one works with.
-    Ahead,
-    /// That migration is not the one of this release.
-    Other(i64),
-}
-
-fn migrator() -> Migrator {
-    Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT }
 }
 
 /// A transaction, and the events that were recorded in it: what is rolled back has not happened, and is not logged.

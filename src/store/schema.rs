@@ -1,0 +1,89 @@
+//! The schema: brought up to date, and how it stands to this release.
+
+use std::collections::BTreeMap;
+
+use sqlx::migrate::{MigrateError, Migrator};
+
+use super::Db;
+
+static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// Whoever migrates holds this advisory lock; any number does, as long as it never changes.
+const MIGRATION_LOCK: i64 = 0x6d69_6772_6174_6500;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    Missing,
+    /// Of an older release.
+    Behind,
+    Current,
+    /// Of a newer release, which this one works with.
+    Ahead,
+    /// That migration is not the one of this release.
+    Other(i64),
+}
+
+impl Db {
+    /// Brings the schema up to date. One process at a time does it, the others wait; all or nothing.
+    pub async fn migrate(&self) -> Result<(), MigrateError> {
+        let mut tx = self.begin().await?;
+        // Waits for whoever migrates, however long that takes.
+        sqlx::raw_sql("set local lock_timeout = 0; set local statement_timeout = 0")
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query("select pg_advisory_xact_lock($1)")
+            .bind(MIGRATION_LOCK)
+            .execute(&mut *tx)
+            .await?;
+        // But it does not wait for a table: whoever waits for one has everybody else wait behind it.
+        sqlx::raw_sql("set local lock_timeout = '2s'").execute(&mut *tx).await?;
+        // Its own lock belongs to a session, which a pooler does not keep. A newer release may have migrated
+        // already while this older one is still in service: what it does not know does not disturb it.
+        let migrator = Migrator { locking: false, ignore_missing: true, ..migrator() };
+        migrator.run_direct(None, &mut *tx, false).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// How the schema stands to this release.
+    pub async fn schema(&self) -> sqlx::Result<Schema> {
+        let mut conn = self.acquire().await?;
+        let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
+        if !known.fetch_one(&mut *conn).await? {
+            return Ok(Schema::Missing);
+        }
+        let done = sqlx::query_as("select version, checksum from _sqlx_migrations where success");
+        let done: BTreeMap<i64, Vec<u8>> =
+            done.fetch_all(&mut *conn).await?.into_iter().collect::<BTreeMap<_, _>>();
+        for migration in MIGRATOR.iter() {
+            match done.get(&migration.version) {
+                None => return Ok(Schema::Behind),
+                Some(checksum) if checksum != &*migration.checksum => {
+                    return Ok(Schema::Other(migration.version));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(if done.len() > MIGRATOR.iter().count() { Schema::Ahead } else { Schema::Current })
+    }
+
+    /// Whether the database answers and has every migration that this release needs.
+    pub async fn is_migrated(&self) -> sqlx::Result<bool> {
+        let mut conn = self.acquire().await?;
+        let newest = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
+        if !known.fetch_one(&mut *conn).await? {
+            return Ok(false);
+        }
+        sqlx::query_scalar(
+            "select exists (select from _sqlx_migrations where version = $1 and success)",
+        )
+        .bind(newest)
+        .fetch_one(&mut *conn)
+        .await
+    }
+}
+
+fn migrator() -> Migrator {
+    Migrator { migrations: MIGRATOR.migrations.clone(), ..Migrator::DEFAULT }
+}
