@@ -2,7 +2,7 @@
 -- them. By triggers, so that it does not matter who makes the change.
 --
 -- A commit that notifies waits for every other one that does, so nothing notifies that nobody has to hear of: not a new
--- user or session, and not a refresh (what it changes, the tokens themselves tell; an end that moves away harms nobody).
+-- user or session, and not a refresh, which only makes a session last longer.
 
 create function notify_user_changed() returns trigger language plpgsql as $$
 begin
@@ -38,8 +38,9 @@ create trigger sessions_notify_update after update on sessions
         (old.id, old.user_id, old.ended_at) is distinct from (new.id, new.user_id, new.ended_at)
         or new.expires_at < old.expires_at
     ) execute function notify_session_changed();
--- Not of what has ended or run out, which is what is tidied away.
+-- Not of what has ended or run out long ago, which is what is tidied away; a day, because clocks differ.
 create trigger sessions_notify_delete after delete on sessions
-    for each row when (old.ended_at is null and old.expires_at > now()) execute function notify_session_changed();
+    for each row when (old.ended_at is null and old.expires_at > now() - interval '1 day')
+    execute function notify_session_changed();
 create trigger sessions_notify_truncate after truncate on sessions
     for each statement execute function notify_all_changed();

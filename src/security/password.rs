@@ -168,7 +168,7 @@ fn compute(
     output
 }
 
-/// Fills memory that is read here and there all the time: in pages of 2 MB it takes up to a tenth less time.
+/// Fills memory that is read here and there all the time: in pages of 2 MB that takes less time.
 fn in_huge_pages(fill: impl FnOnce()) {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(false);
