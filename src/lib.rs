@@ -36,4 +36,5 @@ pub mod clock;
 pub mod config;
 pub mod fields;
 pub mod local_postgres;
+pub mod machine;
 pub mod telemetry;

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::{Complaints, Config, Pooler, SmtpAccess, VARIABLES, development_secret};
 use crate::limits::Limits;
 use crate::local_postgres::{Durability, LocalPostgres};
+use crate::machine::hashing_threads;
 use crate::mail::{Mailbox, Mailer, SmtpSettings};
 use crate::security::password::{Hasher, production_params};
 use crate::security::{random_secret, token::TokenKeys};
@@ -186,12 +187,13 @@ fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
         })?,
     };
     let keys = TokenKeys::new(&secret, config.secret_key_previous.as_ref(), &config.public_url);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let params = production_params();
+    let threads = hashing_threads(u64::from(params.m_cost()) * 1024);
     Ok(AppState::new(Shared {
         clock: Clock::system(),
         db,
         keys,
-        hasher: Hasher::new(production_params(), threads),
+        hasher: Hasher::new(params, threads),
         limits: Limits::new(config.rate_limits, &secret),
         sessions: SessionCache::new(config.session_cache),
         mailer,

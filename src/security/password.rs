@@ -1,27 +1,34 @@
 //! Argon2id on a fixed set of threads.
 //!
-//! Hashing is the one expensive thing that a stranger can ask for, so its cost is bounded three times: each thread
-//! owns one block of memory and reuses it, a queue of fixed length stands before the threads, and whoever finds no
-//! room in it is told so at once. The threads run at a lower priority: a flood of logins leaves the processor to the
-//! calls that only read.
+//! Hashing is the one expensive thing that a stranger can ask for, so its cost is bounded four times: each thread
+//! owns one block of memory and reuses it, a queue of fixed length stands before the threads, whoever finds no room in
+//! it is told so at once, and whoever waited too long is told so instead of being served. The threads run at a lower
+//! priority: a flood of logins leaves the processor to the calls that only read.
+//!
+//! The crate `argon2` reads and writes the hashes, `argon2-rust` computes them: the same function with the best
+//! instructions that the processor has, chosen when it runs. Both are held against each other before the first use.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use argon2::{Algorithm, Argon2, Params, Version};
+use argon2_rust::params::{Memory, TagLen};
 use tokio::sync::oneshot;
 
 use crate::fields::Password;
 use crate::security::queue::{Client, Full, Queue};
 use crate::security::random_bytes;
 
-/// How many may wait for each thread: at 25 ms a hash the last of them waits for 1.6 s, and a stranger behind a crowd
-/// of known clients four times that.
+/// How many may wait for each thread: at 15 ms a hash the last of them waits for 1 s, and a stranger behind a crowd of
+/// known clients four times that.
 const QUEUE_PER_THREAD: usize = 64;
+/// Whoever waited for this long is told to come back: on a slow processor the queue's length alone would be no bound.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of a hash.
 const OUTPUT_BYTES: usize = 32;
 
-/// The queue is full: try again later.
+/// The queue is full, or was not done in time: try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
@@ -46,7 +53,12 @@ pub struct Hasher {
 }
 
 /// The way in to the queue; when the last one is gone, the threads end.
-struct Jobs(Arc<Queue<Job>>);
+struct Jobs(Arc<Queue<Waiting>>);
+
+struct Waiting {
+    since: Instant,
+    job: Job,
+}
 
 impl Drop for Jobs {
     fn drop(&mut self) {
@@ -61,7 +73,13 @@ enum Job {
 
 impl Hasher {
     /// Starts `threads` threads that live as long as the hasher or one of its clones.
+    ///
+    /// # Panics
+    ///
+    /// Where this processor computes something else than Argon2: a service that stored such hashes would lock everybody
+    /// out who came back to another machine.
     pub fn new(params: Params, threads: usize) -> Self {
+        check_this_processor();
         let queue = Arc::new(Queue::new(threads * QUEUE_PER_THREAD));
         for number in 0..threads {
             let (jobs, params) = (Arc::clone(&queue), params.clone());
@@ -98,7 +116,7 @@ impl Hasher {
     }
 
     fn enqueue(&self, client: Client, job: Job) -> Result<(), Busy> {
-        self.queue.0.push(client, job).map_err(|Full| Busy)
+        self.queue.0.push(client, Waiting { since: Instant::now(), job }).map_err(|Full| Busy)
     }
 
     fn is_outdated(&self, hash: &str) -> bool {
@@ -113,68 +131,110 @@ fn cost(params: &Params) -> (u32, u32, u32) {
     (params.m_cost(), params.t_cost(), params.p_cost())
 }
 
-fn work(jobs: &Queue<Job>, params: &Params) {
+fn work(jobs: &Queue<Waiting>, params: &Params) {
     // Best effort: where it is not allowed, hashing competes with the rest as equals.
     let _ = rustix::process::setpriority_process(None, 10);
-    let mut memory = Vec::new();
-    while let Some(job) = jobs.pop() {
+    let mut engine = Engine::new(params);
+    while let Some(Waiting { since, job }) = jobs.pop() {
+        if since.elapsed() > LONGEST_WAIT {
+            continue;
+        }
         match job {
             // Whoever hung up while waiting in the queue costs nothing more.
             Job::Hash(_, answer) if answer.is_closed() => {}
             Job::Verify(_, _, answer) if answer.is_closed() => {}
             Job::Hash(password, answer) => {
                 let salt = random_bytes::<16>();
-                let output = compute(params, &password, &salt, &mut memory);
-                let _ = answer.send(phc_string(params, &salt, &output));
+                if let Some(output) = engine.compute(params, &password, &salt) {
+                    let _ = answer.send(phc_string(params, &salt, &output));
+                }
             }
             Job::Verify(password, hash, answer) => {
-                let _ = answer.send(matches(&password, &hash, &mut memory));
+                if let Some(is_right) = matches(&password, &hash, &mut engine) {
+                    let _ = answer.send(is_right);
+                }
             }
         }
     }
 }
 
 /// Whether `password` gives `hash`, with the parameters that the hash names. A string that is no Argon2id hash
-/// matches nothing.
-fn matches(password: &Password, hash: &str, memory: &mut Vec<Block>) -> bool {
-    let Ok(parsed) = PasswordHash::new(hash) else { return false };
-    let (Some(salt), Some(expected)) = (parsed.salt, parsed.hash) else { return false };
-    let Ok(params) = Params::try_from(&parsed) else { return false };
-    if parsed.algorithm != Algorithm::Argon2id.ident() || expected.len() != OUTPUT_BYTES {
-        return false;
-    }
-    let output = compute(&params, password, &salt, memory);
-    aws_lc_rs::constant_time::verify_slices_are_equal(&output, expected.as_bytes()).is_ok()
+/// matches nothing. `None` as in [`Engine::compute`].
+fn matches(password: &Password, hash: &str, engine: &mut Engine) -> Option<bool> {
+    let Some((params, salt, expected)) = parse(hash) else { return Some(false) };
+    let output = engine.compute(&params, password, &salt)?;
+    Some(aws_lc_rs::constant_time::verify_slices_are_equal(&output, expected.as_bytes()).is_ok())
 }
 
-fn compute(
-    params: &Params,
-    password: &Password,
-    salt: &[u8],
-    memory: &mut Vec<Block>,
-) -> [u8; OUTPUT_BYTES] {
-    let mut output = [0; OUTPUT_BYTES];
-    if memory.len() < params.block_count() {
-        in_huge_pages(|| memory.resize(params.block_count(), Block::default()));
+fn parse(hash: &str) -> Option<(Params, Salt, Output)> {
+    let parsed = PasswordHash::new(hash).ok()?;
+    let is_ours = parsed.algorithm == Algorithm::Argon2id.ident();
+    let output = parsed.hash.filter(|output| is_ours && output.len() == OUTPUT_BYTES)?;
+    Some((Params::try_from(&parsed).ok()?, parsed.salt?, output))
+}
+
+/// Argon2id in memory that is used again and again, wiped after each hash.
+struct Engine(argon2_rust::Hasher);
+
+impl Engine {
+    fn new(params: &Params) -> Self {
+        Self(algorithm(params).hasher())
     }
+
+    fn compute(
+        &mut self,
+        params: &Params,
+        password: &Password,
+        salt: &[u8],
+    ) -> Option<[u8; OUTPUT_BYTES]> {
+        let mut output = [0; OUTPUT_BYTES];
+        let has_memory = self.0.reserved_blocks() >= params.block_count();
+        self.0.set_argon2(algorithm(params));
+        let mut hash = || self.0.hash_into(password.expose(), salt, &mut output);
+        // Memory comes when it is first written to.
+        let done = if has_memory { hash() } else { in_huge_pages(hash) };
+        match done {
+            Ok(()) => Some(output),
+            Err(argon2_rust::Error::MemoryAllocationError) => {
+                tracing::error!("no memory for a password hash");
+                None
+            }
+            Err(error) => unreachable!("salt and output have the sizes for Argon2: {error}"),
+        }
+    }
+}
+
+fn algorithm(params: &Params) -> argon2_rust::Argon2 {
+    let params = argon2_rust::Params::builder()
+        .memory(Memory::kib(params.m_cost().into()))
+        .passes(params.t_cost())
+        .lanes(params.p_cost())
+        .tag_len(TagLen::bytes(OUTPUT_BYTES as u64))
+        .build()
+        .expect("what the crate argon2 takes for parameters is in range");
+    argon2_rust::Argon2::new(argon2_rust::Algorithm::Argon2id, argon2_rust::Version::V0x13, params)
+}
+
+/// Holds the instructions that were chosen for this processor against plain ones: one small hash, some 100 microseconds.
+fn check_this_processor() {
+    let params = Params::new(64, 2, 1, Some(OUTPUT_BYTES)).expect("valid");
+    let (password, salt) = (Password::claimed("correct horse"), [7; 16]);
+    let mut plain = [0; OUTPUT_BYTES];
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
-        .hash_password_into_with_memory(
-            password.expose(),
-            salt,
-            &mut output,
-            &mut memory[..params.block_count()],
-        )
-        .expect("the salt, the output and the memory have the sizes that Argon2 asks for");
-    output
+        .hash_password_into(password.expose(), &salt, &mut plain)
+        .expect("the salt and the output have the sizes that Argon2 asks for");
+    let chosen = Engine::new(&params).compute(&params, &password, &salt);
+    assert_eq!(chosen, Some(plain), "Argon2 comes out wrong on this processor");
 }
 
 /// Fills memory that is read here and there all the time: in pages of 2 MB that takes less time.
-fn in_huge_pages(fill: impl FnOnce()) {
+fn in_huge_pages<T>(fill: impl FnOnce() -> T) -> T {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(false);
-    fill();
+    let filled = fill();
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
+    filled
 }
 
 fn phc_string(params: &Params, salt: &[u8], output: &[u8]) -> String {
@@ -238,7 +298,42 @@ mod tests {
     fn argon2_agrees_with_the_reference_implementation() {
         // `echo -n password | argon2 somesalt -id -t 2 -m 16 -p 1` of the reference implementation's test suite.
         let hash = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
-        assert!(matches(&Password::claimed("password"), hash, &mut Vec::new()));
+        assert_eq!(
+            matches(&Password::claimed("password"), hash, &mut Engine::new(&cheap())),
+            Some(true)
+        );
+    }
+
+    #[test]
+    fn both_implementations_agree_whatever_was_hashed_before_in_the_same_memory() {
+        let mut engine = Engine::new(&cheap());
+        for (m, t, p) in
+            [(8, 1, 1), (19_456, 2, 1), (64, 3, 1), (4096, 1, 4), (8, 1, 1), (37, 2, 2)]
+        {
+            let params = Params::new(m, t, p, Some(OUTPUT_BYTES)).expect("valid");
+            for length in [0, 1, 63, 64, 65, 128, 1024] {
+                let password = "ä".repeat(length / 2) + &"a".repeat(length % 2);
+                let salt = random_bytes::<16>();
+                let mut expected = [0; OUTPUT_BYTES];
+                Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+                    .hash_password_into(password.as_bytes(), &salt, &mut expected)
+                    .expect("valid");
+                let output = engine.compute(&params, &Password::claimed(&password), &salt);
+                assert_eq!(output, Some(expected), "m={m} t={t} p={p}, {length} bytes");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waited_too_long_is_told_so_instead_of_being_served() {
+        let queue = Queue::new(1);
+        let (answer, result) = oneshot::channel();
+        let job = Job::Hash(Password::claimed("correct horse"), answer);
+        let since = Instant::now().checked_sub(LONGEST_WAIT * 2).expect("the machine runs longer");
+        queue.push(SOMEBODY, Waiting { since, job }).expect("room");
+        queue.close();
+        work(&queue, &cheap());
+        assert!(result.await.is_err());
     }
 
     #[tokio::test]
