@@ -86,6 +86,12 @@ async fn how_the_schema_stands_to_this_release_is_told() {
         let report = Report::of(&format!("the schema: {words}"), &home, &[]).await;
         report.assert_troubles(&[(level, "migrations", words)]);
     };
+    sql_on(&database, "drop extension pg_trgm cascade".into()).await;
+    let report = Report::of("no pg_trgm", &home, &[]).await;
+    report.assert_troubles(&[("warn", "search", "create extension pg_trgm")]);
+    let again = include_str!("../../migrations/0004_list_indexes.sql");
+    sql_on(&database, again[again.find("do $$").unwrap()..].into()).await;
+
     let newer =
         "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
                  values (9999, 'from the future', true, '', 0)";
@@ -107,6 +113,12 @@ async fn how_the_schema_stands_to_this_release_is_told() {
     home.set("DATABASE_URL", &url);
     let report = Report::of("a user who may create nothing", &home, &[]).await;
     report.assert_troubles(&[("fail", "migrations", "grant it create")]);
+    // Whoever may create tables and no extension has to do without that alone.
+    sql_on(&empty, format!("grant create on schema public to guest_of_{empty}")).await;
+    let migrated = home.run(&["migrate"], "").await;
+    assert!(migrated.status.success(), "{migrated:?}");
+    let report = Report::of("a user who may not add extensions", &home, &[]).await;
+    report.assert_troubles(&[("warn", "search", "as a user who may")]);
 }
 
 #[tokio::test]

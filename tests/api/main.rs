@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod admin_list;
+mod admin_list_cost;
 mod admin_pages;
 mod admin_users;
 mod auth_confirm;
