@@ -160,8 +160,7 @@ impl Db {
                  ) as connections_left,
                  pg_is_in_recovery() as is_standby,
                  coalesce(has_schema_privilege(current_schema(), 'create'), false) as may_create_tables,
-                 coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as is_encrypted,
-                 to_regclass('users_search_idx') is not null as has_search_index
+                 coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as is_encrypted
              from ours",
         )
         .fetch_one(&mut *conn)
@@ -189,8 +188,6 @@ pub struct ServerFacts {
     pub is_standby: bool,
     pub may_create_tables: bool,
     pub is_encrypted: bool,
-    /// Whether the search in the list of users has its index, which takes an extension.
-    pub has_search_index: bool,
 }
 
 /// A transaction, and the events that were recorded in it: what is rolled back has not happened, and is not logged.

@@ -67,6 +67,14 @@ impl Db {
         Ok(if done.len() > MIGRATOR.iter().count() { Schema::Ahead } else { Schema::Current })
     }
 
+    /// Whether the search in the list of users has its index, which takes an extension.
+    pub async fn has_search_index(&self) -> sqlx::Result<bool> {
+        let mut conn = self.acquire().await?;
+        sqlx::query_scalar("select to_regclass('users_search_idx') is not null")
+            .fetch_one(&mut *conn)
+            .await
+    }
+
     /// Whether the database answers and has every migration that this release needs.
     pub async fn is_migrated(&self) -> sqlx::Result<bool> {
         let mut conn = self.acquire().await?;

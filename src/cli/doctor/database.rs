@@ -69,7 +69,7 @@ async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resul
     }
     let schema = db.schema().await?;
     self::schema(schema, &facts, findings);
-    if schema == Schema::Current && !facts.has_search_index {
+    if schema == Schema::Current && !db.has_search_index().await? {
         let message = "without the extension pg_trgm every search in the list of users reads all of them: run `create \
                        extension pg_trgm` as a user who may, then the `create index users_search_idx` of \
                        migrations/0004_list_indexes.sql";
