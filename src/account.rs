@@ -121,11 +121,8 @@ pub async fn rotate_session(
         audit::record(tx, &event, now).await?;
         return Ok(Rotation::Reused);
     }
-    let Some((_, user)) = sessions::find_with_user(tx, id, user_id, now).await? else {
-        return Ok(Rotation::Ended);
-    };
     let refresh = RefreshClaims { sub: user_id, sid: id, counter: rotated.counter };
-    let pair = issue_pair(state, &user, &refresh, rotated.rotated_at, rotated.expires_at, now);
+    let pair = issue_pair(state, &rotated.user, &refresh, rotated.rotated_at, rotated.expires_at, now);
     Ok(Rotation::Renewed(pair))
 }
 

@@ -9,6 +9,25 @@ use uuid::Uuid;
 
 use crate::store::users::User;
 
+/// The user in a row that speaks of a session and its user.
+macro_rules! user_of {
+    ($row:ident) => {
+        User {
+            id: $row.id,
+            username: $row.username,
+            email: $row.email,
+            email_verified_at: $row.email_verified_at,
+            pending_email: $row.pending_email,
+            first_name: $row.first_name,
+            last_name: $row.last_name,
+            role: $row.role,
+            password_hash: $row.password_hash,
+            created_at: $row.created_at,
+            modified_at: $row.modified_at,
+        }
+    };
+}
+
 /// A session that has not ended.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -73,20 +92,7 @@ pub async fn find_with_user(
             successor_used: row.successor_used,
             expires_at: row.expires_at,
         };
-        let user = User {
-            id: row.id,
-            username: row.username,
-            email: row.email,
-            email_verified_at: row.email_verified_at,
-            pending_email: row.pending_email,
-            first_name: row.first_name,
-            last_name: row.last_name,
-            role: row.role,
-            password_hash: row.password_hash,
-            created_at: row.created_at,
-            modified_at: row.modified_at,
-        };
-        (session, user)
+        (session, user_of!(row))
     }))
 }
 
@@ -99,9 +105,11 @@ pub struct Rotated {
     pub expires_at: DateTime<Utc>,
     /// The counter presented was too old: the session has ended now.
     pub reused: bool,
+    pub user: User,
 }
 
-/// Presents the counter of a refresh token: one statement, so that the database settles a race.
+/// Presents the counter of a refresh token: one statement, so that the database settles a race. It reads the user for
+/// the next pair as well.
 ///
 /// - The living counter (or a later one, after a fail-over to a standby that had not heard of it yet: tokens are
 ///   genuine, so it was given out) is replaced by its successor.
@@ -120,7 +128,7 @@ pub async fn rotate(
     grace: TimeDelta,
 ) -> sqlx::Result<Option<Rotated>> {
     let row = sqlx::query!(
-        r#"update sessions set
+        r#"update sessions s set
                counter = case when $3 >= counter then $3 + 1 else counter end,
                rotated_at = case when $3 >= counter then $4 else rotated_at end,
                expires_at = case when $3 >= counter then least($5, ends_at) else expires_at end,
@@ -133,8 +141,11 @@ pub async fn rotate(
                    where $3 < counter - 1
                        or ($3 = counter - 1 and successor_used and greatest(rotated_at, successor_given_at) <= $6)
                )
-           where id = $1 and user_id = $2 and ended_at is null and expires_at > $4
-           returning counter, rotated_at as "rotated_at!", expires_at, ended_at is not null as "reused!""#,
+           from users u
+           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4 and u.id = s.user_id
+           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at, s.ended_at is not null as "reused!",
+               u.id, u.username, u.email, u.email_verified_at, u.pending_email, u.first_name, u.last_name,
+               u.role as "role: crate::fields::Role", u.password_hash, u.created_at, u.modified_at"#,
         id,
         user_id,
         presented,
@@ -149,6 +160,7 @@ pub async fn rotate(
         rotated_at: row.rotated_at,
         expires_at: row.expires_at,
         reused: row.reused,
+        user: user_of!(row),
     }))
 }
 
