@@ -122,7 +122,8 @@ pub async fn rotate_session(
         return Ok(Rotation::Reused);
     }
     let refresh = RefreshClaims { sub: user_id, sid: id, counter: rotated.counter };
-    let pair = issue_pair(state, &rotated.user, &refresh, rotated.rotated_at, rotated.expires_at, now);
+    let pair =
+        issue_pair(state, &rotated.user, &refresh, rotated.rotated_at, rotated.expires_at, now);
     Ok(Rotation::Renewed(pair))
 }
 
