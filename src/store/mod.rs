@@ -33,6 +33,9 @@ const STATEMENT_LIMITS: [(&str, &str); 2] = [("statement_timeout", "10s"), ("loc
 /// How long a request waits for a connection before it is told that there is none.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A connection that was in use this short a while ago is taken to work still: to ask it costs a round trip.
+const TRUSTED_FOR: Duration = Duration::from_millis(100);
+
 /// The database: a pool of connections, and how to use them with a transaction pooler in between.
 ///
 /// Behind a pooler in transaction mode (PgBouncer) every statement outside a transaction may reach another server
@@ -55,6 +58,15 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for >= TRUSTED_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(options.clone());
         Self { pool, options, direct_options: None, behind_pooler: Arc::default() }
     }
