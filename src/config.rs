@@ -27,6 +27,7 @@ pub const VARIABLES: &[&str] = &[
     "HOST",
     "LOG",
     "MAIL_FROM",
+    "METRICS_TOKEN",
     "MIN_PASSWORD_LENGTH",
     "PORT",
     "PUBLIC_URL",
@@ -43,6 +44,8 @@ pub const VARIABLES: &[&str] = &[
 
 /// The fewest bytes of a `SECRET_KEY`.
 pub const MIN_SECRET_BYTES: usize = 32;
+/// The fewest characters of a `METRICS_TOKEN`.
+const MIN_METRICS_TOKEN_CHARS: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Environment {
@@ -115,6 +118,8 @@ pub struct Config {
     /// Whether `serve` sends the letters too.
     pub worker_inside: bool,
     pub first_admin: Option<FirstAdmin>,
+    /// What `GET /metrics` has to be asked with; without it there is no such path.
+    pub metrics_token: Option<SecretString>,
     /// How long to go on answering after SIGTERM, no longer ready: until then the balancer has noticed.
     pub shutdown_delay: Duration,
     /// A filter in tracing's syntax.
@@ -226,6 +231,7 @@ impl Vars<'_> {
             confirm_redirect_url: self.url("CONFIRM_REDIRECT_URL"),
             worker_inside: self.choice("WORKER", true, &[("on", true), ("off", false)]),
             first_admin: self.first_admin(),
+            metrics_token: self.metrics_token(),
             shutdown_delay: Duration::from_secs(self.number(
                 "SHUTDOWN_DELAY_SECONDS",
                 if production { 3 } else { 0 },
@@ -318,6 +324,18 @@ impl Vars<'_> {
             _ => {}
         }
         raw.map(SecretString::from)
+    }
+
+    fn metrics_token(&mut self) -> Option<SecretString> {
+        let raw = self.get("METRICS_TOKEN")?;
+        // It travels in a header, where other characters cannot, or mean something.
+        if raw.len() < MIN_METRICS_TOKEN_CHARS || !raw.bytes().all(|b| b.is_ascii_graphic()) {
+            self.complain(format!(
+                "METRICS_TOKEN is too weak: {MIN_METRICS_TOKEN_CHARS} or more random characters, without spaces. Make \
+                 one with `openssl rand -hex 24`."
+            ));
+        }
+        Some(raw.into())
     }
 
     /// An absolute http(s) URL.
@@ -509,10 +527,11 @@ mod tests {
             ("GMAIL_ADDRESS", "a@gmail.com"),
             ("WORKER", "maybe"),
             ("ADMIN_PASSWORD", "hunter22"),
+            ("METRICS_TOKEN", "hunter22"),
             ("ACCESS_TOKEN_MINUTES", "0"),
         ])
         .expect_err("refused");
-        assert_eq!(complaints.0.len(), 12, "{complaints}");
+        assert_eq!(complaints.0.len(), 13, "{complaints}");
         assert!(!complaints.to_string().contains("hunter22"));
     }
 

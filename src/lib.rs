@@ -12,6 +12,7 @@ pub mod router;
 pub mod admin;
 pub mod auth;
 pub mod mailbox;
+pub mod scrape;
 pub mod service;
 pub mod users;
 pub mod worker;
@@ -25,6 +26,7 @@ pub mod state;
 
 pub mod limits;
 pub mod session_cache;
+pub mod traffic;
 
 // 2 TOOLS: strangers to each other
 pub mod mail;
@@ -37,4 +39,5 @@ pub mod config;
 pub mod fields;
 pub mod local_postgres;
 pub mod machine;
+pub mod metrics;
 pub mod telemetry;

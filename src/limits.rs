@@ -16,6 +16,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::metrics::Tally;
 use crate::security::KeyedHash;
 use crate::store::Db;
 use crate::store::audit::Event;
@@ -51,6 +52,19 @@ pub static MAIL_ADDRESS: Limit = window("mail_address", 20, 60);
 /// Wrong present passwords of somebody who is logged in.
 pub static PASSWORD: Limit = window("password", 5, 15);
 pub static REFRESH: Limit = window("refresh", 30, 1);
+
+pub static ALL: [&Limit; 10] = [
+    &LOGIN_ADDRESS,
+    &LOGIN_ACCOUNT,
+    &LOGIN_STRANGERS,
+    &REGISTER_HOUR,
+    &REGISTER_DAY,
+    &MAIL_RECIPIENT_HOUR,
+    &MAIL_RECIPIENT_DAY,
+    &MAIL_ADDRESS,
+    &PASSWORD,
+    &REFRESH,
+];
 
 /// Something tried: the limit that counts it, and whom it is about.
 #[derive(Clone, Debug)]
@@ -140,11 +154,18 @@ pub struct Limits {
     is_on: bool,
     hash: KeyedHash,
     refused: Mutex<HashMap<Vec<u8>, Refusal>>,
+    /// How often each limit has refused, remembered refusals among it.
+    pub refusals: Tally,
 }
 
 impl Limits {
     pub fn new(is_on: bool, secret: &SecretString) -> Self {
-        Self { is_on, hash: KeyedHash::new(secret, "doorward/limits/1"), refused: Mutex::default() }
+        Self {
+            is_on,
+            hash: KeyedHash::new(secret, "doorward/limits/1"),
+            refused: Mutex::default(),
+            refusals: Tally::default(),
+        }
     }
 
     /// Whether one of these has been refused lately and still would be: known here, without asking anybody.
@@ -153,10 +174,14 @@ impl Limits {
             return None;
         }
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts
+        let found = attempts
             .iter()
             .find_map(|attempt| refused.get(&self.key(attempt)).filter(|r| r.until > now))
-            .copied()
+            .copied();
+        if let Some(refusal) = found {
+            self.refusals.add(refusal.limit);
+        }
+        found
     }
 
     /// Remembers that `attempt` would meet with `refusal`, too.
@@ -196,8 +221,9 @@ impl Limits {
                 tx.rollback().await?;
                 let refusal = Refusal { limit: attempt.limit.name, until };
                 self.remember(attempt, refusal, now);
+                self.refusals.add(refusal.limit);
                 // Not for those that follow: a flood does not fill the log.
-                attempt.refused(refusal).log();
+                attempt.refused(refusal).log(&db.events);
                 return Ok(Outcome::Refused(refusal));
             }
         }

@@ -21,6 +21,7 @@ use tower::util::Oneshot;
 
 use crate::http::client::Peer;
 use crate::router::App;
+use crate::state::AppState;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,13 +52,13 @@ pub fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(MAX_CONNECTIONS)
 }
 
-/// Serves until `stop` says so and `delay` more, in which balancers notice that the service is no longer ready and
+/// Serves until `stop` says so and `SHUTDOWN_DELAY_SECONDS` more, in which balancers notice that the service is no longer ready and
 /// keep-alive connections are given up one answer at a time; then finishes the requests in hand.
 pub async fn serve(
     listener: TcpListener,
     app: App,
     mut stop: watch::Receiver<bool>,
-    delay: Duration,
+    state: AppState,
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -70,12 +71,14 @@ pub async fn serve(
     let end = async {
         // A sender that is gone can ask for nothing any more: then it is time to end, too.
         let _ = stop.wait_for(|stop| *stop).await;
-        tokio::time::sleep(delay).await;
+        tokio::time::sleep(state.config.shutdown_delay).await;
     };
     tokio::pin!(end);
     let take = |stream, peer: Peer, permit: Option<OwnedSemaphorePermit>| {
         let connection = graceful.watch(connection(&http, stream, app.clone(), peer));
+        let state = state.clone();
         tokio::spawn(async move {
+            let _present = state.traffic.connections.enter();
             // A client that hangs up or breaks the protocol is its own trouble.
             let _ = connection.await;
             drop(permit);
@@ -103,6 +106,9 @@ pub async fn serve(
                 continue;
             }
         };
+        if is_crowded {
+            state.traffic.crowded.add(1);
+        }
         take(stream, Peer { is_crowded, ..peer.into() }, permit.ok());
     }
     // To close the port resets what the system has already let in: those clients have sent their requests.

@@ -17,7 +17,7 @@ use crate::config::CorsOrigins;
 use crate::http::door::{door, gate};
 use crate::http::error::{ApiError, Code};
 use crate::state::AppState;
-use crate::{admin, auth, mailbox, openapi, service, users};
+use crate::{admin, auth, mailbox, openapi, scrape, service, users};
 
 /// The whole service: every path answers with and without a slash at its end.
 pub type App = NormalizePath<Router>;
@@ -28,6 +28,7 @@ pub fn app(state: AppState) -> App {
     let router = router
         .merge(openapi::routes(document))
         .merge(mailbox::routes())
+        .merge(scrape::routes(&state.config))
         .fallback(async || ApiError::from(Code::NotFound))
         .method_not_allowed_fallback(async || ApiError::from(Code::MethodNotAllowed))
         // From the outside in; as one layer, because each is a box around every route and a copy of it a request.

@@ -34,6 +34,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
+use crate::metrics::Counter;
 use crate::security::token::TokenDigest;
 use crate::store::Db;
 use crate::store::changes::{Change, Changes, no_answer};
@@ -62,6 +63,8 @@ pub struct SessionCache {
     started: Instant,
     /// In milliseconds after `started`: until then what is kept may be served.
     good_until: AtomicU64,
+    pub hits: Counter,
+    pub misses: Counter,
 }
 
 /// The living session of a genuine token and its user, as they were read.
@@ -104,6 +107,8 @@ impl SessionCache {
             stamps: (0..STAMPS).map(|_| AtomicU64::new(0)).collect(),
             started: Instant::now(),
             good_until: AtomicU64::new(0),
+            hits: Counter::default(),
+            misses: Counter::default(),
         }
     }
 
@@ -114,6 +119,17 @@ impl SessionCache {
 
     /// What the token showed when it was last looked up, if that is good still.
     pub fn find(&self, token: &TokenDigest, now: DateTime<Utc>) -> Option<Arc<Seen>> {
+        let found = self.look_up(token, now);
+        if found.is_some() { &self.hits } else { &self.misses }.add(1);
+        found
+    }
+
+    /// How many are kept.
+    pub fn entries(&self) -> usize {
+        self.kept.len()
+    }
+
+    fn look_up(&self, token: &TokenDigest, now: DateTime<Utc>) -> Option<Arc<Seen>> {
         let at = Instant::now();
         // Before the stamp: what is proven now was moved before.
         if self.milliseconds(at) >= self.good_until.load(Ordering::SeqCst) {

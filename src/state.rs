@@ -15,6 +15,7 @@ use crate::security::password::Hasher;
 use crate::security::token::TokenKeys;
 use crate::session_cache::SessionCache;
 use crate::store::{Db, Tx};
+use crate::traffic::Traffic;
 
 /// A handle on the one state of the process; cloning it is cheap.
 #[derive(Clone)]
@@ -30,6 +31,7 @@ pub struct Shared {
     pub sessions: SessionCache,
     pub mailer: Mailer,
     pub readiness: Readiness,
+    pub traffic: Traffic,
     /// Rung after a letter was queued, so that the worker does not have to wait for its next round.
     pub mail_queued: Notify,
 }

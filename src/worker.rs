@@ -15,6 +15,7 @@ use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::state::AppState;
 use crate::store::outbox::{self, ClaimedLetter, LetterKind};
 use crate::store::{limits, sessions};
+use crate::traffic::{DELAYED, FAILED, SENT};
 
 /// Longer than the mailer takes at most.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
@@ -100,19 +101,26 @@ async fn settle(
     let now = state.clock.now();
     let (id, attempts) = (claimed.id, claimed.attempts);
     let mut tx = state.db.begin().await?;
-    match outcome {
-        Ok(()) => outbox::set_sent(&mut tx, id, now).await?,
+    let came_to = match outcome {
+        Ok(()) => {
+            outbox::set_sent(&mut tx, id, now).await?;
+            SENT
+        }
         Err(SendError::Transient(reason)) if now - claimed.created_at < GIVE_UP_AFTER => {
             let next_attempt_at = now + backoff(attempts);
             tracing::warn!(letter = %id, attempts, reason, %next_attempt_at, "a letter could not be sent yet");
             outbox::set_next_attempt(&mut tx, id, &reason, next_attempt_at).await?;
+            DELAYED
         }
         Err(SendError::Transient(reason) | SendError::Permanent(reason)) => {
             tracing::error!(letter = %id, attempts, reason, "a letter was given up");
             outbox::set_failed(&mut tx, id, &reason, now).await?;
+            FAILED
         }
-    }
-    tx.commit().await
+    };
+    tx.commit().await?;
+    state.traffic.letters.add(came_to);
+    Ok(())
 }
 
 /// The wait after attempt number `attempts`, from 80 to 120 percent of the table's, so that letters that failed

@@ -107,7 +107,8 @@ pub async fn login(
         }));
     }
     // Never the name as it was typed: people type their password there.
-    Event { name: "login_refused", user_id, ip: origin.ip, ..Event::default() }.log();
+    Event { name: "login_refused", user_id, ip: origin.ip, ..Event::default() }
+        .log(&state.db.events);
     Err(refused(Code::InvalidCredentials))
 }
 

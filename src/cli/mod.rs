@@ -24,6 +24,7 @@ use crate::security::{random_secret, token::TokenKeys};
 use crate::session_cache::SessionCache;
 use crate::state::{AppState, Readiness, Shared};
 use crate::store::Db;
+use crate::traffic::Traffic;
 use crate::{router, telemetry};
 
 /// Sign-up, login, sessions, roles and e-mail verification for frontend apps.
@@ -198,6 +199,7 @@ fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
         sessions: SessionCache::new(config.session_cache),
         mailer,
         readiness: Readiness::default(),
+        traffic: Traffic::default(),
         mail_queued: Notify::new(),
         config,
     }))

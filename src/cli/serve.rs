@@ -31,7 +31,7 @@ pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
     let on_signal = tokio::spawn(stop_on_signal(state.clone(), stop.clone()));
     let background = tokio::spawn(prepare_and_work(state.clone(), stopped.clone()));
     let app = router::app(state.clone());
-    let serving = tokio::spawn(listener::serve(port, app, stopped, state.config.shutdown_delay));
+    let serving = tokio::spawn(listener::serve(port, app, stopped, state.clone()));
 
     let outcome = background.await?;
     if outcome.is_err() {

@@ -24,6 +24,9 @@ const HANDLER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest path and query.
 const MAX_URL_BYTES: usize = 8 * 1024;
 
+/// What is answered on the connections beyond the cap: a full house is to be seen from outside.
+const ANSWERED_IN_A_CROWD: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// An answer that is no page may load and do nothing at all.
@@ -32,10 +35,11 @@ const DEFAULT_CSP: &str =
 
 pub async fn door(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let in_hand = state.traffic.begin();
     let request_id = request_id(&request);
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("-", MatchedPath::as_str);
+    let pattern = request.extensions().get::<MatchedPath>().cloned();
+    let route = pattern.as_ref().map_or("-", MatchedPath::as_str);
 
     let peer = request.extensions().get::<Peer>();
     let has_to_go = peer.is_some_and(|peer| peer.is_ambiguous || peer.is_crowded);
@@ -45,6 +49,7 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
     let mut code = None;
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         code = Some(error.code.as_str());
+        state.traffic.errors.add(error.code.as_str());
         if let Some(cause) = &error.cause {
             // JSON leaves DEL and the control characters from U+0080 on as they are, and terminals obey them.
             let cause = cause.replace(char::is_control, " ");
@@ -52,8 +57,9 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
         }
         response = with_body(response, &error, &request_id);
     }
-    let (status, milliseconds) =
-        (response.status().as_u16(), started.elapsed().as_secs_f64() * 1e3);
+    let took = started.elapsed();
+    in_hand.answered(pattern.as_ref(), &method, response.status(), took);
+    let (status, milliseconds) = (response.status().as_u16(), took.as_secs_f64() * 1e3);
     if method.is_safe() && status < 400 {
         tracing::debug!(%request_id, %method, route, status, milliseconds, "request");
     } else {
@@ -88,7 +94,7 @@ fn refusal(state: &AppState, request: &Request, route: &str) -> Option<ApiError>
     if peer.is_some_and(|peer| peer.is_ambiguous) {
         return Some(ApiError::malformed("The request can be read in two ways."));
     }
-    if peer.is_some_and(|peer| peer.is_crowded) && !["/healthz", "/readyz"].contains(&route) {
+    if peer.is_some_and(|peer| peer.is_crowded) && !ANSWERED_IN_A_CROWD.contains(&route) {
         return Some(Code::Busy.into());
     }
     if route.starts_with("/api/") && !state.readiness.has_started() {

@@ -86,7 +86,8 @@ impl FromRequestParts<AppState> for AdminUser {
         let caller = CurrentUser::from_request_parts(parts, state).await?;
         if !caller.user.role.is_admin() {
             let (user_id, session_id) = (Some(caller.user.id), Some(caller.session.id));
-            Event { name: "forbidden", user_id, session_id, ..Event::default() }.log();
+            Event { name: "forbidden", user_id, session_id, ..Event::default() }
+                .log(&state.db.events);
             return Err(Code::Forbidden.into());
         }
         Ok(Self(caller))

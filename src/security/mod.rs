@@ -6,7 +6,7 @@ pub mod token;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// `N` bytes from the operating system's generator.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
@@ -35,6 +35,14 @@ impl KeyedHash {
     pub fn of(&self, subject: &str) -> Vec<u8> {
         aws_lc_rs::hmac::sign(&self.0, subject.as_bytes()).as_ref().to_vec()
     }
+}
+
+/// Whether `given` is the secret. How long that takes says neither how much of it is right nor how long it has to be.
+pub fn is_secret(given: &str, secret: &SecretString) -> bool {
+    let digest =
+        |text: &str| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let (given, secret) = (digest(given), digest(secret.expose_secret()));
+    aws_lc_rs::constant_time::verify_slices_are_equal(given.as_ref(), secret.as_ref()).is_ok()
 }
 
 /// A new secret of 48 random bytes as text: good for `SECRET_KEY`.

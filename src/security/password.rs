@@ -17,6 +17,7 @@ use argon2_rust::params::{Memory, TagLen};
 use tokio::sync::oneshot;
 
 use crate::fields::Password;
+use crate::metrics::{Counter, Gauge, Histogram};
 use crate::security::queue::{Client, Full, Queue};
 use crate::security::random_bytes;
 
@@ -48,8 +49,20 @@ pub struct Verdict {
 #[derive(Clone)]
 pub struct Hasher {
     queue: Arc<Jobs>,
+    load: Arc<Load>,
+    threads: usize,
     params: Params,
     dummy: Arc<str>,
+}
+
+/// What the hashing threads have to do.
+#[derive(Debug, Default)]
+pub struct Load {
+    pub running: Gauge,
+    /// How long was waited for a thread.
+    pub wait: Histogram,
+    /// Those for whom there was no room, or no longer.
+    pub turned_away: Counter,
 }
 
 /// The way in to the queue; when the last one is gone, the threads end.
@@ -81,22 +94,24 @@ impl Hasher {
     pub fn new(params: Params, threads: usize) -> Self {
         check_this_processor();
         let queue = Arc::new(Queue::new(threads * QUEUE_PER_THREAD));
+        let load = Arc::<Load>::default();
         for number in 0..threads {
-            let (jobs, params) = (Arc::clone(&queue), params.clone());
+            let (jobs, load) = (Arc::clone(&queue), Arc::clone(&load));
+            let params = params.clone();
             std::thread::Builder::new()
                 .name(format!("argon2-{number}"))
-                .spawn(move || work(&jobs, &params))
+                .spawn(move || work(&jobs, &load, &params))
                 .expect("the operating system gives a thread at start");
         }
         let dummy = phc_string(&params, &[0; 16], &[0; OUTPUT_BYTES]);
-        Self { queue: Arc::new(Jobs(queue)), params, dummy: dummy.into() }
+        Self { queue: Arc::new(Jobs(queue)), load, threads, params, dummy: dummy.into() }
     }
 
     /// Hashes with a new salt; the result is a PHC string.
     pub async fn hash(&self, client: Client, password: Password) -> Result<String, Busy> {
         let (answer, result) = oneshot::channel();
         self.enqueue(client, Job::Hash(password, answer))?;
-        result.await.map_err(|_| Busy)
+        result.await.map_err(|_| self.turn_away())
     }
 
     /// Checks a password against a PHC string, in the same time whether it matches or not.
@@ -111,12 +126,34 @@ impl Hasher {
         let (answer, result) = oneshot::channel();
         let subject = hash.map_or_else(|| Arc::clone(&self.dummy), Arc::from);
         self.enqueue(client, Job::Verify(password, subject, answer))?;
-        let matches = result.await.map_err(|_| Busy)? && hash.is_some();
+        let matches = result.await.map_err(|_| self.turn_away())? && hash.is_some();
         Ok(Verdict { matches, outdated: hash.is_some_and(|hash| self.is_outdated(hash)) })
     }
 
     fn enqueue(&self, client: Client, job: Job) -> Result<(), Busy> {
-        self.queue.0.push(client, Waiting { since: Instant::now(), job }).map_err(|Full| Busy)
+        self.queue
+            .0
+            .push(client, Waiting { since: Instant::now(), job })
+            .map_err(|Full| self.turn_away())
+    }
+
+    fn turn_away(&self) -> Busy {
+        self.load.turned_away.add(1);
+        Busy
+    }
+
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// Hashes that are made at once at most.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// How many wait for a thread: those who are known, and strangers.
+    pub fn waiting(&self) -> (usize, usize) {
+        self.queue.0.waiting()
     }
 
     fn is_outdated(&self, hash: &str) -> bool {
@@ -131,14 +168,17 @@ fn cost(params: &Params) -> (u32, u32, u32) {
     (params.m_cost(), params.t_cost(), params.p_cost())
 }
 
-fn work(jobs: &Queue<Waiting>, params: &Params) {
+fn work(jobs: &Queue<Waiting>, load: &Load, params: &Params) {
     // Best effort: where it is not allowed, hashing competes with the rest as equals.
     let _ = rustix::process::setpriority_process(None, 10);
     let mut engine = Engine::new(params);
     while let Some(Waiting { since, job }) = jobs.pop() {
-        if since.elapsed() > LONGEST_WAIT {
+        let waited = since.elapsed();
+        load.wait.observe(waited);
+        if waited > LONGEST_WAIT {
             continue;
         }
+        let _present = load.running.enter();
         match job {
             // Whoever hung up while waiting in the queue costs nothing more.
             Job::Hash(_, answer) if answer.is_closed() => {}
@@ -332,7 +372,7 @@ mod tests {
         let since = Instant::now().checked_sub(LONGEST_WAIT * 2).expect("the machine runs longer");
         queue.push(SOMEBODY, Waiting { since, job }).expect("room");
         queue.close();
-        work(&queue, &cheap());
+        work(&queue, &Load::default(), &cheap());
         assert!(result.await.is_err());
     }
 

@@ -70,6 +70,12 @@ impl<T> Queue<T> {
         }
     }
 
+    /// How many wait: those who are known, and strangers.
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.known.length, state.strangers.length)
+    }
+
     pub fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_all();

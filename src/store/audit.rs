@@ -8,7 +8,29 @@ use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
 
 use super::Tx;
+use crate::metrics::Tally;
 use crate::telemetry;
+
+/// Every event there is.
+pub const NAMES: [&str; 17] = [
+    "already_taken",
+    "create_admin",
+    "email_changed",
+    "email_verified",
+    "first_admin",
+    "forbidden",
+    "login",
+    "login_refused",
+    "logout",
+    "logout_everywhere",
+    "password_changed",
+    "profile_updated",
+    "rate_limited",
+    "refresh_token_reused",
+    "registered",
+    "role_changed",
+    "user_deleted",
+];
 
 /// One thing that happened. `user_id` is whom it happened to, `actor_id` who did it.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +64,10 @@ pub async fn record(tx: &mut Tx, event: &Event, now: DateTime<Utc>) -> sqlx::Res
 }
 
 impl Event {
-    /// Logs it: what was recorded once that is committed, and what changes nothing, such as a refusal, at once.
-    pub fn log(&self) {
+    /// Logs and counts it: what was recorded once that is committed, and what changes nothing, such as a refusal, at
+    /// once.
+    pub fn log(&self, events: &Tally) {
+        events.add(self.name);
         let text = |id: Option<Uuid>| id.map(tracing::field::display);
         let caller = telemetry::caller();
         tracing::info!(

@@ -24,6 +24,7 @@ use sqlx::{
 
 pub use schema::Schema;
 
+use crate::metrics::Tally;
 use crate::telemetry;
 
 /// How long the server works on a statement, and waits for a lock, before it gives up: an abandoned request must not
@@ -48,6 +49,8 @@ pub struct Db {
     /// Past the pooler, where one stands before the database and this is known.
     direct_options: Option<PgConnectOptions>,
     behind_pooler: Arc<AtomicBool>,
+    /// The security events of this instance, counted.
+    pub events: Arc<Tally>,
 }
 
 impl Db {
@@ -68,7 +71,13 @@ impl Db {
                 })
             })
             .connect_lazy_with(options.clone());
-        Self { pool, options, direct_options: None, behind_pooler: Arc::default() }
+        Self {
+            pool,
+            options,
+            direct_options: None,
+            behind_pooler: Arc::default(),
+            events: Arc::default(),
+        }
     }
 
     /// Names the way past the pooler, for what does not work through one.
@@ -140,11 +149,16 @@ impl Db {
         } else {
             self.pool.begin().await?
         };
-        Ok(Tx { inner, events: Vec::new() })
+        Ok(Tx { inner, events: Vec::new(), counts: Arc::clone(&self.events) })
     }
 
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+
+    /// The pool's connections: those it has, the idle ones among them, and how many it may have.
+    pub fn connections(&self) -> (u32, usize, u32) {
+        (self.pool.size(), self.pool.num_idle(), self.pool.options().get_max_connections())
     }
 
     /// What `doctor` asks the server.
@@ -206,6 +220,7 @@ pub struct ServerFacts {
 pub struct Tx {
     inner: Transaction<'static, Postgres>,
     events: Vec<audit::Event>,
+    counts: Arc<Tally>,
 }
 
 impl Tx {
@@ -220,7 +235,7 @@ impl Tx {
         let committing = async move {
             let outcome = self.inner.commit().await;
             if outcome.is_ok() {
-                self.events.iter().for_each(audit::Event::log);
+                self.events.iter().for_each(|event| event.log(&self.counts));
             }
             afterwards();
             outcome
@@ -277,6 +292,14 @@ impl DerefMut for Conn {
             Self::Transaction(transaction) => transaction,
         }
     }
+}
+
+/// How many rows the planner thinks that a query of our own gives. It asks the statistics and reads no row.
+async fn estimate(db: &mut PgConnection, query: &'static str) -> sqlx::Result<i64> {
+    let explain = AssertSqlSafe(format!("explain (format json) {query}"));
+    let plan: serde_json::Value = sqlx::query_scalar(explain).fetch_one(db).await?;
+    let rows = plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_i64);
+    rows.ok_or_else(|| sqlx::Error::Decode("a plan without its rows".into()))
 }
 
 /// The name of the unique constraint that refused a statement, if one did.

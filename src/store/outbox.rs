@@ -154,6 +154,24 @@ pub async fn set_next_attempt(
     Ok(())
 }
 
+/// Letters that wait, and since when the oldest of them does. Of more than `most` it knows no more than that.
+pub async fn count_waiting(
+    db: &mut PgConnection,
+    most: i64,
+) -> sqlx::Result<(i64, Option<DateTime<Utc>>)> {
+    let row = sqlx::query!(
+        r#"select count(*) as "count!", min(created_at) as oldest from (
+             select created_at from outbox
+             where sent_at is null and failed_at is null
+             order by next_attempt_at limit $1
+         ) waiting"#,
+        most
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((row.count, row.oldest))
+}
+
 /// Removes at most 1,000 letters that were settled before `before`.
 pub async fn delete_settled(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
     let done = sqlx::query!(

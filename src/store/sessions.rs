@@ -250,3 +250,24 @@ pub async fn delete_expired(db: &mut PgConnection, before: DateTime<Utc>) -> sql
     .await?;
     Ok(done.rows_affected())
 }
+
+/// How many live: counted among up to `most` rows, and beyond that as the planner estimates.
+pub async fn count_living_about(
+    db: &mut PgConnection,
+    now: DateTime<Utc>,
+    most: i64,
+) -> sqlx::Result<i64> {
+    let row = sqlx::query!(
+        r#"select count(*) as "all!",
+             count(*) filter (where ended_at is null and expires_at > $1) as "living!"
+         from (select ended_at, expires_at from sessions limit $2) sample"#,
+        now,
+        most + 1
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    if row.all <= most {
+        return Ok(row.living);
+    }
+    super::estimate(db, "select from sessions where ended_at is null and expires_at > now()").await
+}

@@ -312,6 +312,17 @@ pub async fn count(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> 
     query.build_query_scalar().fetch_one(db).await
 }
 
+/// How many there are: counted up to `most`, and beyond that as the planner estimates, for a count reads every row.
+pub async fn count_about(db: &mut PgConnection, most: i64) -> sqlx::Result<i64> {
+    let counted = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from (select from users limit $1) sample"#,
+        most + 1
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    if counted <= most { Ok(counted) } else { super::estimate(db, "select from users").await }
+}
+
 fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if let Some(search) = &filter.search {
         let part = format!("%{}%", escape_like(search));

@@ -102,6 +102,6 @@ pub async fn change_password(
         return Ok(Json(ChangePasswordResponse { success: true, message }));
     }
     let (user_id, session_id) = (Some(user.id), Some(session.id));
-    Event { name: "wrong_password", user_id, session_id, ..Event::default() }.log();
+    Event { name: "wrong_password", user_id, session_id, ..Event::default() }.log(&state.db.events);
     Err(Code::WrongPassword.into())
 }

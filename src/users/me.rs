@@ -133,7 +133,8 @@ pub async fn update(
         (verdict, reservation) = unless_busy(&state, reserved, checked).await?;
         if !verdict.matches {
             let (user_id, session_id) = (Some(caller.user.id), Some(caller.session.id));
-            Event { name: "wrong_password", user_id, session_id, ..Event::default() }.log();
+            Event { name: "wrong_password", user_id, session_id, ..Event::default() }
+                .log(&state.db.events);
             return Err(Code::WrongPassword.into());
         }
     }

@@ -25,6 +25,7 @@ use doorward::security::token::TokenKeys;
 use doorward::session_cache::SessionCache;
 use doorward::state::{AppState, Readiness, Shared};
 use doorward::store::Db;
+use doorward::traffic::Traffic;
 use doorward::worker;
 use http_body_util::BodyExt;
 use secrecy::SecretString;
@@ -161,6 +162,7 @@ impl TestApp {
             sessions: SessionCache::new(config.session_cache),
             mailer,
             readiness: Readiness::default(),
+            traffic: Traffic::default(),
             mail_queued: Notify::new(),
             config,
         });

@@ -8,6 +8,7 @@ use doorward::mail::{Mailbox, Mailer, SendError, SmtpSettings};
 use doorward::security::token::TokenKeys;
 use doorward::session_cache::SessionCache;
 use doorward::state::{AppState, Readiness, Shared};
+use doorward::traffic::Traffic;
 use doorward::worker::{self, deliver_next};
 use serde_json::json;
 use tokio::sync::{Notify, watch};
@@ -28,6 +29,7 @@ pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
         sessions: SessionCache::new(false),
         mailer,
         readiness: Readiness::default(),
+        traffic: Traffic::default(),
         mail_queued: Notify::new(),
         config,
     })

@@ -26,12 +26,13 @@ pub(super) fn examine(config: &Config, complaints: &[String]) -> Findings {
     }
     first_admin(config, &mut findings);
     // In place of a value that was complained about stands a default, which nobody wants to hear about.
-    let checks: [(&str, Check); 5] = [
+    let checks: [(&str, Check); 6] = [
         ("SECRET_KEY", secret),
         ("PUBLIC_URL", public_url),
         ("CORS_ORIGINS", cors),
         ("TRUSTED_PROXY_HOPS", proxies),
         ("RATE_LIMITS", limits),
+        ("METRICS_TOKEN", metrics),
     ];
     checks
         .iter()
@@ -159,6 +160,19 @@ fn limits(config: &Config, findings: &mut Findings) {
         (true, _) => {}
         (false, true) => findings.fail("limits", format!("{message}. Remove it")),
         (false, false) => findings.warn("limits", message),
+    }
+}
+
+fn metrics(config: &Config, findings: &mut Findings) {
+    let Some(token) = config.metrics_token.as_ref().map(ExposeSecret::expose_secret) else {
+        return;
+    };
+    if looks_made_up(token) {
+        let message = "METRICS_TOKEN looks made up rather than random, and whoever guesses it reads the figures: make \
+                       one with `openssl rand -hex 24`";
+        findings.warn("metrics", message);
+    } else {
+        findings.ok("metrics", "GET /metrics answers whoever has METRICS_TOKEN");
     }
 }
 
