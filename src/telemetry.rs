@@ -1,5 +1,7 @@
 //! Logs: readable on a desk, JSON in production, always to standard error.
 
+mod trace_context;
+
 use std::io::IsTerminal;
 use std::net::IpAddr;
 
@@ -9,11 +11,15 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use trace_context::{TraceContext, TraceId};
+
 /// Whose request is being answered.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
     pub request_id: Option<String>,
     pub ip: Option<IpAddr>,
+    /// The trace that the request belongs to.
+    pub trace_id: Option<TraceId>,
 }
 
 tokio::task_local! {

@@ -11,12 +11,13 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tracing::field::display;
 use uuid::Uuid;
 
 use crate::http::client::{Peer, client_address};
 use crate::http::error::{ApiError, Code, ErrorBody};
 use crate::state::AppState;
-use crate::telemetry::{self, Caller};
+use crate::telemetry::{self, Caller, TraceContext};
 
 /// How long a handler may take.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -28,6 +29,7 @@ const MAX_URL_BYTES: usize = 8 * 1024;
 const ANSWERED_IN_A_CROWD: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// An answer that is no page may load and do nothing at all.
 const DEFAULT_CSP: &str =
@@ -44,7 +46,8 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
     let peer = request.extensions().get::<Peer>();
     let has_to_go = peer.is_some_and(|peer| peer.is_ambiguous || peer.is_crowded);
     let ip = client_address(request.headers(), peer, state.config.trusted_proxy_hops);
-    let caller = Caller { request_id: Some(request_id.clone()), ip };
+    let trace_id = trace_context(&request).map(|context| context.trace_id);
+    let caller = Caller { request_id: Some(request_id.clone()), ip, trace_id };
     let mut response = telemetry::on_behalf_of(caller, next.run(request)).await;
     let mut code = None;
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
@@ -53,7 +56,9 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
         if let Some(cause) = &error.cause {
             // JSON leaves DEL and the control characters from U+0080 on as they are, and terminals obey them.
             let cause = cause.replace(char::is_control, " ");
-            tracing::error!(%request_id, %method, route, code = error.code.as_str(), cause, "request failed");
+            let code = error.code.as_str();
+            let trace_id = trace_id.map(display);
+            tracing::error!(%request_id, trace_id, %method, route, code, cause, "request failed");
         }
         response = with_body(response, &error, &request_id);
     }
@@ -61,9 +66,9 @@ pub async fn door(State(state): State<AppState>, request: Request, next: Next) -
     in_hand.answered(pattern.as_ref(), &method, response.status(), took);
     let (status, milliseconds) = (response.status().as_u16(), took.as_secs_f64() * 1e3);
     if method.is_safe() && status < 400 {
-        tracing::debug!(%request_id, %method, route, status, milliseconds, "request");
+        tracing::debug!(%request_id, trace_id = trace_id.map(display), %method, route, status, milliseconds, "request");
     } else {
-        tracing::info!(%request_id, %method, route, status, code, milliseconds, "request");
+        tracing::info!(%request_id, trace_id = trace_id.map(display), %method, route, status, code, milliseconds, "request");
     }
     add_headers(&mut response, &request_id, state.config.is_https());
     if state.readiness.is_draining() || has_to_go {
@@ -115,6 +120,13 @@ fn request_id(request: &Request) -> String {
         (Some(id), None) => id.to_owned(),
         _ => Uuid::now_v7().to_string(),
     }
+}
+
+/// Where the caller's own trace goes on, if it says so in one header that can be read.
+fn trace_context(request: &Request) -> Option<TraceContext> {
+    let mut given = request.headers().get_all(&TRACEPARENT).iter();
+    let (first, second) = (given.next()?, given.next());
+    TraceContext::parse(first.as_bytes()).filter(|_| second.is_none())
 }
 
 fn with_body(bare: Response, error: &ApiError, request_id: &str) -> Response {

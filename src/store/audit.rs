@@ -78,6 +78,7 @@ impl Event {
             session_id = text(self.session_id),
             ip = self.ip.or(caller.ip).map(tracing::field::display),
             request_id = caller.request_id,
+            trace_id = caller.trace_id.map(tracing::field::display),
             details = (!self.details.is_null()).then(|| tracing::field::display(&self.details)),
         );
     }
