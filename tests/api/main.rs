@@ -60,6 +60,7 @@ mod smtp_sink;
 mod support;
 mod tokens;
 mod tokens_forged;
+mod traces;
 mod users_change_password;
 mod users_me;
 mod users_me_email;
