@@ -17,8 +17,10 @@ use crate::state::AppState;
 /// How many letters are shown, newest first.
 const SHOWN: usize = 50;
 
+pub const PATH: &str = "/dev/mailbox";
+
 pub fn routes() -> Router<AppState> {
-    Router::new().route("/dev/mailbox", get(show))
+    Router::new().route(PATH, get(show))
 }
 
 #[derive(Template)]

@@ -3,10 +3,10 @@
 //! A handler names the codes that are its own (`x-codes`). What follows from its security and its body is added here,
 //! and every code becomes an answer with the status that the one table of codes gives it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -131,8 +131,14 @@ fn error_response(codes: &[Code]) -> Value {
     response
 }
 
+/// The paths of [`routes`].
+pub fn paths() -> impl Iterator<Item = String> {
+    let files = DOCS_FILES.iter().map(|name| format!("/docs/{name}"));
+    ["/openapi.json", "/docs", "/docs/openapi.json"].map(str::to_owned).into_iter().chain(files)
+}
+
 /// `/openapi.json` and `/docs`: everything comes from the binary itself.
-pub fn routes(document: Value) -> Router<AppState> {
+pub fn routes(document: &Value) -> Router<AppState> {
     // The page asks whoever it came from, which need not be PUBLIC_URL (localhost, a preview's host): its policy lets
     // it speak to nobody else.
     let mut for_page = document.clone();
@@ -140,13 +146,14 @@ pub fn routes(document: Value) -> Router<AppState> {
     Router::new()
         .route("/openapi.json", published(document))
         .route("/docs", get(docs))
-        .route("/docs/openapi.json", published(for_page))
+        .route("/docs/openapi.json", published(&for_page))
         .merge(docs_files())
 }
 
-fn published(document: Value) -> MethodRouter<AppState> {
-    let document = Arc::new(document);
-    get(async move || Json(document.as_ref().clone()))
+/// Written once, and shared by all who read it.
+fn published(document: &Value) -> MethodRouter<AppState> {
+    let text = Bytes::from(document.to_string());
+    get(async move || ([(header::CONTENT_TYPE, "application/json")], text.clone()))
 }
 
 const DOCS: &str = r#"<!doctype html>
@@ -176,7 +183,7 @@ async fn docs() -> Response {
         .into_response()
 }
 
-/// What the page loads, read once: bytes that are shared, however many ask and however slowly they read.
+/// What the page loads: the binary's own bytes, and shared ones, however many ask and however slowly they read.
 const DOCS_FILES: [&str; 5] = [
     "swagger-ui.css",
     "swagger-ui-bundle.js",
@@ -196,7 +203,10 @@ fn docs_files() -> Router<AppState> {
         utoipa_swagger_ui::serve(name, Arc::clone(&config)).ok().flatten().map(|file| (name, file))
     });
     found.fold(Router::new(), |router, (name, file)| {
-        let bytes = Bytes::from(file.bytes.into_owned());
+        let bytes = match file.bytes {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            Cow::Owned(bytes) => Bytes::from(bytes),
+        };
         let content_type = [(header::CONTENT_TYPE, file.content_type)];
         router.route(
             &format!("/docs/{name}"),

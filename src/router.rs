@@ -1,46 +1,39 @@
 //! Mounts the features, with what stands before them in order.
 
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware;
-use axum::response::{IntoResponse, Response};
-use axum::routing::Router;
 use serde_json::Value;
 use tower::Layer;
-use tower::util::option_layer;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower::util::{Either, option_layer};
+use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 use tower_http::normalize_path::{NormalizePath, NormalizePathLayer};
 use url::{Host, Url};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::CorsOrigins;
-use crate::http::door::{door, gate};
+use crate::http::door::{Door, Gate};
 use crate::http::error::{ApiError, Code};
 use crate::state::AppState;
 use crate::{admin, auth, mailbox, openapi, scrape, service, users};
 
-/// The whole service: every path answers with and without a slash at its end.
-pub type App = NormalizePath<Router>;
+/// The whole service, from the outside in: every path answers with and without a slash at its end.
+pub type App = NormalizePath<Door<Either<Cors<Gate>, Gate>>>;
 
 pub fn app(state: AppState) -> App {
     let (router, api) = features().split_for_parts();
     let document = openapi::document(&api, &state.config.public_url);
+    let metrics = state.config.metrics_token.is_some().then_some(scrape::PATH);
+    let others = [mailbox::PATH].into_iter().chain(metrics).map(str::to_owned);
+    state.traffic.tell_apart(api.paths.paths.into_keys().chain(openapi::paths()).chain(others));
     let router = router
-        .merge(openapi::routes(document))
+        .merge(openapi::routes(&document))
         .merge(mailbox::routes())
         .merge(scrape::routes(&state.config))
         .fallback(async || ApiError::from(Code::NotFound))
         .method_not_allowed_fallback(async || ApiError::from(Code::MethodNotAllowed))
-        // From the outside in; as one layer, because each is a box around every route and a copy of it a request.
-        .layer((
-            middleware::from_fn_with_state(state.clone(), door),
-            option_layer(cors(&state.config.cors_origins)),
-            middleware::from_fn_with_state(state.clone(), gate),
-            CatchPanicLayer::custom(panicked),
-        ))
-        .with_state(state);
-    // Around the router, because the path decides about the route.
-    NormalizePathLayer::trim_trailing_slash().layer(router)
+        .with_state(state.clone());
+    let cors = option_layer(cors(&state.config.cors_origins));
+    let gate = cors.layer(Gate::new(state.clone(), router));
+    NormalizePathLayer::trim_trailing_slash().layer(Door::new(state, gate))
 }
 
 /// The document without a running service.
@@ -53,13 +46,6 @@ fn features() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::base())
         .nest("/api/v1", auth::routes().merge(users::routes()).merge(admin::routes()))
         .merge(service::routes())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the signature that the layer asks for")]
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
-    let message = panic.downcast_ref::<String>().map(String::as_str);
-    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-    ApiError::internal(message).into_response()
 }
 
 /// None where no origin may call: then OPTIONS is a method like any other.

@@ -29,9 +29,11 @@ const COUNTED: i64 = 10_000;
 /// Letters that wait are counted up to here.
 const MOST_LETTERS: i64 = 100_000;
 
+pub const PATH: &str = "/metrics";
+
 pub fn routes(config: &Config) -> Router<AppState> {
     let router = Router::new();
-    if config.metrics_token.is_some() { router.route("/metrics", get(metrics)) } else { router }
+    if config.metrics_token.is_some() { router.route(PATH, get(metrics)) } else { router }
 }
 
 async fn metrics(

@@ -3,13 +3,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use axum::extract::MatchedPath;
 use axum::http::{Method, StatusCode};
 
 use crate::metrics::{Counter, Gauge, Histogram, Present, Tally};
-
-/// Routes that are told apart; there are some 30.
-const ROUTES: usize = 64;
 
 /// The methods and statuses that are told apart, and one place more for whatever else a client or a handler thinks of.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -25,12 +21,11 @@ pub const SENT: &str = "sent";
 pub const DELAYED: &str = "delayed";
 pub const FAILED: &str = "failed";
 
-#[derive(Debug)]
+#[derive(Default)]
 pub struct Traffic {
-    /// In the order of their first requests, and none is ever taken away.
-    routes: [OnceLock<Box<Route>>; ROUTES],
+    routes: OnceLock<Routes>,
     /// What no route is for, whatever its path.
-    unmatched: Box<Route>,
+    unmatched: Route,
     pub in_flight: Gauge,
     /// Requests whose client did not wait for the answer.
     pub abandoned: Counter,
@@ -43,22 +38,39 @@ pub struct Traffic {
     pub letters: Tally,
 }
 
-impl Default for Traffic {
-    fn default() -> Self {
-        Self {
-            routes: [const { OnceLock::new() }; ROUTES],
-            unmatched: Box::new(Route::new(None)),
-            in_flight: Gauge::default(),
-            abandoned: Counter::default(),
-            errors: Tally::default(),
-            connections: Gauge::default(),
-            crowded: Counter::default(),
-            letters: Tally::default(),
-        }
-    }
+/// The routes by their paths.
+struct Routes {
+    index: matchit::Router<usize>,
+    routes: Vec<Route>,
 }
 
+/// One of the routes, or none of them.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteId(Option<usize>);
+
 impl Traffic {
+    /// Tells routes apart from now on: those with these patterns, in axum's syntax. The first call decides.
+    pub fn tell_apart(&self, patterns: impl IntoIterator<Item = String>) {
+        let mut routes = Routes { index: matchit::Router::new(), routes: Vec::new() };
+        for pattern in patterns {
+            if routes.index.insert(pattern.clone(), routes.routes.len()).is_ok() {
+                routes.routes.push(Route { pattern: Some(pattern), ..Route::default() });
+            }
+        }
+        let _ = self.routes.set(routes);
+    }
+
+    /// Where a path leads.
+    pub fn find(&self, path: &str) -> RouteId {
+        let found = self.routes.get().and_then(|routes| routes.index.at(path).ok());
+        RouteId(found.map(|found| *found.value))
+    }
+
+    pub fn route(&self, id: RouteId) -> &Route {
+        let known = id.0.and_then(|id| self.routes.get()?.routes.get(id));
+        known.unwrap_or(&self.unmatched)
+    }
+
     /// To be held while a request is answered.
     pub fn begin(&self) -> InHand<'_> {
         InHand { traffic: self, _present: self.in_flight.enter(), is_answered: false }
@@ -66,20 +78,8 @@ impl Traffic {
 
     /// Those that had a request, and the unmatched.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
-        let known = self.routes.iter().map_while(OnceLock::get);
-        known.chain([&self.unmatched]).map(Box::as_ref)
-    }
-
-    /// By comparing patterns one by one: nearly all differ in their length, and those in use come first.
-    fn route(&self, pattern: Option<&MatchedPath>) -> &Route {
-        let Some(pattern) = pattern else { return &self.unmatched };
-        for slot in &self.routes {
-            let route = slot.get_or_init(|| Box::new(Route::new(Some(pattern.clone()))));
-            if route.pattern() == pattern.as_str() {
-                return route;
-            }
-        }
-        &self.unmatched
+        let known = self.routes.get().into_iter().flat_map(|routes| &routes.routes);
+        known.filter(|route| route.requests().next().is_some()).chain([&self.unmatched])
     }
 }
 
@@ -92,13 +92,7 @@ pub struct InHand<'a> {
 }
 
 impl InHand<'_> {
-    pub fn answered(
-        mut self,
-        route: Option<&MatchedPath>,
-        method: &Method,
-        status: StatusCode,
-        took: Duration,
-    ) {
+    pub fn answered(mut self, route: RouteId, method: &Method, status: StatusCode, took: Duration) {
         self.is_answered = true;
         let route = self.traffic.route(route);
         let method = METHODS.iter().position(|known| *known == method.as_str());
@@ -118,20 +112,16 @@ impl Drop for InHand<'_> {
 }
 
 /// The requests of one route.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Route {
-    pattern: Option<MatchedPath>,
+    pattern: Option<String>,
     requests: [[Counter; STATUSES.len() + 1]; METHODS.len() + 1],
     pub duration: Histogram,
 }
 
 impl Route {
-    fn new(pattern: Option<MatchedPath>) -> Self {
-        Self { pattern, requests: Default::default(), duration: Histogram::default() }
-    }
-
     pub fn pattern(&self) -> &str {
-        self.pattern.as_ref().map_or("unmatched", MatchedPath::as_str)
+        self.pattern.as_deref().unwrap_or("unmatched")
     }
 
     /// Method, status and number of the requests, where there were any.

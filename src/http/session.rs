@@ -12,6 +12,7 @@ use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenDigest, T
 use crate::session_cache::Seen;
 use crate::state::AppState;
 use crate::store::audit::Event;
+use crate::store::is_broken;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
 
@@ -43,10 +44,15 @@ impl CurrentUser {
         claims: &AccessClaims,
         now: DateTime<Utc>,
     ) -> Result<Self, ApiError> {
-        let mut db = state.db.acquire().await?;
-        let found = sessions::find_with_user(&mut db, claims.sid, claims.sub, now).await?;
+        let mut db = state.db.acquire_unasked().await?;
+        let mut found = sessions::find_with_user(&mut db, claims.sid, claims.sub, now).await;
+        if found.as_ref().is_err_and(is_broken) {
+            drop(db);
+            db = state.db.acquire().await?;
+            found = sessions::find_with_user(&mut db, claims.sid, claims.sub, now).await;
+        }
         drop(db);
-        let (session, user) = found.ok_or(Code::SessionEnded)?;
+        let (session, user) = found?.ok_or(Code::SessionEnded)?;
         if !session.successor_used && claims.generation == Some(session.counter) {
             // The pair of the last refresh has arrived: from now on its predecessor counts as replaced.
             let mut tx = state.db.begin().await?;

@@ -34,9 +34,6 @@ const STATEMENT_LIMITS: [(&str, &str); 2] = [("statement_timeout", "10s"), ("loc
 /// How long a request waits for a connection before it is told that there is none.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A connection that was in use this short a while ago is taken to work still: to ask it costs a round trip.
-const TRUSTED_FOR: Duration = Duration::from_millis(100);
-
 /// The database: a pool of connections, and how to use them with a transaction pooler in between.
 ///
 /// Behind a pooler in transaction mode (PgBouncer) every statement outside a transaction may reach another server
@@ -61,15 +58,8 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // Whether one that waited in the pool still works is seen by its first statement: to ask costs a round trip.
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for >= TRUSTED_FOR {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
             .connect_lazy_with(options.clone());
         Self {
             pool,
@@ -132,7 +122,22 @@ impl Db {
     /// A connection to read with. What has to last goes through [`Db::begin`].
     pub async fn acquire(&self) -> sqlx::Result<Conn> {
         if self.is_behind_pooler() {
-            Ok(Conn::Transaction(self.begin().await?.inner))
+            return Ok(Conn::Transaction(self.begin().await?.inner));
+        }
+        for _ in 0..self.pool.options().get_max_connections() {
+            let mut conn = self.pool.acquire().await?;
+            if conn.ping().await.is_ok() {
+                return Ok(Conn::Plain(conn));
+            }
+        }
+        Ok(Conn::Plain(self.pool.acquire().await?))
+    }
+
+    /// The same without asking it first whether it still works: a round trip less. Where its first statement finds it
+    /// [broken](is_broken), that is for the caller to run again on another one.
+    pub async fn acquire_unasked(&self) -> sqlx::Result<Conn> {
+        if self.is_behind_pooler() {
+            self.acquire().await
         } else {
             Ok(Conn::Plain(self.pool.acquire().await?))
         }
@@ -140,16 +145,26 @@ impl Db {
 
     /// A transaction; dropped without `commit`, it never was.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
-        let inner = if self.is_behind_pooler() {
-            let [(one, its), (other, others)] = STATEMENT_LIMITS;
-            let begin = format!(
-                "begin; deallocate all; set local {one} = '{its}'; set local {other} = '{others}'"
-            );
-            self.pool.begin_with(AssertSqlSafe(begin)).await?
-        } else {
-            self.pool.begin().await?
+        let mut left = self.pool.options().get_max_connections();
+        let inner = loop {
+            match self.begin_once().await {
+                // It broke while it waited in the pool: nothing was done yet.
+                Err(error) if is_broken(&error) && left > 0 => left -= 1,
+                begun => break begun?,
+            }
         };
         Ok(Tx { inner, events: Vec::new(), counts: Arc::clone(&self.events) })
+    }
+
+    async fn begin_once(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        if !self.is_behind_pooler() {
+            return self.pool.begin().await;
+        }
+        let [(one, its), (other, others)] = STATEMENT_LIMITS;
+        let begin = format!(
+            "begin; deallocate all; set local {one} = '{its}'; set local {other} = '{others}'"
+        );
+        self.pool.begin_with(AssertSqlSafe(begin)).await
     }
 
     pub async fn close(&self) {
@@ -316,6 +331,16 @@ pub fn describe(error: &sqlx::Error) -> String {
     match error.as_database_error().and_then(DatabaseError::code) {
         Some(code) if code.starts_with("22") => format!("the database refused a value: {code}"),
         _ => error.to_string(),
+    }
+}
+
+/// Whether the connection was closed at its other end.
+pub fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::BeginFailed => true,
+        // An administrator, a crash, or the server's end.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P0")),
+        _ => false,
     }
 }
 

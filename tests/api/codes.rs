@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request};
-use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use chrono::TimeDelta;
-use doorward::http::door::door;
+use doorward::http::door::{Door, Gate};
 use doorward::http::error::{ApiError, Code};
 use doorward::router::openapi_document;
 use http_body_util::BodyExt;
@@ -127,20 +126,34 @@ async fn meet(code: Code) -> Answer {
             let app = TestApp::starting(&new_database().await, &[], app.clock.clone()).await;
             app.anonymous().get(ME).await
         }
-        Code::Internal => failing(&app).await,
+        Code::Internal => failing(&app, false).await,
     }
 }
 
 /// No handler is known that fails by itself: one that always does stands behind the same door.
-async fn failing(app: &TestApp) -> Answer {
-    let handler = get(async || ApiError::internal("relation \"secrets\" does not exist"));
-    let door = from_fn_with_state(app.state.clone(), door);
-    let router: Router = Router::new().route("/", handler).layer(door);
+async fn failing(app: &TestApp, panics: bool) -> Answer {
+    let handler = get(async move || {
+        assert!(!panics, "relation \"secrets\" does not exist");
+        ApiError::internal("relation \"secrets\" does not exist")
+    });
+    let gate = Gate::new(app.state.clone(), Router::new().route("/", handler));
     let request = Request::get("/").body(Body::empty()).unwrap();
-    let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
+    let answer = Door::new(app.state.clone(), gate).oneshot(request).await.unwrap();
+    let (parts, body) = answer.into_parts();
     let text = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();
     let json = serde_json::from_str(&text).unwrap();
     Answer { status: parts.status, headers: parts.headers, text, json }
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_is_answered_for_like_one_that_fails() {
+    let app = TestApp::start().await;
+    let (failed, panicked) = (failing(&app, false).await, failing(&app, true).await);
+    for answer in [&failed, &panicked] {
+        answer.assert_error(500, "internal");
+        assert!(!answer.text.contains("secrets"), "{}", answer.text);
+    }
+    assert_eq!(failed.headers.len(), panicked.headers.len());
 }
 
 #[tokio::test]
@@ -197,7 +210,7 @@ fn every_code_is_in_the_document_with_its_status() {
 #[tokio::test]
 async fn the_cause_of_an_internal_error_stays_inside() {
     let app = TestApp::start().await;
-    let answer = failing(&app).await;
+    let answer = failing(&app, false).await;
     let expected = json!({
         "success": false, "code": "internal", "message": "Something went wrong here.",
         "request_id": answer.header("x-request-id").unwrap(),
