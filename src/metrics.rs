@@ -229,7 +229,9 @@ mod tests {
         let names: Vec<&'static str> =
             (0..200).map(|number| &*Box::leak(number.to_string().into_boxed_str())).collect();
         for _ in 0..2 {
-            names.iter().for_each(|name| tally.add(name));
+            for name in &names {
+                tally.add(name);
+            }
         }
         let counts = tally.read([]);
         assert_eq!(counts.len(), NAMES);

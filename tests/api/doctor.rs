@@ -187,6 +187,8 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
         ("TRUSTED_PROXY_HOPS", "one", "fail", "settings", "a whole number from 0 to 16"),
         ("TRUSTED_PROXY_HOPS", "0", "warn", "proxies", "share one address"),
         ("RATE_LIMITS", "off", "fail", "limits", "Remove it"),
+        ("METRICS_TOKEN", "fifteen-letters", "fail", "settings", "16 or more random"),
+        ("METRICS_TOKEN", "abababababababababab", "warn", "metrics", "openssl rand"),
         ("LOG", "doorward=loud", "warn", "settings", "LOG cannot be read"),
         ("ADMIN_EMAIL", "boss@example.com", "fail", "settings", "go together"),
         ("DATABASE_URL", "mysql://localhost/x", "fail", "settings", "starts with postgres://"),

@@ -108,6 +108,14 @@ impl Exposition {
         self.find(name, labels).unwrap_or_else(|| panic!("no {name} {labels:?}"))
     }
 
+    /// Fails unless the value is larger than it was by this whole number.
+    #[track_caller]
+    pub fn assert_grown(&self, since: &Self, name: &str, labels: &[(&str, &str)], by: u32) {
+        let before = since.find(name, labels).unwrap_or(0.0);
+        let grown = self.get(name, labels) - before;
+        assert!((grown - f64::from(by)).abs() < 0.5, "{name} {labels:?}: {grown} and not {by}");
+    }
+
     /// Fails unless the value is this whole number.
     #[track_caller]
     pub fn assert(&self, name: &str, labels: &[(&str, &str)], value: u32) {

@@ -131,15 +131,13 @@ async fn each_answer_counts_once_under_its_route_its_method_and_its_status() {
     let mut all = 0;
     for (method, route, status, count) in expected {
         let labels = [("method", method), ("route", route), ("status", status)];
-        let grown = after.get(REQUESTS, &labels) - before.find(REQUESTS, &labels).unwrap_or(0.0);
-        assert_eq!(grown, f64::from(count), "{labels:?}");
+        after.assert_grown(&before, REQUESTS, &labels, count);
         all += count;
     }
     for name in [REQUESTS, DURATION] {
-        assert_eq!(after.get(name, &[]) - before.get(name, &[]), f64::from(all), "{name}");
+        after.assert_grown(&before, name, &[], all);
     }
-    let me = [("route", ME)];
-    assert_eq!(after.get(DURATION, &me) - before.find(DURATION, &me).unwrap_or(0.0), 7.0);
+    after.assert_grown(&before, DURATION, &[("route", ME)], 7);
     after.assert(ERRORS, &[("code", "method_not_allowed")], 1);
     after.assert(ERRORS, &[("code", "forbidden")], 1);
     after.assert("doorward_http_requests_in_flight", &[], 1);
@@ -183,8 +181,7 @@ async fn no_stranger_makes_a_series() {
         assert_eq!(new(label), [""; 0], "{label}");
     }
     assert!(after.series() - before.series() < 30, "{} {}", before.series(), after.series());
-    let unmatched = after.get(REQUESTS, &[("route", "unmatched")]);
-    assert_eq!(unmatched - before.get(REQUESTS, &[("route", "unmatched")]), 750.0);
+    after.assert_grown(&before, REQUESTS, &[("route", "unmatched")], 750);
     assert!(after.get(REQUESTS, &[("method", "other")]) > 300.0);
     assert!(after.series() < 1000);
 }
@@ -297,6 +294,17 @@ async fn a_client_who_hangs_up_is_no_longer_in_hand() {
     page.assert("doorward_http_requests_in_flight", &[], 1);
     page.assert("doorward_http_requests_abandoned_total", &[], 1);
     tx.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_house_is_seen_from_outside() {
+    let app = measured().await;
+    let crowded = |path: &str| app.anonymous().call(Method::GET, path).crowded();
+    crowded("/nowhere").send().await.assert_error(503, "busy");
+    crowded("/healthz").send().await.assert_ok(200);
+    crowded("/metrics").send().await.assert_error(401, "token_missing");
+    let answer = crowded("/metrics").header("authorization", &format!("Bearer {TOKEN}")).send();
+    Exposition::parse(&answer.await.text).assert(ERRORS, &[("code", "busy")], 1);
 }
 
 /// Of what the database knows nothing is shown, and the rest is, within a second.

@@ -359,6 +359,13 @@ impl Call {
         self
     }
 
+    /// On one of the connections beyond the cap.
+    pub fn crowded(mut self) -> Self {
+        let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 40_000)));
+        self.request = self.request.extension(Peer { is_crowded: true, ..peer });
+        self
+    }
+
     pub fn json(self, body: &Value) -> Self {
         self.header("content-type", "application/json").body(body.to_string())
     }
