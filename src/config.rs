@@ -29,6 +29,8 @@ pub const VARIABLES: &[&str] = &[
     "MAIL_FROM",
     "METRICS_TOKEN",
     "MIN_PASSWORD_LENGTH",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_SERVICE_NAME",
     "PORT",
     "PUBLIC_URL",
     "RATE_LIMITS",
@@ -122,6 +124,9 @@ pub struct Config {
     pub metrics_token: Option<SecretString>,
     /// How long to go on answering after SIGTERM, no longer ready: until then the balancer has noticed.
     pub shutdown_delay: Duration,
+    /// Where traces are sent, if they are; OpenTelemetry's own library reads the rest.
+    pub traces_to: Option<Url>,
+    pub service_name: String,
     /// A filter in tracing's syntax.
     pub log: String,
 }
@@ -237,6 +242,8 @@ impl Vars<'_> {
                 if production { 3 } else { 0 },
                 0..=20,
             )),
+            traces_to: self.traces_to(),
+            service_name: self.get("OTEL_SERVICE_NAME").unwrap_or_else(|| "doorward".to_owned()),
             log: self.get("LOG").unwrap_or_else(|| default_log(production).to_owned()),
         }
     }
@@ -348,6 +355,17 @@ impl Vars<'_> {
                 None
             }
         }
+    }
+
+    fn traces_to(&mut self) -> Option<Url> {
+        let url = self.url("OTEL_EXPORTER_OTLP_ENDPOINT")?;
+        // What cannot be sent is logged with its address.
+        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+            self.complain(
+                "OTEL_EXPORTER_OTLP_ENDPOINT has no user, password or query: put a key into OTEL_EXPORTER_OTLP_HEADERS.",
+            );
+        }
+        Some(url)
     }
 
     fn public_url(&mut self, production: bool, port: u16) -> String {
@@ -528,10 +546,11 @@ mod tests {
             ("WORKER", "maybe"),
             ("ADMIN_PASSWORD", "hunter22"),
             ("METRICS_TOKEN", "hunter22"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:hunter22@127.0.0.1:4318"),
             ("ACCESS_TOKEN_MINUTES", "0"),
         ])
         .expect_err("refused");
-        assert_eq!(complaints.0.len(), 13, "{complaints}");
+        assert_eq!(complaints.0.len(), 14, "{complaints}");
         assert!(!complaints.to_string().contains("hunter22"));
     }
 

@@ -1,5 +1,7 @@
 //! Logs: readable on a desk, JSON in production, always to standard error.
 
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod trace_context;
 
 use std::io::IsTerminal;
@@ -51,6 +53,26 @@ pub fn init(filter: &str, json: bool) {
             .with(layer.with_target(false).with_ansi(std::io::stderr().is_terminal()))
             .try_init()
     };
+}
+
+/// Sends traces to where `OTEL_EXPORTER_OTLP_ENDPOINT` leads, or says that it cannot.
+pub fn export_traces(service_name: &str) {
+    #[cfg(feature = "otlp")]
+    match otlp::start(service_name) {
+        Ok(()) => tracing::info!(service_name, "traces are sent by OTLP"),
+        Err(error) => tracing::error!(error, "traces cannot be sent"),
+    }
+    #[cfg(not(feature = "otlp"))]
+    tracing::warn!(
+        service_name,
+        "OTEL_EXPORTER_OTLP_ENDPOINT is set, but no traces are sent: build with --features otlp"
+    );
+}
+
+/// Sends the traces that are left, within a bound. Blocks.
+pub fn flush_traces() {
+    #[cfg(feature = "otlp")]
+    otlp::finish();
 }
 
 /// Whether `filter` can be read.

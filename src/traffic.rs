@@ -83,6 +83,17 @@ impl Traffic {
     }
 }
 
+/// Where a method stands in [`METHODS`].
+fn known_method(method: &Method) -> Option<usize> {
+    METHODS.iter().position(|known| *known == method.as_str())
+}
+
+/// A method as a span names it: its own words are no stranger's.
+#[cfg(feature = "otlp")]
+pub fn method_name(method: &Method) -> &'static str {
+    known_method(method).map_or("_OTHER", |index| METHODS[index])
+}
+
 /// A request in hand. Dropped without an answer, it was abandoned: the client has hung up.
 #[must_use]
 pub struct InHand<'a> {
@@ -95,7 +106,7 @@ impl InHand<'_> {
     pub fn answered(mut self, route: RouteId, method: &Method, status: StatusCode, took: Duration) {
         self.is_answered = true;
         let route = self.traffic.route(route);
-        let method = METHODS.iter().position(|known| *known == method.as_str());
+        let method = known_method(method);
         let status = STATUSES.iter().position(|known| *known == status.as_u16());
         let (method, status) = (method.unwrap_or(METHODS.len()), status.unwrap_or(STATUSES.len()));
         route.requests[method][status].add(1);
@@ -120,8 +131,13 @@ pub struct Route {
 }
 
 impl Route {
+    /// `None` where no route is for the path.
+    pub fn known_pattern(&self) -> Option<&str> {
+        self.pattern.as_deref()
+    }
+
     pub fn pattern(&self) -> &str {
-        self.pattern.as_deref().unwrap_or("unmatched")
+        self.known_pattern().unwrap_or("unmatched")
     }
 
     /// Method, status and number of the requests, where there were any.

@@ -12,7 +12,7 @@ use super::{Failure, create_admin, migrate, open_database, state};
 use crate::config::Config;
 use crate::mail::Mailer;
 use crate::state::AppState;
-use crate::{listener, router, session_cache, store, worker};
+use crate::{listener, router, session_cache, store, telemetry, worker};
 
 /// How long to wait before the database is asked again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -23,6 +23,9 @@ pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
     let port = listener::open(address.into()).map_err(|error| {
         format!("cannot listen on {}:{}: {error}. Set PORT to another one.", address.0, address.1)
     })?;
+    if config.traces_to.is_some() {
+        telemetry::export_traces(&config.service_name);
+    }
     let (db, server) = open_database(&config).await?;
     let state = state(config, db.clone(), mailer)?;
     announce(&state, &port);
@@ -39,6 +42,7 @@ pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
         let _ = stop.send(true);
     }
     serving.await?;
+    tokio::task::spawn_blocking(telemetry::flush_traces).await?;
     let outcome = outcome.map(drop);
     on_signal.abort();
     db.close().await;

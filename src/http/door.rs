@@ -26,7 +26,11 @@ use uuid::Uuid;
 use crate::http::client::{Peer, client_address};
 use crate::http::error::{ApiError, Code, ErrorBody};
 use crate::state::AppState;
+#[cfg(feature = "otlp")]
+use crate::telemetry::otlp::RequestSpan;
 use crate::telemetry::{self, Caller, TraceContext};
+#[cfg(feature = "otlp")]
+use crate::traffic::method_name;
 
 /// How long a handler may take.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -80,7 +84,14 @@ where
         let peer = request.extensions().get::<Peer>();
         let has_to_go = peer.is_some_and(|peer| peer.is_ambiguous || peer.is_crowded);
         let ip = client_address(request.headers(), peer, state.config.trusted_proxy_hops);
-        let trace_id = trace_context(&request).map(|context| context.trace_id);
+        let trace = trace_context(&request);
+        let trace_id = trace.map(|trace| trace.trace_id);
+        #[cfg(feature = "otlp")]
+        let pattern = state.traffic.route(route).known_pattern();
+        #[cfg(feature = "otlp")]
+        let span = RequestSpan::begin(method_name(&method), pattern, trace);
+        #[cfg(feature = "otlp")]
+        let trace_id = span.as_ref().map(RequestSpan::trace_id).or(trace_id);
         let caller = Caller { request_id: Some(request_id.clone()), ip, trace_id };
         let answering = telemetry::on_behalf_of(caller, self.inner.call(request));
         Box::pin(async move {
@@ -107,6 +118,10 @@ where
                 tracing::debug!(%request_id, trace_id = trace_id.map(display), %method, route = pattern, status, milliseconds, "request");
             } else {
                 tracing::info!(%request_id, trace_id = trace_id.map(display), %method, route = pattern, status, code, milliseconds, "request");
+            }
+            #[cfg(feature = "otlp")]
+            if let Some(span) = span {
+                span.answered(status, code);
             }
             add_headers(&mut response, &request_id, state.config.is_https());
             if state.readiness.is_draining() || has_to_go {

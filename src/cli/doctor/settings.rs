@@ -25,6 +25,7 @@ pub(super) fn examine(config: &Config, complaints: &[String]) -> Findings {
         );
     }
     first_admin(config, &mut findings);
+    traces(config, &mut findings);
     // In place of a value that was complained about stands a default, which nobody wants to hear about.
     let checks: [(&str, Check); 6] = [
         ("SECRET_KEY", secret),
@@ -160,6 +161,16 @@ fn limits(config: &Config, findings: &mut Findings) {
         (true, _) => {}
         (false, true) => findings.fail("limits", format!("{message}. Remove it")),
         (false, false) => findings.warn("limits", message),
+    }
+}
+
+fn traces(config: &Config, findings: &mut Findings) {
+    let Some(url) = &config.traces_to else { return };
+    if cfg!(feature = "otlp") {
+        findings.ok("traces", format!("sent to {}", url.origin().ascii_serialization()));
+    } else {
+        let message = "OTEL_EXPORTER_OTLP_ENDPOINT is set, but this binary sends no traces: build it with --features otlp";
+        findings.warn("traces", message);
     }
 }
 
