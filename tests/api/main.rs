@@ -41,6 +41,7 @@ mod marks;
 mod metrics;
 mod naughty_strings;
 mod openapi;
+mod otlp;
 mod pooler;
 mod races;
 mod readme;
