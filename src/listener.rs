@@ -93,7 +93,7 @@ pub async fn serve(
             };
             (listener.accept().await, permit, is_crowded)
         };
-        let (accepted, permit, is_crowded) = tokio::select! {
+        let (accepted, mut permit, mut is_crowded) = tokio::select! {
             accepted = accepted => accepted,
             () = &mut end => break,
         };
@@ -106,6 +106,10 @@ pub async fn serve(
                 continue;
             }
         };
+        if is_crowded && let Ok(room) = Arc::clone(&permits).try_acquire_owned() {
+            // The house has emptied since, while nobody came.
+            (permit, is_crowded) = (Ok(room), false);
+        }
         if is_crowded {
             state.traffic.crowded.add(1);
         }
