@@ -1,21 +1,34 @@
 //! The floor: the least that a program on the same libraries does for the same answers. What Doorward costs beyond it is
 //! the price of its rules, and `script/bench` shows that price.
 //!
-//! Usage: `floor PORT DATABASE_URL X`, X being that of the JWK that signs. It reads the tables of a running Doorward and writes to tables of its own.
+//! Usage: `floor PORT DATABASE_URL X`, X being that of the JWK that signs. It reads the tables of a running Doorward and
+//! writes to tables of its own.
+//!
+//! `floor hash plain|hasher THREADS SECONDS` checks passwords, and nothing else, on so many threads: by the plain crate as
+//! its documentation uses it, or by Doorward's own hasher. It prints how many a second, and microseconds of processor
+//! time for each.
 
 #![expect(clippy::unwrap_used, reason = "a program that measures ends where it cannot")]
+#![expect(clippy::print_stdout, reason = "its result")]
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use argon2::{Algorithm, Argon2, Params, Version};
-use axum::extract::State;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Algorithm, Argon2, Params, PasswordVerifier, Version};
+use aws_lc_rs::signature::Ed25519KeyPair;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use doorward::fields::Password;
+use doorward::security::password::{Hasher, production_params};
+use doorward::security::queue::Client;
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::types::chrono::{DateTime, Utc};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 #[global_allocator]
@@ -24,7 +37,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Floor {
     pool: PgPool,
     access: DecodingKey,
+    /// Signs the access tokens of a refresh.
+    signing: EncodingKey,
     refresh: (EncodingKey, DecodingKey),
+    /// As many passwords are hashed at once as there are processors.
+    hashing: Semaphore,
 }
 
 #[derive(sqlx::FromRow)]
@@ -54,10 +71,7 @@ async fn hello() -> &'static str {
 }
 
 /// A token verified and a user read by their session, in one query.
-async fn me(
-    State(floor): State<Arc<Floor>>,
-    headers: HeaderMap,
-) -> Result<Json<Value>, StatusCode> {
+async fn caller(floor: &Floor, headers: &HeaderMap) -> Result<User, StatusCode> {
     let token = headers.get("x-access-token").and_then(|token| token.to_str().ok());
     let mut validation = Validation::new(jsonwebtoken::Algorithm::EdDSA);
     validation.validate_aud = false;
@@ -66,7 +80,7 @@ async fn me(
             .map_err(|_| StatusCode::UNAUTHORIZED)?
             .claims;
     let session: Uuid = claims["sid"].as_str().and_then(|id| id.parse().ok()).unwrap();
-    let user: User = sqlx::query_as(
+    sqlx::query_as(
         "select u.id, u.username, u.email, u.first_name, u.last_name, u.role, u.created_at, u.modified_at
          from sessions s join users u on u.id = s.user_id
          where s.id = $1 and s.ended_at is null and s.expires_at > now()",
@@ -74,23 +88,45 @@ async fn me(
     .bind(session)
     .fetch_one(&floor.pool)
     .await
-    .map_err(|_| StatusCode::UNAUTHORIZED)?;
-    Ok(Json(user.json()))
+    .map_err(|_| StatusCode::UNAUTHORIZED)
 }
 
-/// The first twenty of all users.
-async fn list(State(floor): State<Arc<Floor>>) -> Json<Value> {
-    let users: Vec<User> = sqlx::query_as(
-        "select id, username, email, first_name, last_name, role, created_at, modified_at
-                        from users order by created_at desc, id desc limit 20",
-    )
-    .fetch_all(&floor.pool)
-    .await
-    .unwrap();
-    Json(json!({ "users": users.iter().map(User::json).collect::<Vec<_>>() }))
+async fn me(
+    State(floor): State<Arc<Floor>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, StatusCode> {
+    Ok(Json(caller(&floor, &headers).await?.json()))
 }
 
-/// A session's counter moved on in one transaction, and two tokens signed.
+/// The first users, or those after another one (microseconds and an id, with a comma between them), for an admin.
+async fn list(
+    State(floor): State<Arc<Floor>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, StatusCode> {
+    if caller(&floor, &headers).await?.role != "admin" {
+        return Err(StatusCode::FORBIDDEN);
+    }
+    let query = query.unwrap();
+    let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name));
+    let limit: i64 = value("limit=").unwrap().parse().unwrap();
+    let query = match value("after=").and_then(|after| after.split_once(',')) {
+        None => sqlx::query_as(
+            "select id, username, email, first_name, last_name, role, created_at, modified_at
+             from users order by created_at, id limit $1",
+        ),
+        Some((micros, id)) => sqlx::query_as(
+            "select id, username, email, first_name, last_name, role, created_at, modified_at
+             from users where (created_at, id) > ($1, $2) order by created_at, id limit $3",
+        )
+        .bind(DateTime::from_timestamp_micros(micros.parse().unwrap()).unwrap())
+        .bind(id.parse::<Uuid>().unwrap()),
+    };
+    let users: Vec<User> = query.bind(limit).fetch_all(&floor.pool).await.unwrap();
+    Ok(Json(json!({ "users": users.iter().map(User::json).collect::<Vec<_>>() })))
+}
+
+/// A session's counter moved on and its user read in one transaction, and two tokens signed.
 async fn refresh(
     State(floor): State<Arc<Floor>>,
     headers: HeaderMap,
@@ -105,9 +141,9 @@ async fn refresh(
     .claims;
     let id: Uuid = claims["sid"].as_str().and_then(|id| id.parse().ok()).unwrap();
     let mut tx = floor.pool.begin().await.unwrap();
-    let counter: i64 = sqlx::query_scalar(
-        "update floor_sessions set counter = counter + 1, rotated_at = now() where id = $1 and counter = $2
-         returning counter",
+    let (counter, user): (i64, Uuid) = sqlx::query_as(
+        "update floor_sessions set counter = $2 + 1, rotated_at = now() where id = $1 and counter <= $2
+         returning counter, user_id",
     )
     .bind(id)
     .bind(claims["counter"].as_i64().unwrap())
@@ -115,13 +151,23 @@ async fn refresh(
     .await
     .unwrap()
     .ok_or(StatusCode::UNAUTHORIZED)?;
+    let user: User = sqlx::query_as(
+        "select id, username, email, first_name, last_name, role, created_at, modified_at from users where id = $1",
+    )
+    .bind(user)
+    .fetch_one(&mut *tx)
+    .await
+    .unwrap();
     tx.commit().await.unwrap();
-    Ok(Json(json!({ "refresh_token": floor.refresh_token(id, counter) })))
+    Ok(Json(json!({
+        "token": floor.access_token(id, &user), "refresh_token": floor.refresh_token(id, counter),
+    })))
 }
 
 /// A password hashed, a user and their letter inserted in one transaction.
 async fn register(State(floor): State<Arc<Floor>>, Json(body): Json<Value>) -> StatusCode {
     let password = body["password"].as_str().unwrap().to_owned();
+    let turn = floor.hashing.acquire().await.unwrap();
     let hash = tokio::task::spawn_blocking(move || {
         let mut output = [0; 32];
         let params = Params::new(19_456, 2, 1, Some(32)).unwrap();
@@ -131,6 +177,7 @@ async fn register(State(floor): State<Arc<Floor>>, Json(body): Json<Value>) -> S
         output
     });
     let hash = hash.await.unwrap();
+    drop(turn);
     let mut tx = floor.pool.begin().await.unwrap();
     let id = Uuid::now_v7();
     sqlx::query(
@@ -158,49 +205,111 @@ impl Floor {
         let claims = json!({ "sid": id, "counter": counter, "exp": 4_000_000_000_u64 });
         encode(&Header::default(), &claims, &self.refresh.0).unwrap()
     }
+
+    fn access_token(&self, session: Uuid, user: &User) -> String {
+        let mut claims = user.json();
+        claims["sid"] = json!(session);
+        claims["exp"] = json!(4_000_000_000_u64);
+        encode(&Header::new(jsonwebtoken::Algorithm::EdDSA), &claims, &self.signing).unwrap()
+    }
 }
 
-/// A session to refresh, for each who asks.
-async fn session(State(floor): State<Arc<Floor>>) -> Json<Value> {
-    let id = Uuid::now_v7();
-    sqlx::query("insert into floor_sessions (id) values ($1)")
-        .bind(id)
-        .execute(&floor.pool)
-        .await
-        .unwrap();
-    Json(json!({ "refresh_token": floor.refresh_token(id, 0) }))
-}
-
-#[tokio::main]
-async fn main() {
-    let [port, database, public_x] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
-        panic!("usage: floor PORT DATABASE_URL X");
+/// How many passwords `threads` threads check in a second.
+fn hash(how: &str, threads: usize, seconds: u64) {
+    // What the hasher's threads have, so that whatever else runs here disturbs both alike.
+    rustix::process::setpriority_process(None, 10).unwrap();
+    let password = "a long and good one";
+    let hasher = Hasher::new(production_params(), threads);
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+    let client = Client { key: 1, is_known: false };
+    let hash = runtime.block_on(hasher.hash(client, Password::claimed(password))).unwrap();
+    let began = Instant::now();
+    let deadline = began + Duration::from_secs(seconds);
+    let checked: u32 = if how == "hasher" {
+        // Two for each thread: one is at work, the next one waits.
+        let callers: Vec<_> = (0..threads * 2)
+            .map(|_| {
+                let (hasher, hash) = (hasher.clone(), hash.clone());
+                runtime.spawn(async move {
+                    let mut checked = 0;
+                    while Instant::now() < deadline {
+                        let claimed = Password::claimed(password);
+                        let verdict = hasher.verify(client, claimed, Some(&hash)).await.unwrap();
+                        checked += u32::from(verdict.matches);
+                    }
+                    checked
+                })
+            })
+            .collect();
+        callers.into_iter().map(|caller| runtime.block_on(caller).unwrap()).sum()
+    } else {
+        let check = || {
+            let mut checked = 0;
+            while Instant::now() < deadline {
+                let parsed = PasswordHash::new(&hash).unwrap();
+                Argon2::default().verify_password(password.as_bytes(), &parsed).unwrap();
+                checked += 1;
+            }
+            checked
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(check)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        })
     };
+    let elapsed = began.elapsed().as_secs_f64();
+    // Of Linux alone: the fields of a process's times, in hundredths of a second.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let ticks = stat.split(' ').skip(13).take(2).map(|ticks| ticks.parse::<f64>().unwrap());
+    let cpu = ticks.sum::<f64>() * 10_000.0;
+    println!("{} {}", f64::from(checked) / elapsed, cpu / f64::from(checked + 1));
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["hash", how, threads, seconds] => {
+            hash(how, threads.parse().unwrap(), seconds.parse().unwrap());
+        }
+        [port, database, public_x] => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            runtime.block_on(serve(port.parse().unwrap(), database, public_x));
+        }
+        _ => panic!("usage: floor PORT DATABASE_URL X, or floor hash plain|hasher THREADS SECONDS"),
+    }
+}
+
+async fn serve(port: u16, database: &str, public_x: &str) {
     let pool = PgPoolOptions::new().max_connections(10).connect(database).await.unwrap();
     sqlx::raw_sql(
-        "create table if not exists floor_sessions (id uuid primary key, counter bigint not null default 0, rotated_at timestamptz);
-         create table if not exists floor_users (id uuid primary key, username text unique, email text unique, password_hash bytea);
+        "create table if not exists floor_sessions (
+             id uuid primary key, user_id uuid not null, counter bigint not null default 0, rotated_at timestamptz);
+         create table if not exists floor_users (
+             id uuid primary key, username text unique, email text unique, password_hash bytea);
          create table if not exists floor_letters (id uuid primary key, user_id uuid not null references floor_users);",
     )
     .execute(&pool)
     .await
     .unwrap();
     let secret = [7; 32];
+    let signing = Ed25519KeyPair::from_seed_unchecked(&secret).unwrap().to_pkcs8v1().unwrap();
+    let processors = std::thread::available_parallelism().unwrap().get();
     let floor = Floor {
         pool,
         access: DecodingKey::from_ed_components(public_x).unwrap(),
+        signing: EncodingKey::from_ed_der(signing.as_ref()),
         refresh: (EncodingKey::from_secret(&secret), DecodingKey::from_secret(&secret)),
+        hashing: Semaphore::new(processors),
     };
     let app = Router::new()
         .route("/hello", get(hello))
         .route("/me", get(me))
         .route("/list", get(list))
-        .route("/session", post(session))
         .route("/refresh", post(refresh))
         .route("/register", post(register))
         .with_state(Arc::new(floor));
-    let listener =
-        tokio::net::TcpListener::bind(("127.0.0.1", port.parse::<u16>().unwrap())).await.unwrap();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
         let _ = stream.set_nodelay(true);
     });
