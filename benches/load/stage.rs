@@ -1,0 +1,272 @@
+//! What is measured, running: a private PostgreSQL with people and sessions in it, the service twice, the floor.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use doorward::clock::Clock;
+use doorward::fields::Password;
+use doorward::local_postgres::{Durability, LocalPostgres};
+use doorward::security::password::{Hasher, production_params};
+use doorward::security::queue::Client;
+use doorward::security::token::TokenKeys;
+use doorward::store::Db;
+use sqlx::{AssertSqlSafe, Executor, PgPool};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+
+use crate::process;
+use crate::scenarios::Target;
+
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+pub const PASSWORD: &str = "a long and good one";
+const SECRET: &str = "Z3Vlc3NlZCBieSBub2JvZHkgYnV0IHRoZSBsb2FkIHRlc3Q";
+const PUBLIC_URL: &str = "http://127.0.0.1:8000";
+const DOORWARD: &str = env!("CARGO_BIN_EXE_doorward");
+/// What is left in the database by an earlier slice, at most, before the next one begins.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Ids like those of version 7 in that they rise, and known without asking: `$1` in SQL is the number.
+pub const USER_ID: &str = "('00000000-0000-7000-8000-' || lpad(to_hex($1), 12, '0'))::uuid";
+pub const SESSION_ID: &str = "('00000000-0001-7000-8000-' || lpad(to_hex($1), 12, '0'))::uuid";
+
+pub struct Program {
+    child: Child,
+    pub port: u16,
+    pub pid: u32,
+}
+
+pub struct Stage {
+    postgres: LocalPostgres,
+    pub pool: PgPool,
+    pub postmaster: u32,
+    pub keys: TokenKeys,
+    pub users: u64,
+    pub sessions: u64,
+    doorward: Program,
+    uncached: Program,
+    floor: Program,
+    /// Where the reports and the logs go.
+    pub results: PathBuf,
+    /// An empty folder, so that nobody finds settings in it.
+    pub work: PathBuf,
+}
+
+impl Stage {
+    pub async fn open(users: u64, sessions: u64) -> Result<Self, Failure> {
+        let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+        let name = format!("doorward-bench-{}", uuid::Uuid::now_v7().simple());
+        let work = std::env::temp_dir().join(&name);
+        std::fs::create_dir_all(&results)?;
+        std::fs::create_dir_all(&work)?;
+        let folder = std::env::temp_dir().join(format!("{name}-postgres"));
+        let postgres = LocalPostgres::start(&folder, Durability::Throwaway).await?;
+        postgres.ensure_database("doorward").await?;
+        let db = Db::new(postgres.connect_options("doorward"), 2);
+        db.migrate().await?;
+        db.close().await;
+        let pool = PgPool::connect_with(postgres.connect_options("doorward")).await?;
+        let backend: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&pool).await?;
+        let postmaster = process::parent(backend.try_into()?).ok_or("PostgreSQL has a parent")?;
+        seed(&pool, users, sessions).await?;
+
+        let keys = TokenKeys::new(&SECRET.to_owned().into(), None, PUBLIC_URL);
+        let site = Site { url: postgres.url("doorward"), work: &work, results: &results };
+        let doorward = site.start(Target::Doorward, &keys).await?;
+        let uncached = site.start(Target::Uncached, &keys).await?;
+        let floor = site.start(Target::Floor, &keys).await?;
+        pool.execute("insert into floor_sessions (id, user_id) select id, user_id from sessions")
+            .await?;
+        pool.execute("vacuum analyze").await?;
+        Ok(Self {
+            postgres,
+            pool,
+            postmaster,
+            keys,
+            users,
+            sessions,
+            doorward,
+            uncached,
+            floor,
+            results: results.clone(),
+            work,
+        })
+    }
+
+    pub async fn close(self) {
+        self.pool.close().await;
+        for program in [self.doorward, self.uncached, self.floor] {
+            program.kill().await;
+        }
+        self.postgres.stop().await;
+        let _ = std::fs::remove_dir_all(&self.work);
+    }
+
+    pub fn program(&self, target: Target) -> &Program {
+        match target {
+            Target::Doorward => &self.doorward,
+            Target::Uncached => &self.uncached,
+            Target::Floor => &self.floor,
+        }
+    }
+
+    pub fn database_url(&self) -> String {
+        self.postgres.url("doorward")
+    }
+
+    /// How long it took from the start of the process to the first answer that says that all is ready.
+    pub async fn restart(&mut self) -> Result<Duration, Failure> {
+        let site = Site { url: self.database_url(), work: &self.work, results: &self.results };
+        let began = Instant::now();
+        let program = site.start(Target::Doorward, &self.keys).await?;
+        let took = began.elapsed();
+        std::mem::replace(&mut self.doorward, program).kill().await;
+        Ok(took)
+    }
+
+    /// Puts `rows` sessions into the database that ran out long ago, and starts the service anew: the first that it does
+    /// is to remove them.
+    pub async fn begin_cleaning_up(&mut self, rows: u64) -> Result<(), Failure> {
+        sqlx::query(AssertSqlSafe(format!(
+            "insert into sessions (id, user_id, created_at, expires_at, ends_at)
+             select gen_random_uuid(), {}, now() - interval '99 days', now() - interval '60 days', now() - interval '9 days'
+             from generate_series(1, $2) n",
+            USER_ID.replace("$1", "1 + n % $1")
+        )))
+        .bind(i64::try_from(self.users)?)
+        .bind(i64::try_from(rows)?)
+        .execute(&self.pool)
+        .await?;
+        self.restart().await?;
+        Ok(())
+    }
+
+    pub async fn old_rows(&self) -> Result<u64, Failure> {
+        let count = "select count(*) from sessions where expires_at < now() - interval '30 days'";
+        Ok(sqlx::query_scalar::<_, i64>(count).fetch_one(&self.pool).await?.try_into()?)
+    }
+
+    /// Lets the service remove what is left, and PostgreSQL tidy up.
+    pub async fn end_cleaning_up(&mut self) -> Result<(), Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.old_rows().await? > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        self.pool.execute("vacuum sessions").await?;
+        Ok(())
+    }
+}
+
+/// What a program needs to run.
+struct Site<'a> {
+    url: String,
+    work: &'a Path,
+    results: &'a Path,
+}
+
+impl Site<'_> {
+    /// Starts a program with the settings of production; returns once it is ready.
+    async fn start(&self, target: Target, keys: &TokenKeys) -> Result<Program, Failure> {
+        let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
+        let (mut command, log, ready) = match target {
+            Target::Floor => {
+                let floor =
+                    std::env::var("FLOOR").map_err(|_| "run script/bench: FLOOR is unset")?;
+                let x = keys.jwks()["keys"][0]["x"].as_str().ok_or("the key has no x")?.to_owned();
+                let mut command = Command::new(floor);
+                command.args([&port.to_string(), &self.url, &x]);
+                (command, "floor.log", "/hello")
+            }
+            Target::Doorward | Target::Uncached => {
+                let cache = if target == Target::Uncached { "off" } else { "on" };
+                let mut command = Command::new(DOORWARD);
+                command.arg("serve").env_clear().envs([
+                    ("DATABASE_URL", self.url.as_str()),
+                    ("HOST", "127.0.0.1"),
+                    ("PORT", &port.to_string()),
+                    ("PUBLIC_URL", PUBLIC_URL),
+                    ("SECRET_KEY", SECRET),
+                    ("RATE_LIMITS", "off"),
+                    ("SESSION_CACHE", cache),
+                    ("WORKER", cache),
+                ]);
+                let log = if target == Target::Uncached { "uncached.log" } else { "doorward.log" };
+                (command, log, "/readyz")
+            }
+        };
+        let log = File::options().create(true).append(true).open(self.results.join(log))?;
+        let child = command
+            .current_dir(self.work)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()?;
+        let pid = child.id().ok_or("a program that was just started has an id")?;
+        let mut program = Program { child, port, pid };
+        let deadline = Instant::now() + PATIENCE;
+        while program.get(ready).await.unwrap_or(0) != 200 {
+            if Instant::now() > deadline || program.child.try_wait()?.is_some() {
+                return Err(format!("{target:?} does not start: see target/bench/*.log").into());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(program)
+    }
+}
+
+impl Program {
+    /// The status of an answer.
+    async fn get(&self, path: &str) -> Result<u16, Failure> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer.split(' ').nth(1).unwrap_or_default().parse()?)
+    }
+
+    async fn kill(mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill().await;
+    }
+}
+
+/// One insert for each table; all users have the same password.
+async fn seed(pool: &PgPool, users: u64, sessions: u64) -> Result<(), Failure> {
+    let hasher = Hasher::new(production_params(), 1);
+    let client = Client { key: 0, is_known: true };
+    let hash = hasher.hash(client, Password::claimed(PASSWORD)).await.map_err(|_| "hashing")?;
+    let now = Clock::system().now();
+    sqlx::query(AssertSqlSafe(format!(
+        "insert into users (id, username, email, email_verified_at, first_name, last_name, role, password_hash,
+             created_at, modified_at)
+         select {}, 'user' || n, 'user' || n || '@example.com', $3, 'First' || n, 'Last' || n,
+             case n when 1 then 'admin' else 'user' end, $2, $3 - ($1 - n) * interval '1 minute', $3
+         from generate_series(1, $1) n",
+        USER_ID.replace("$1", "n")
+    )))
+    .bind(i64::try_from(users)?)
+    .bind(hash)
+    .bind(now)
+    .execute(pool)
+    .await?;
+    sqlx::query(AssertSqlSafe(format!(
+        "insert into sessions (id, user_id, created_at, expires_at, ends_at, ip, user_agent)
+         select {}, {}, $3, $3 + interval '30 days', $3 + interval '90 days', '127.0.0.1', 'wrk'
+         from generate_series(1, $1) n",
+        SESSION_ID.replace("$1", "n"),
+        USER_ID.replace("$1", "1 + (n - 1) % $2")
+    )))
+    .bind(i64::try_from(sessions)?)
+    .bind(i64::try_from(users)?)
+    .bind(now)
+    .execute(pool)
+    .await?;
+    pool.execute("vacuum analyze").await?;
+    Ok(())
+}
