@@ -197,6 +197,7 @@ async fn start(stage: &mut Stage) -> Result<Vec<Check>, Failure> {
         Check {
             what: "release binary".to_owned(),
             found: format!("{binary:.1} MB"),
+            by_cpu: None,
             goal: String::new(),
             met: None,
         },
@@ -216,6 +217,7 @@ fn at_most(what: &str, value: f64, unit: &str, bound: f64) -> Check {
     Check {
         what: what.to_owned(),
         found: format!("{value:.1} {unit}"),
+        by_cpu: None,
         goal: format!("at most {bound} {unit}"),
         met: Some(value <= bound),
     }

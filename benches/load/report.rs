@@ -17,6 +17,8 @@ pub struct Row {
 pub struct Check {
     pub what: String,
     pub found: String,
+    /// The same ratio of processor time, the service's and PostgreSQL's: next to nothing else disturbs it.
+    pub by_cpu: Option<f64>,
     pub goal: String,
     pub met: Option<bool>,
 }
@@ -39,6 +41,14 @@ impl Row {
 
     pub fn rate(&self) -> Option<f64> {
         self.median(|sample| Some(sample.rate))
+    }
+
+    /// Microseconds a request, of the program and of PostgreSQL together.
+    fn cpu(&self) -> Option<f64> {
+        self.median(|sample| {
+            let parts = [sample.program_cpu, sample.postgres_cpu];
+            Some(parts.into_iter().flatten().sum()).filter(|sum| *sum > 0.0)
+        })
     }
 
     fn cells(&self) -> Vec<String> {
@@ -69,7 +79,7 @@ const MEASURED: [&str; 10] = [
     "MB",
     "MB PostgreSQL",
 ];
-const CHECKED: [&str; 4] = ["what", "found", "goal", "met"];
+const CHECKED: [&str; 5] = ["what", "found", "by CPU", "goal", "met"];
 
 /// Three digits, or all before the point.
 fn number(value: Option<f64>) -> String {
@@ -122,6 +132,10 @@ pub fn checks(scenario: &Scenario, rows: &[Row]) -> Vec<Check> {
                 found: format!("{value:.2}{unit}"),
                 goal: if is_asked { bound } else { String::new() },
                 met: met.filter(|_| is_asked),
+                by_cpu: goal
+                    .against
+                    .filter(|_| goal.measure == Measure::Rate)
+                    .and_then(|against| Some(find(against, connections)?.cpu()? / of.cpu()?)),
             });
         }
     }
@@ -137,12 +151,13 @@ fn value(goal: &Goal, sample: &Sample) -> Option<f64> {
 
 impl Check {
     fn cells(&self) -> Vec<String> {
+        let by_cpu = self.by_cpu.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
         let met = match self.met {
             Some(true) => "yes",
             Some(false) => "NO",
             None => "",
         };
-        vec![self.what.clone(), self.found.clone(), self.goal.clone(), met.to_owned()]
+        vec![self.what.clone(), self.found.clone(), by_cpu, self.goal.clone(), met.to_owned()]
     }
 }
 
@@ -150,7 +165,7 @@ impl Check {
 pub fn tables(rows: &[Row], checks: &[Check]) -> String {
     let measured = rows.iter().map(Row::cells).collect();
     let checked = checks.iter().map(Check::cells).collect();
-    format!("{}\n{}", table(&MEASURED, measured, 2), table(&CHECKED, checked, 4))
+    format!("{}\n{}", table(&MEASURED, measured, 2), table(&CHECKED, checked, 5))
 }
 
 /// The first `texts` columns are aligned to the left.

@@ -116,7 +116,7 @@ static FLOOD_BESIDE: Contestant =
 pub static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "me",
-        about: "GET /users/me with a thousand users' tokens",
+        about: "GET /users/me with the tokens of a hundred users",
         connections: ALL,
         contestants: &[
             ask("me", Doorward, Me),

@@ -26,7 +26,7 @@ pub const PASSWORD: &str = "a long and good one";
 const SECRET: &str = "Z3Vlc3NlZCBieSBub2JvZHkgYnV0IHRoZSBsb2FkIHRlc3Q";
 const PUBLIC_URL: &str = "http://127.0.0.1:8000";
 const DOORWARD: &str = env!("CARGO_BIN_EXE_doorward");
-/// What is left in the database by an earlier slice, at most, before the next one begins.
+/// How long a program may take to start.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Ids like those of version 7 in that they rise, and known without asking: `$1` in SQL is the number.
@@ -149,12 +149,10 @@ impl Stage {
         Ok(sqlx::query_scalar::<_, i64>(count).fetch_one(&self.pool).await?.try_into()?)
     }
 
-    /// Lets the service remove what is left, and PostgreSQL tidy up.
+    /// Removes what is left, so that the service has nothing more to do.
     pub async fn end_cleaning_up(&mut self) -> Result<(), Failure> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.old_rows().await? > 0 && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let rest = "delete from sessions where expires_at < now() - interval '30 days'";
+        self.pool.execute(rest).await?;
         self.pool.execute("vacuum sessions").await?;
         Ok(())
     }
