@@ -92,6 +92,10 @@ fn tokens(bench: &mut Criterion) {
 }
 
 fn password(bench: &mut Criterion) {
+    // As low as the hasher's own threads, so that whatever else runs here disturbs both alike.
+    rustix::process::setpriority_process(None, 10).unwrap();
+    let mut bench = bench.benchmark_group("password");
+    bench.sample_size(20);
     let runtime = Runtime::new().unwrap();
     let hasher = Hasher::new(production_params(), 1);
     let client = Client { key: 1, is_known: false };
@@ -99,18 +103,13 @@ fn password(bench: &mut Criterion) {
     let hash = runtime.block_on(hasher.hash(client, Password::claimed(password))).unwrap();
     let hash = hash.as_str();
 
-    bench.bench_function("password: verify", |b| {
+    bench.bench_function("verify", |b| {
         b.to_async(&runtime).iter(async || {
-            assert!(
-                hasher
-                    .verify(client, Password::claimed(password), Some(hash))
-                    .await
-                    .unwrap()
-                    .matches
-            );
+            let claimed = Password::claimed(password);
+            assert!(hasher.verify(client, claimed, Some(hash)).await.unwrap().matches);
         });
     });
-    bench.bench_function("password: verify with the plain crate", |b| {
+    bench.bench_function("verify with the plain crate", |b| {
         let parsed = argon2::password_hash::phc::PasswordHash::new(hash).unwrap();
         b.iter(|| Argon2::default().verify_password(password.as_bytes(), &parsed).unwrap());
     });
@@ -190,6 +189,6 @@ fn session_cache(bench: &mut Criterion) {
 criterion_group! {
     name = hot;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = tokens, password, cursor, limit, session_cache
+    targets = tokens, cursor, limit, session_cache, password
 }
 criterion_main!(hot);
