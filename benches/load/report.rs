@@ -236,7 +236,7 @@ pub fn picture(rows: &[Row], title: &str) -> String {
         }
     }
     format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" width="860" height="{y}" font-family="sans-serif" font-size="12">
+        r##"<svg xmlns="http://www.w3.org/2000/svg" width="1040" height="{y}" font-family="sans-serif" font-size="12">
 <rect width="100%" height="100%" fill="white"/>
 <text x="10" y="24" font-size="15">Answers a second: Doorward (blue) and the floor (grey)</text>
 <text x="10" y="42" fill="#555">{title}</text>
