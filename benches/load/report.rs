@@ -128,7 +128,7 @@ pub fn checks(scenario: &Scenario, rows: &[Row]) -> Vec<Check> {
             };
             let is_asked = goal.at.contains(&connections);
             checks.push(Check {
-                what: format!("{}{against}{measure}, {connections} connections", goal.of),
+                what: format!("{}{against}{measure}, {}", goal.of, connections_of(connections)),
                 found: format!("{value:.2}{unit}"),
                 goal: if is_asked { bound } else { String::new() },
                 met: met.filter(|_| is_asked),
@@ -140,6 +140,10 @@ pub fn checks(scenario: &Scenario, rows: &[Row]) -> Vec<Check> {
         }
     }
     checks
+}
+
+fn connections_of(number: u32) -> String {
+    format!("{number} connection{}", if number == 1 { "" } else { "s" })
 }
 
 fn value(goal: &Goal, sample: &Sample) -> Option<f64> {
@@ -209,11 +213,11 @@ pub fn picture(rows: &[Row], title: &str) -> String {
         (one.scenario, one.connections) == (other.scenario, other.connections)
     }) {
         let (scenario, connections) = (group[0].scenario, group[0].connections);
-        let plural = if connections == 1 { "connection" } else { "connections" };
+        let connections = connections_of(connections);
         y += 10;
         let _ = writeln!(
             body,
-            r#"<text x="10" y="{y}" font-weight="bold">{scenario}, {connections} {plural}</text>"#
+            r#"<text x="10" y="{y}" font-weight="bold">{scenario}, {connections}</text>"#
         );
         y += LINE;
         let longest = group.iter().filter_map(Row::rate).fold(f64::MIN_POSITIVE, f64::max);
