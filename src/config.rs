@@ -20,6 +20,7 @@ pub const VARIABLES: &[&str] = &[
     "DATABASE_CONNECTIONS",
     "DATABASE_DIRECT_URL",
     "DATABASE_POOLER",
+    "DATABASE_READ_URL",
     "DATABASE_URL",
     "DOORWARD_ENV",
     "GMAIL_ADDRESS",
@@ -99,6 +100,8 @@ pub struct Config {
     pub database_url: Option<SecretString>,
     /// The database past the pooler, where one stands before it.
     pub database_direct_url: Option<SecretString>,
+    /// A streaming standby of the database.
+    pub database_read_url: Option<SecretString>,
     pub database_connections: u32,
     pub database_pooler: Pooler,
     /// `None` in development only: then a generated one is kept under [`Config::folder`].
@@ -212,6 +215,7 @@ impl Vars<'_> {
             public_url: self.public_url(production, port),
             database_url,
             database_direct_url: self.database_url("DATABASE_DIRECT_URL"),
+            database_read_url: self.database_url("DATABASE_READ_URL"),
             database_connections: self.number("DATABASE_CONNECTIONS", 10, 2..=1000),
             database_pooler: self.choice(
                 "DATABASE_POOLER",

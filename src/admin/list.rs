@@ -18,6 +18,7 @@ use crate::http::form::{Form, QueryString};
 use crate::http::session::AdminUser;
 use crate::http::user::PublicUser;
 use crate::state::AppState;
+use crate::store::Conn;
 use crate::store::users::{self, Filter, Position, SortBy, User};
 
 /// Users a page, unless asked for otherwise.
@@ -78,13 +79,15 @@ pub async fn list(
         return Ok(all(state, request));
     }
 
-    let mut db = state.db.acquire().await?;
-    let (filter, sort) = (&request.filter, request.sort);
-    // One more than asked for tells whether there is a next page.
-    let mut found =
-        users::list(&mut db, filter, sort, request.after.as_ref(), request.limit + 1).await?;
-    let count = if request.count { Some(users::count(&mut db, filter).await?) } else { None };
-    drop(db);
+    let (filter, after) = (&request.filter, request.after.as_ref());
+    let (sort, limit, counts) = (request.sort, request.limit, request.count);
+    let page = |mut db: Conn| async move {
+        // One more than asked for tells whether there is a next page.
+        let found = users::list(&mut db, filter, sort, after, limit + 1).await?;
+        let count = if counts { Some(users::count(&mut db, filter).await?) } else { None };
+        Ok((found, count))
+    };
+    let (mut found, count) = state.db.read_many(page).await?;
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let next = if found.len() > limit {
         found.truncate(limit);
@@ -209,11 +212,12 @@ fn all(state: AppState, request: ListRequest) -> Response {
     let start = Some((state, request));
     let batches = stream::try_unfold(start, async |position| {
         let Some((state, mut request)) = position else { return Ok(None) };
-        let mut db = state.db.acquire().await?;
-        let after = request.after.as_ref();
-        let found =
-            users::list(&mut db, &request.filter, request.sort, after, STREAM_BATCH).await?;
-        drop(db);
+        let (filter, after) = (&request.filter, request.after.as_ref());
+        let sort = request.sort;
+        let batch = |mut db: Conn| async move {
+            users::list(&mut db, filter, sort, after, STREAM_BATCH).await
+        };
+        let found = state.db.read_many(batch).await?;
         let is_last = i64::try_from(found.len()).is_ok_and(|found| found < STREAM_BATCH);
         request.after =
             found.last().map(|last| Position { value: request.sort.0.value(last), id: last.id });

@@ -97,7 +97,10 @@ async fn examine(arguments: &Arguments) -> Findings {
     let mut findings = settings::examine(&config, &complaints);
     let send_to = arguments.send_to.as_deref();
     let database = async {
-        if ["DATABASE_URL", "DATABASE_DIRECT_URL"].iter().all(|name| is_usable(name, &complaints)) {
+        if ["DATABASE_URL", "DATABASE_DIRECT_URL", "DATABASE_READ_URL"]
+            .iter()
+            .all(|name| is_usable(name, &complaints))
+        {
             database::examine(&config).await
         } else {
             Findings::default()

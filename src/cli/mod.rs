@@ -172,6 +172,10 @@ async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>), F
             Some(url) => db.with_direct(url.expose_secret().parse()?),
             None => db,
         };
+        let db = match &config.database_read_url {
+            Some(url) => db.with_standby(url.expose_secret().parse()?, config.database_connections),
+            None => db,
+        };
         return Ok((db, None));
     }
     let server = LocalPostgres::start(Config::folder(), Durability::Durable).await?;

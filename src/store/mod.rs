@@ -6,6 +6,7 @@ pub mod limits;
 pub mod outbox;
 mod schema;
 pub mod sessions;
+mod standby;
 pub mod users;
 
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ use sqlx::{
 };
 
 pub use schema::Schema;
+pub use standby::StandbyFacts;
 
 use crate::metrics::Tally;
 use crate::telemetry;
@@ -48,6 +50,7 @@ pub struct Db {
     behind_pooler: Arc<AtomicBool>,
     /// The security events of this instance, counted.
     pub events: Arc<Tally>,
+    standby: Option<Arc<standby::Standby>>,
 }
 
 impl Db {
@@ -67,6 +70,7 @@ impl Db {
             direct_options: None,
             behind_pooler: Arc::default(),
             events: Arc::default(),
+            standby: None,
         }
     }
 
@@ -168,6 +172,9 @@ impl Db {
     }
 
     pub async fn close(&self) {
+        if let Some(standby) = &self.standby {
+            standby.close().await;
+        }
         self.pool.close().await;
     }
 

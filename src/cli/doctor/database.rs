@@ -75,7 +75,47 @@ async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resul
                        migrations/0004_list_indexes.sql";
         findings.warn("search", message);
     }
+    // Where DATABASE_URL itself leads to a standby, that is the trouble.
+    if !facts.is_standby {
+        standby(db, findings).await;
+    }
     Ok(())
+}
+
+/// Without it the primary does everything, so nothing about it is a failure.
+async fn standby(db: &Db, findings: &mut Findings) {
+    const UNTIL_THEN: &str = "the primary reads in its place";
+    let facts = match db.describe_standby().await {
+        Ok(None) => return,
+        Ok(Some(facts)) => facts,
+        Err(error) => {
+            let message = format!(
+                "DATABASE_READ_URL leads nowhere, and {UNTIL_THEN}: {error}: correct it, or remove it"
+            );
+            return findings.warn("standby", message);
+        }
+    };
+    if facts.is_a_strangers {
+        let message = "DATABASE_READ_URL leads to another database's server, and lists may show what is there: correct \
+                       it at once";
+        findings.fail("standby", message);
+    } else if !facts.is_standby {
+        let message = format!(
+            "DATABASE_READ_URL leads to a server that takes writes, and {UNTIL_THEN}: name a standby, or remove it"
+        );
+        findings.warn("standby", message);
+    } else if facts.is_up_to_date {
+        findings.ok("standby", "DATABASE_READ_URL leads to one, and it is as far as the primary");
+    } else {
+        let age = facts.age.map_or_else(String::new, |age| {
+            format!(" (the newest change that it has is {age:.0} s old)")
+        });
+        let message = format!(
+            "DATABASE_READ_URL leads to one that lags by more than a second{age}, and {UNTIL_THEN}: see that it is \
+             connected to the primary and has the resources to follow"
+        );
+        findings.warn("standby", message);
+    }
 }
 
 /// What is served from memory is heard of on a connection of its own, which no transaction pooler keeps.

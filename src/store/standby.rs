@@ -1,0 +1,174 @@
+//! Reads that a streaming standby can do, so that the primary does not have to.
+//!
+//! The primary is asked how far its log goes, which costs it next to nothing, and the standby reads once it has come as
+//! far. So however far it lags, what is read is never older than the call: whoever has changed something finds it
+//! changed, at whichever instance. That pays for reads of many rows alone: to read one row by its key costs the primary
+//! no more than to say how far it is.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::PgConnection;
+use sqlx::postgres::PgConnectOptions;
+use tokio::time::{sleep, timeout};
+
+use super::changes::no_answer;
+use super::{Conn, Db, describe};
+
+/// How long the standby may take to let us in and to come as far as the primary.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is asked meanwhile.
+const STEP: Duration = Duration::from_millis(10);
+/// How long it may take to read: the server gives up before, unless it is gone.
+const READ_PATIENCE: Duration = Duration::from_secs(11);
+/// How long one that could not be used is left alone.
+const PAUSE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct Standby {
+    db: Db,
+    /// When to try it again, if it could not be used.
+    resting_until: Mutex<Option<Instant>>,
+}
+
+/// A standby as it presents itself.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct StandbyFacts {
+    pub is_standby: bool,
+    pub is_up_to_date: bool,
+    /// How long ago the newest change that it has was made, in seconds.
+    pub age: Option<f64>,
+    /// Of a cluster other than the primary's, so far as we may know.
+    #[sqlx(default)]
+    pub is_a_strangers: bool,
+}
+
+impl Standby {
+    pub(super) fn new(options: PgConnectOptions, connections: u32) -> Self {
+        let db = Db::new(options, connections);
+        // Whether it stands behind a pooler or not: this way of use is good for both.
+        db.assume_pooler();
+        Self { db, resting_until: Mutex::default() }
+    }
+
+    pub(super) async fn close(&self) {
+        self.db.pool.close().await;
+    }
+
+    /// Whether to try it now. After a failure one call in so long does, for all others.
+    fn is_worth_a_try(&self) -> bool {
+        let mut until = self.resting_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_due = until.is_none_or(|until| until <= now);
+        if is_due && until.is_some() {
+            *until = Some(now + PAUSE);
+        }
+        is_due
+    }
+
+    /// Says so once, when it changes.
+    fn remember(&self, failure: Option<&sqlx::Error>) {
+        let until = failure.map(|_| Instant::now() + PAUSE);
+        let mut resting = self.resting_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_resting = std::mem::replace(&mut *resting, until).is_some();
+        match failure {
+            Some(error) if !was_resting => {
+                tracing::warn!(
+                    error = describe(error),
+                    "the standby cannot be used: the primary reads"
+                );
+            }
+            None if was_resting => tracing::info!("the standby can be used again"),
+            _ => {}
+        }
+    }
+
+    /// A connection to the standby once it has come as far as `position`.
+    async fn caught_up(&self, position: &str) -> sqlx::Result<Conn> {
+        let mut conn = self.db.acquire().await?;
+        loop {
+            let facts = facts(&mut conn, position).await?;
+            if !facts.is_standby {
+                return Err(sqlx::Error::Protocol("it is not a standby".into()));
+            }
+            if facts.is_up_to_date {
+                return Ok(conn);
+            }
+            sleep(STEP).await;
+        }
+    }
+}
+
+impl Db {
+    /// Names a standby to read from.
+    #[must_use]
+    pub fn with_standby(self, options: PgConnectOptions, connections: u32) -> Self {
+        Self { standby: Some(Standby::new(options, connections).into()), ..self }
+    }
+
+    /// Reads many rows: from the standby where there is one that can be used, else from the primary.
+    pub async fn read_many<T, F: Future<Output = sqlx::Result<T>>>(
+        &self,
+        read: impl Fn(Conn) -> F,
+    ) -> sqlx::Result<T> {
+        if let Some(standby) = self.standby.as_deref().filter(|standby| standby.is_worth_a_try())
+            && let Ok(position) = self.position().await
+        {
+            let reading = async {
+                let caught_up = timeout(PATIENCE, standby.caught_up(&position)).await;
+                let conn = caught_up.map_err(|_| no_answer())??;
+                timeout(READ_PATIENCE, read(conn)).await.map_err(|_| no_answer())?
+            };
+            match reading.await {
+                // What takes the standby too long would take the primary as long.
+                Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("57014") => {
+                    return Err(sqlx::Error::Database(error));
+                }
+                // Whatever it is (gone, too far behind, a row that it needed was cleaned up), the primary has it not.
+                Err(error) => standby.remember(Some(&error)),
+                Ok(found) => {
+                    standby.remember(None);
+                    return Ok(found);
+                }
+            }
+        }
+        read(self.acquire().await?).await
+    }
+
+    /// How far the primary's log goes: every change that anybody has been told of lies before.
+    async fn position(&self) -> sqlx::Result<String> {
+        let mut conn = self.acquire().await?;
+        sqlx::query_scalar("select pg_current_wal_insert_lsn()::text").fetch_one(&mut *conn).await
+    }
+
+    /// What `doctor` asks the standby, if there is one.
+    pub async fn describe_standby(&self) -> sqlx::Result<Option<StandbyFacts>> {
+        let Some(standby) = &self.standby else { return Ok(None) };
+        let position = self.position().await?;
+        // As long as a read would wait, and if that is not enough, how it stands then.
+        let mut conn = match timeout(PATIENCE, standby.caught_up(&position)).await {
+            Ok(Ok(conn)) => conn,
+            _ => timeout(PATIENCE, standby.db.acquire()).await.map_err(|_| no_answer())??,
+        };
+        let facts = facts(&mut conn, &position).await?;
+        let clusters = (cluster(&mut *self.acquire().await?).await, cluster(&mut conn).await);
+        let is_a_strangers = matches!(clusters, (Ok(own), Ok(its)) if own != its);
+        Ok(Some(StandbyFacts { is_a_strangers, ..facts }))
+    }
+}
+
+/// The number that a cluster was given when it was made, and that its standbys have, too.
+async fn cluster(conn: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select system_identifier from pg_control_system()").fetch_one(conn).await
+}
+
+async fn facts(conn: &mut PgConnection, position: &str) -> sqlx::Result<StandbyFacts> {
+    sqlx::query_as(
+        "select pg_is_in_recovery() as is_standby,
+             coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false) as is_up_to_date,
+             extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8 as age",
+    )
+    .bind(position)
+    .fetch_one(conn)
+    .await
+}
