@@ -8,13 +8,15 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::{sleep, timeout};
 
 use super::changes::no_answer;
 use super::{Conn, Db, describe};
 
+/// How long a server may take to let `doctor` in.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the standby may take to let us in and to come as far as the primary.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is asked meanwhile.
@@ -86,16 +88,10 @@ impl Standby {
     /// A connection to the standby once it has come as far as `position`.
     async fn caught_up(&self, position: &str) -> sqlx::Result<Conn> {
         let mut conn = self.db.acquire().await?;
-        loop {
-            let facts = facts(&mut conn, position).await?;
-            if !facts.is_standby {
-                return Err(sqlx::Error::Protocol("it is not a standby".into()));
-            }
-            if facts.is_up_to_date {
-                return Ok(conn);
-            }
-            sleep(STEP).await;
+        if !catch_up(&mut conn, position).await?.is_standby {
+            return Err(sqlx::Error::Protocol("it is not a standby".into()));
         }
+        Ok(conn)
     }
 }
 
@@ -145,12 +141,14 @@ impl Db {
     pub async fn describe_standby(&self) -> sqlx::Result<Option<StandbyFacts>> {
         let Some(standby) = &self.standby else { return Ok(None) };
         let position = self.position().await?;
-        // As long as a read would wait, and if that is not enough, how it stands then.
-        let mut conn = match timeout(PATIENCE, standby.caught_up(&position)).await {
-            Ok(Ok(conn)) => conn,
-            _ => timeout(PATIENCE, standby.db.acquire()).await.map_err(|_| no_answer())??,
+        // Not from the pool, which tries again where nobody listens, and never says why.
+        let options = standby.db.options.clone().statement_cache_capacity(0);
+        let mut conn =
+            timeout(CONNECT_TIMEOUT, options.connect()).await.map_err(|_| no_answer())??;
+        let facts = match timeout(PATIENCE, catch_up(&mut conn, &position)).await {
+            Ok(facts) => facts?,
+            Err(_) => facts(&mut conn, &position).await?,
         };
-        let facts = facts(&mut conn, &position).await?;
         let clusters = (cluster(&mut *self.acquire().await?).await, cluster(&mut conn).await);
         let is_a_strangers = matches!(clusters, (Ok(own), Ok(its)) if own != its);
         Ok(Some(StandbyFacts { is_a_strangers, ..facts }))
@@ -160,6 +158,17 @@ impl Db {
 /// The number that a cluster was given when it was made, and that its standbys have, too.
 async fn cluster(conn: &mut PgConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar("select system_identifier from pg_control_system()").fetch_one(conn).await
+}
+
+/// Waits until the standby has come as far as `position`.
+async fn catch_up(conn: &mut PgConnection, position: &str) -> sqlx::Result<StandbyFacts> {
+    loop {
+        let facts = facts(conn, position).await?;
+        if facts.is_up_to_date || !facts.is_standby {
+            return Ok(facts);
+        }
+        sleep(STEP).await;
+    }
 }
 
 async fn facts(conn: &mut PgConnection, position: &str) -> sqlx::Result<StandbyFacts> {
