@@ -77,7 +77,9 @@ impl Db {
     /// Names the way past the pooler, for what does not work through one.
     #[must_use]
     pub fn with_direct(self, options: PgConnectOptions) -> Self {
-        Self { direct_options: Some(options.application_name("doorward")), ..self }
+        // As above: the way may lead through a pooler that keeps a connection for each client.
+        let options = options.extra_float_digits(None).application_name("doorward");
+        Self { direct_options: Some(options), ..self }
     }
 
     /// How to reach the server itself; `None` where that is not known.
