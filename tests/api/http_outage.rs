@@ -7,7 +7,9 @@ use doorward::clock::Clock;
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::support::{Answer, PASSWORD, Person, TestApp, cluster, email_of, new_database};
+use crate::support::{
+    Answer, PASSWORD, Person, TestApp, cluster, email_of, new_database, until_the_pooler_asks_again,
+};
 
 const ME: &str = "/api/v1/users/me";
 
@@ -36,7 +38,8 @@ async fn name_of(app: &TestApp) -> String {
 
 #[tokio::test]
 async fn before_the_database_is_ready_the_api_asks_to_wait() {
-    let app = starting().await;
+    // Each process becomes ready by itself.
+    let app = starting().await.alone();
     let stranger = app.anonymous();
     let form = json!({ "username": "ada", "email": email_of("ada"), "password": PASSWORD });
     assert_unavailable(&stranger.post("/api/v1/users", &form).await);
@@ -72,7 +75,7 @@ async fn ready_means_that_the_database_has_been_migrated() {
 
 #[tokio::test]
 async fn whoever_is_about_to_end_is_not_ready_and_finishes_what_it_is_given() {
-    let app = TestApp::start().await;
+    let app = TestApp::start().await.alone();
     let ada = app.user("ada").await;
     app.state.readiness.set_draining();
     app.anonymous().get("/readyz").await.assert_error(503, "busy");
@@ -121,6 +124,7 @@ async fn a_database_that_is_gone_is_no_fault_of_the_service_and_may_come_back() 
     .await;
     assert_gone(&app, &boss).await;
     run_outside(format!("alter database {name} allow_connections true")).await;
+    until_the_pooler_asks_again(&app).await;
     boss.get(ME).await.assert_ok(200);
     boss.put(ME, &json!({ "first_name": "Back" })).await.assert_ok(200);
     app.anonymous().get("/readyz").await.assert_ok(200);

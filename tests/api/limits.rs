@@ -257,7 +257,8 @@ async fn rows_that_say_nothing_any_more_go_away() {
     };
     assert_eq!(rows().await, 3);
     app.clock.advance(TimeDelta::hours(2));
-    let mut db = app.state.db.acquire().await.unwrap();
-    doorward::store::limits::delete_expired(&mut db, app.clock.now()).await.unwrap();
+    let mut tx = app.state.db.begin().await.unwrap();
+    doorward::store::limits::delete_expired(&mut tx, app.clock.now()).await.unwrap();
+    tx.commit().await.unwrap();
     assert_eq!(rows().await, 0);
 }

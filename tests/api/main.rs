@@ -21,6 +21,7 @@ mod dice;
 mod doctor;
 mod doctor_database;
 mod exposition;
+mod failover;
 mod floors;
 mod forge;
 mod forged_lines;

@@ -1,65 +1,74 @@
 //! The real binary behind PgBouncer in transaction mode, which gives each transaction another server connection.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use futures_util::future::join_all;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
-use crate::binary::{Home, Process, empty_database, eventually, free_port, note, open_folder};
+use crate::binary::{Home, Process, empty_database, eventually, free_port, note};
+use crate::postgres::{as_owner_of, owned_folder};
 use crate::support::{PASSWORD, cluster, new_database};
 
 const DETECTED: &str = "a transaction pooler stands before the database";
+const SETTINGS: &str = "pgbouncer.ini";
 const CLIENTS: usize = 20;
 const SERVER_CONNECTIONS: usize = 3;
 
-/// A PgBouncer before the tests' cluster; dropping it kills it.
+/// Ends PgBouncer when the tests end, however they do.
+const SUPERVISOR: &str = r#"exec 3<&0; "$@" </dev/null 3<&- & read -r _ <&3; kill -9 $!"#;
+
+/// A PgBouncer before the tests' cluster, or another server; dropping it kills it.
 pub struct PgBouncer {
-    process: Child,
+    supervisor: Child,
     port: u16,
+    more: String,
     folder: TempDir,
 }
 
 impl PgBouncer {
     /// `None` where there is no such program. Where all checks have to run (`CI`), that is a failure.
     pub async fn start(more: &str) -> Option<Self> {
+        let cluster = cluster().await.connect_options("postgres");
+        let socket = cluster.get_socket().unwrap();
+        Self::before(&format!("host={} port=5432", socket.display()), more).await
+    }
+
+    /// Before any server.
+    pub async fn before(server: &str, more: &str) -> Option<Self> {
         let places = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
         let Some(program) = places.iter().find(|place| Path::new(place).exists()) else {
             assert!(std::env::var_os("CI").is_none(), "PgBouncer is not installed");
             note("left out: PgBouncer is not installed");
             return None;
         };
-        let cluster = cluster().await.connect_options("postgres");
-        let socket = cluster.get_socket().unwrap();
-        let (folder, port) = (open_folder(), free_port());
-        let file = folder.path().join("pgbouncer.ini");
-        let settings = format!(
-            "[databases]\n* = host={} port=5432 user=doorward\n\
-             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-             pool_mode = transaction\ndefault_pool_size = {SERVER_CONNECTIONS}\n{more}\n",
-            socket.display()
-        );
-        fs::write(&file, settings).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let (folder, port) = (owned_folder().await, free_port());
+        write_settings(folder.path(), port, server, more);
         let log = fs::File::create(folder.path().join("log")).unwrap();
-        let mut command = Command::new(program);
-        command.arg(&file).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", SUPERVISOR, "pgbouncer", program]).arg(folder.path().join(SETTINGS));
+        command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         // It refuses to run as root, and the cluster's socket is for PostgreSQL's account alone.
-        let owner = fs::metadata(socket.join(".s.PGSQL.5432")).unwrap();
-        if fs::metadata(folder.path()).unwrap().uid() != owner.uid() {
-            command.uid(owner.uid()).gid(owner.gid());
-        }
-        let bouncer = Self { process: command.spawn().unwrap(), port, folder };
+        as_owner_of(folder.path(), &mut command);
+        let supervisor = command.spawn().unwrap();
+        let bouncer = Self { supervisor, port, more: more.to_owned(), folder };
         eventually("PgBouncer listens", async || {
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
         })
         .await;
         Some(bouncer)
+    }
+
+    /// From now on stands before another server: what an operator does after a fail-over.
+    pub fn lead_to(&self, server: &str) {
+        write_settings(self.folder.path(), self.port, server, &self.more);
+        let pid = fs::read_to_string(self.folder.path().join("pid")).unwrap();
+        let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
     }
 
     fn log(&self) -> String {
@@ -81,12 +90,23 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        drop(self.supervisor.stdin.take());
+        let _ = self.supervisor.wait();
         if std::thread::panicking() {
             note(&format!("PgBouncer:\n{}", self.log()));
         }
     }
+}
+
+fn write_settings(folder: &Path, port: u16, server: &str, more: &str) {
+    let pid = folder.join("pid");
+    let settings = format!(
+        "[databases]\nlistening = {server} user=doorward dbname=doorward pool_mode=session\n* = {server} user=doorward\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+         pool_mode = transaction\ndefault_pool_size = {SERVER_CONNECTIONS}\npidfile = {}\n{more}\n",
+        pid.display()
+    );
+    fs::write(folder.join(SETTINGS), settings).unwrap();
 }
 
 /// Everything that a person does, as one of many at once.

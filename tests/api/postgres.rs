@@ -78,8 +78,9 @@ impl Postgres {
         format!("postgres://doorward@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
+    /// For PgBouncer.
+    pub fn address(&self) -> String {
+        format!("host=127.0.0.1 port={}", self.port)
     }
 
     pub fn log(&self) -> String {
@@ -111,14 +112,13 @@ impl Postgres {
     /// The power fails: every process of it is gone in the same moment.
     pub fn kill_9(&mut self) {
         let server = self.process.id();
-        let children: Vec<u32> =
-            fs::read_to_string(format!("/proc/{server}/task/{server}/children"))
-                .unwrap_or_default()
-                .split_whitespace()
-                .map(|pid| pid.parse().unwrap())
-                .collect();
+        // Else those that are left would say goodbye to their clients.
+        kill_process(Pid::from_child(&self.process), Signal::STOP).unwrap();
+        let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        children.filter(|pid| is_alive(*pid)).for_each(kill_9);
         self.process.kill().unwrap();
-        children.into_iter().filter(|pid| is_alive(*pid)).for_each(kill_9);
         self.process.wait().unwrap();
     }
 }
@@ -156,13 +156,17 @@ pub async fn owned_folder() -> TempDir {
 }
 
 /// Runs as the owner of that folder.
-fn command(program: &Path, folder: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir("/").env("LC_ALL", "C").stdin(Stdio::null());
+pub fn as_owner_of(folder: &Path, command: &mut Command) {
     let owner = fs::metadata(folder).unwrap();
     if rustix::process::getuid().as_raw() != owner.uid() {
         command.uid(owner.uid()).gid(owner.gid());
     }
+}
+
+fn command(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir("/").env("LC_ALL", "C").stdin(Stdio::null());
+    as_owner_of(folder, &mut command);
     // Else Ctrl-C in a terminal would end it before what uses it.
     command.process_group(0);
     command

@@ -23,7 +23,7 @@ const NEW_KEY: &str = "another secret key, long enough to sign with as well";
 
 /// Asks each instance ten times a second whether it is ready, and sends people to those that are. It tries no request
 /// twice.
-struct Balancer {
+pub struct Balancer {
     process: Child,
     port: u16,
     folder: TempDir,
@@ -31,7 +31,7 @@ struct Balancer {
 
 impl Balancer {
     /// `None` where there is no such program. Where all checks have to run (`CI`), that is a failure.
-    async fn start(homes: &[Home]) -> Option<Self> {
+    pub async fn start(homes: &[Home]) -> Option<Self> {
         let places = ["/usr/sbin/haproxy", "/usr/bin/haproxy", "/opt/homebrew/bin/haproxy"];
         let Some(program) = places.iter().find(|place| Path::new(place).exists()) else {
             assert!(std::env::var_os("CI").is_none(), "HAProxy is not installed");
@@ -63,11 +63,11 @@ impl Balancer {
         Some(balancer)
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    async fn sees_all(&self) {
+    pub async fn sees_all(&self) {
         eventually("the balancer sees every instance", async || {
             let answer = reqwest::get(self.url("/all-up")).await;
             answer.is_ok_and(|answer| answer.status() == 200)

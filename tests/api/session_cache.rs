@@ -53,9 +53,10 @@ impl Follower {
     }
 }
 
-/// By the real clock: PostgreSQL's, too, decides whether a session is over.
+/// One process, which keeps what it has read itself. By the real clock: PostgreSQL's, too, decides whether a session is
+/// over.
 pub async fn instance(database: &str) -> TestApp {
-    TestApp::at(database, &[], Clock::system()).await
+    TestApp::at(database, &[], Clock::system()).await.alone()
 }
 
 /// Changes a first name, and nobody is told.

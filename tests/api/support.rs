@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
@@ -33,6 +33,9 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::{Notify, OnceCell};
 use tower::ServiceExt;
+
+use crate::binary::eventually;
+use crate::pooler::PgBouncer;
 
 pub const PUBLIC_URL: &str = "https://auth.example.com";
 pub const SECRET_KEY: &str = "a secret of the tests, which is long enough";
@@ -82,8 +85,50 @@ pub struct TestApp {
     /// For what no endpoint shows.
     pub pool: PgPool,
     pub letters: SentLetters,
-    app: App,
+    /// Each call goes to the next one of these.
+    instances: Arc<[Instance]>,
+    calls: Arc<AtomicUsize>,
     document: Arc<Value>,
+}
+
+/// One of the services on a database.
+struct Instance {
+    state: AppState,
+    app: App,
+}
+
+/// How many instances each test's service is: `DOORWARD_INSTANCES`, 1 unless set. More than one take the calls by
+/// turns, and reach the database through PgBouncer in transaction mode.
+fn instances() -> usize {
+    std::env::var("DOORWARD_INSTANCES").map_or(1, |number| number.parse().unwrap())
+}
+
+/// PgBouncer, where it stands in between, goes on refusing for a moment after the server has refused it.
+pub async fn until_the_pooler_asks_again(app: &TestApp) {
+    if instances() > 1 {
+        eventually("PgBouncer lets clients in", async || {
+            app.anonymous().get("/readyz").await.status == StatusCode::OK
+        })
+        .await;
+    }
+}
+
+/// The way to a database: through PgBouncer where there are several instances.
+async fn way_to(database: &str) -> Db {
+    static BOUNCER: OnceCell<PgBouncer> = OnceCell::const_new();
+    let direct = cluster().await.connect_options(database);
+    if instances() == 1 {
+        return Db::new(direct, 10);
+    }
+    let bouncer = BOUNCER.get_or_init(async || {
+        // The last setting counts. Each test has a database of its own, so connections must not be kept for long.
+        let more = "default_pool_size = 40\nmax_client_conn = 4000\nserver_idle_timeout = 2\n\
+                    server_login_retry = 1";
+        PgBouncer::start(more).await.expect("several instances need PgBouncer")
+    });
+    let db = Db::new(bouncer.await.url(database).parse().unwrap(), 10).with_direct(direct);
+    db.assume_pooler();
+    db
 }
 
 impl TestApp {
@@ -104,8 +149,16 @@ impl TestApp {
 
     pub async fn at(database: &str, settings: &[(&str, &str)], clock: Clock) -> Self {
         let app = Self::starting(database, settings, clock).await;
-        app.state.readiness.set_ready();
+        app.instances.iter().for_each(|instance| instance.state.readiness.set_ready());
         app
+    }
+
+    /// The first of its instances, where there are several: for what one process knows by itself.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        let Instance { state, app } = &self.instances[0];
+        self.instances = Arc::new([Instance { state: state.clone(), app: app.clone() }]);
+        self
     }
 
     /// As it is while it still waits for its database.
@@ -122,7 +175,7 @@ impl TestApp {
         hasher: Hasher,
     ) -> Self {
         let app = Self::build(database, settings, clock, hasher).await;
-        app.state.readiness.set_ready();
+        app.instances.iter().for_each(|instance| instance.state.readiness.set_ready());
         app
     }
 
@@ -145,29 +198,38 @@ impl TestApp {
             settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
         let config = Config::from_vars(lookup).unwrap();
-        let cluster = cluster().await;
-        let options = cluster.connect_options(database);
-        let pool = PgPool::connect_lazy_with(options.clone());
+        let options = cluster().await.connect_options(database);
+        let pool = PgPool::connect_lazy_with(options);
         let (mailer, letters) = Mailer::memory();
         let secret: &SecretString = config.secret_key.as_ref().unwrap();
-        let keys = TokenKeys::new(secret, config.secret_key_previous.as_ref(), &config.public_url);
         let document = Arc::new(openapi_document(&config.public_url));
-        let state = AppState::new(Shared {
-            clock: clock.clone(),
-            db: Db::new(options, 10),
-            keys,
-            hasher,
-            limits: Limits::new(config.rate_limits, secret),
-            // In use once `session_cache::follow` runs, too.
-            sessions: SessionCache::new(config.session_cache),
-            mailer,
-            readiness: Readiness::default(),
-            traffic: Traffic::default(),
-            mail_queued: Notify::new(),
-            config,
-        });
-        let app = app(state.clone());
-        Self { state, clock, pool, letters, app, document }
+        let mut all = Vec::new();
+        for _ in 0..instances() {
+            let previous = config.secret_key_previous.as_ref();
+            let state = AppState::new(Shared {
+                clock: clock.clone(),
+                db: way_to(database).await,
+                keys: TokenKeys::new(secret, previous, &config.public_url),
+                hasher: hasher.clone(),
+                limits: Limits::new(config.rate_limits, secret),
+                // In use once `session_cache::follow` runs, too.
+                sessions: SessionCache::new(config.session_cache),
+                mailer: mailer.clone(),
+                readiness: Readiness::default(),
+                traffic: Traffic::default(),
+                mail_queued: Notify::new(),
+                config: config.clone(),
+            });
+            all.push(Instance { app: app(state.clone()), state });
+        }
+        let (state, instances) = (all[0].state.clone(), all.into());
+        Self { state, clock, pool, letters, instances, calls: Arc::default(), document }
+    }
+
+    /// The instance whose turn it is.
+    fn next_instance(&self) -> App {
+        let turn = self.calls.fetch_add(1, Ordering::SeqCst);
+        self.instances[turn % self.instances.len()].app.clone()
     }
 
     pub fn anonymous(&self) -> Person {
@@ -378,7 +440,7 @@ impl Call {
     pub async fn send(self) -> Answer {
         let request = self.request.body(Body::from(self.body)).unwrap();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let (parts, body) = self.app.app.clone().oneshot(request).await.unwrap().into_parts();
+        let (parts, body) = self.app.next_instance().oneshot(request).await.unwrap().into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         let answer = Answer { status: parts.status, headers: parts.headers, text, json };
