@@ -102,6 +102,12 @@ impl Home {
         (Self::on(&database, settings).await, database)
     }
 
+    /// The same settings, with calls that go to another port: to a balancer, say.
+    pub fn through(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
     /// Sets one thing; an empty value takes it away.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(known, _)| known != name);

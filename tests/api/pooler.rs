@@ -138,7 +138,7 @@ async fn live(home: &Home, number: usize, boss: &Value) {
 }
 
 /// Twenty people at once on `home`, which has nobody yet.
-async fn twenty_people_live_in(home: &Home) {
+pub async fn twenty_people_live_in(home: &Home) {
     let flags = ["create-admin", "--email", "boss@example.com", "--password-stdin"];
     home.succeeds(&flags, PASSWORD).await;
     let boss = home.log_in("boss").send().await.expect(200);
