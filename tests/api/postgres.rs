@@ -61,7 +61,8 @@ impl Postgres {
         let port_text = port.to_string();
         server.args(["-h", "127.0.0.1", "-p", &port_text, "-k", "", "-D"]);
         server.arg(folder.path().join("data"));
-        let common = ["fsync=off", "shared_buffers=32MB", "wal_receiver_status_interval=1"];
+        // A standby that has just lost its primary may not hear of its promotion before it would have tried again: 5 s.
+        let common = ["fsync=off", "shared_buffers=32MB", "wal_retrieve_retry_interval=500ms"];
         server.args(common.iter().chain(settings).flat_map(|setting| ["-c", setting]));
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let process = server.stdout(Stdio::null()).stderr(log).spawn().unwrap();
