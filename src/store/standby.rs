@@ -5,7 +5,7 @@
 //! changed, at whichever instance. That pays for reads of many rows alone: to read one row by its key costs the primary
 //! no more than to say how far it is.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
@@ -29,8 +29,14 @@ const PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Standby {
     db: Db,
-    /// When to try it again, if it could not be used.
-    resting_until: Mutex<Option<Instant>>,
+    rest: Mutex<Option<Rest>>,
+}
+
+/// It could not be used.
+#[derive(Debug)]
+struct Rest {
+    since: Instant,
+    next_try_at: Instant,
 }
 
 /// A standby as it presents itself.
@@ -50,38 +56,42 @@ impl Standby {
         let db = Db::new(options, connections);
         // Whether it stands behind a pooler or not: this way of use is good for both.
         db.assume_pooler();
-        Self { db, resting_until: Mutex::default() }
+        Self { db, rest: Mutex::default() }
     }
 
     pub(super) async fn close(&self) {
         self.db.pool.close().await;
     }
 
+    fn rest(&self) -> MutexGuard<'_, Option<Rest>> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether to try it now. After a failure one call in so long does, for all others.
-    fn is_worth_a_try(&self) -> bool {
-        let mut until = self.resting_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let is_due = until.is_none_or(|until| until <= now);
-        if is_due && until.is_some() {
-            *until = Some(now + PAUSE);
+    fn is_worth_a_try(&self, now: Instant) -> bool {
+        let mut rest = self.rest();
+        let Some(rest) = &mut *rest else { return true };
+        let is_due = rest.next_try_at <= now;
+        if is_due {
+            rest.next_try_at = now + PAUSE;
         }
         is_due
     }
 
-    /// Says so once, when it changes.
-    fn remember(&self, failure: Option<&sqlx::Error>) {
-        let until = failure.map(|_| Instant::now() + PAUSE);
-        let mut resting = self.resting_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_resting = std::mem::replace(&mut *resting, until).is_some();
-        match failure {
-            Some(error) if !was_resting => {
-                tracing::warn!(
-                    error = describe(error),
-                    "the standby cannot be used: the primary reads"
-                );
-            }
-            None if was_resting => tracing::info!("the standby can be used again"),
-            _ => {}
+    fn has_failed(&self, error: &sqlx::Error) {
+        let since = Instant::now();
+        let rest = Rest { since, next_try_at: since + PAUSE };
+        // Said once, not by every call that fails.
+        if self.rest().replace(rest).is_none() {
+            let error = describe(error);
+            tracing::warn!(error, "the standby cannot be used: the primary reads");
+        }
+    }
+
+    fn has_read(&self, asked_at: Instant) {
+        // One that was asked before it failed proves nothing.
+        if self.rest().take_if(|rest| rest.since < asked_at).is_some() {
+            tracing::info!("the standby can be used again");
         }
     }
 
@@ -107,7 +117,8 @@ impl Db {
         &self,
         read: impl Fn(Conn) -> F,
     ) -> sqlx::Result<T> {
-        if let Some(standby) = self.standby.as_deref().filter(|standby| standby.is_worth_a_try())
+        let now = Instant::now();
+        if let Some(standby) = self.standby.as_deref().filter(|standby| standby.is_worth_a_try(now))
             && let Ok(position) = self.position().await
         {
             let reading = async {
@@ -121,9 +132,9 @@ impl Db {
                     return Err(sqlx::Error::Database(error));
                 }
                 // Whatever it is (gone, too far behind, a row that it needed was cleaned up), the primary has it not.
-                Err(error) => standby.remember(Some(&error)),
+                Err(error) => standby.has_failed(&error),
                 Ok(found) => {
-                    standby.remember(None);
+                    standby.has_read(now);
                     return Ok(found);
                 }
             }
