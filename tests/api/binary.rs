@@ -134,10 +134,14 @@ impl Home {
         self.port
     }
 
-    /// `DOORWARD_BINARY` names another one, a release build say, where a test is to measure.
+    /// `DOORWARD_BINARY` names another one, a release build say, where a test is to measure; set in the home, for this
+    /// home alone.
     fn command(&self, arguments: &[&str]) -> Command {
-        let own = || env!("CARGO_BIN_EXE_doorward").into();
-        let mut command = Command::new(std::env::var_os("DOORWARD_BINARY").unwrap_or_else(own));
+        let own = self.setting("DOORWARD_BINARY");
+        let named = || std::env::var_os("DOORWARD_BINARY");
+        let named = if own.is_empty() { named() } else { Some(own.into()) };
+        let binary = named.unwrap_or_else(|| env!("CARGO_BIN_EXE_doorward").into());
+        let mut command = Command::new(binary);
         command.args(arguments).current_dir(self.folder()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));

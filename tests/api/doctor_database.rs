@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::binary::{empty_database, free_port, note};
 use crate::doctor::{DATABASE_PASSWORD, Report, good, good_home, mail_server};
-use crate::pooler::PgBouncer;
+use crate::pgbouncer::PgBouncer;
 use crate::smtp_sink::{Encryption, Mode};
 use crate::support::{cluster, new_database};
 

@@ -14,10 +14,11 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
+use crate::balancer::Balancer;
 use crate::binary::{Call, Home, Process, eventually, note};
-use crate::pooler::{PgBouncer, twenty_people_live_in};
+use crate::pgbouncer::PgBouncer;
+use crate::pooler::twenty_people_live_in;
 use crate::postgres::Postgres;
-use crate::rolling::Balancer;
 use crate::support::{PASSWORD, PUBLIC_URL, SECRET_KEY, email_of};
 
 const PEOPLE: usize = 12;

@@ -1,55 +1,131 @@
-//! A way to the tests' PostgreSQL that can be lost.
+//! A way to a PostgreSQL that can be lost, slow, or lead elsewhere.
 
+use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::support::cluster;
 
-/// A port that leads to the tests' cluster for as long as this lives: a database that comes and goes.
+/// A port that leads to a server for as long as this lives: a database that comes and goes.
 pub struct Gate {
     forwarding: AbortHandle,
-    swallows: watch::Sender<bool>,
+    way: watch::Sender<Way>,
 }
 
+#[derive(Clone)]
+struct Way {
+    to: Server,
+    swallows: bool,
+    /// How long whatever passes is held up, in each direction.
+    delay: Duration,
+}
+
+/// Where a gate leads to.
+#[derive(Clone, PartialEq)]
+pub enum Server {
+    Socket(PathBuf),
+    Port(u16),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 impl Gate {
+    /// To the tests' cluster.
     pub async fn open(port: u16) -> Self {
         let options = cluster().await.connect_options("postgres");
-        let socket: PathBuf = options.get_socket().unwrap().join(".s.PGSQL.5432");
+        Self::open_to(port, Server::Socket(options.get_socket().unwrap().join(".s.PGSQL.5432")))
+            .await
+    }
+
+    pub async fn open_to(port: u16, to: Server) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let (swallows, swallowed) = watch::channel(false);
+        let (way, ways) = watch::channel(Way { to, swallows: false, delay: Duration::ZERO });
         let forwarding = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
-                let (mut client, _) = listener.accept().await.unwrap();
-                let mut server = UnixStream::connect(&socket).await.unwrap();
-                let mut swallowed = swallowed.clone();
-                connections.spawn(async move {
-                    let is_over = tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => true,
-                        _ = swallowed.wait_for(|is_so| *is_so) => false,
-                    };
-                    if !is_over {
-                        // With both ends open.
-                        std::future::pending::<()>().await;
-                    }
-                });
+                let (client, _) = listener.accept().await.unwrap();
+                connections.spawn(forward(client, ways.clone()));
             }
         });
-        Self { forwarding: forwarding.abort_handle(), swallows }
+        Self { forwarding: forwarding.abort_handle(), way }
     }
 
     /// From now on passes nothing on, but keeps every connection: what a router does that has forgotten them. Those of
     /// this time stay dead once it is over.
     pub fn swallow(&self, is_so: bool) {
-        self.swallows.send(is_so).unwrap();
+        self.way.send_modify(|way| way.swallows = is_so);
+    }
+
+    /// From now on holds up whatever passes.
+    pub fn delay(&self, delay: Duration) {
+        self.way.send_modify(|way| way.delay = delay);
+    }
+
+    /// From now on leads elsewhere; the connections to where it led before are cut.
+    pub fn lead_to(&self, server: Server) {
+        self.way.send_modify(|way| way.to = server);
     }
 }
 
 impl Drop for Gate {
     fn drop(&mut self) {
         self.forwarding.abort();
+    }
+}
+
+async fn forward(mut client: TcpStream, mut ways: watch::Receiver<Way>) {
+    let to = ways.borrow().to.clone();
+    // A server that is not there is a connection that ends at once.
+    let Ok(mut server) = connect(&to).await else { return };
+    let delays = ways.clone();
+    let is_over = tokio::select! {
+        () = pass_on(&mut client, &mut *server, &delays) => true,
+        way = ways.wait_for(|way| way.swallows || way.to != to) => way.is_ok_and(|way| way.to != to),
+    };
+    if !is_over {
+        // With both ends open.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn connect(to: &Server) -> io::Result<Box<dyn Stream>> {
+    Ok(match to {
+        Server::Socket(path) => Box::new(UnixStream::connect(path).await?),
+        Server::Port(port) => Box::new(TcpStream::connect(("127.0.0.1", *port)).await?),
+    })
+}
+
+/// Both ways, until one end closes.
+async fn pass_on(client: &mut TcpStream, server: &mut dyn Stream, ways: &watch::Receiver<Way>) {
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = tokio::io::split(server);
+    tokio::select! {
+        _ = copy(from_client, to_server, ways) => {}
+        _ = copy(from_server, to_client, ways) => {}
+    }
+}
+
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    ways: &watch::Receiver<Way>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        let delay = ways.borrow().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        to.write_all(&buffer[..count]).await?;
     }
 }

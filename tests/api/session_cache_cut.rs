@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::binary::{free_port, note};
 use crate::gate::Gate;
-use crate::pooler::PgBouncer;
+use crate::pgbouncer::PgBouncer;
 use crate::session_cache::{Follower, ME, instance, is_shown_from_memory, until_shown_from_memory};
 use crate::support::{Person, cluster, new_database};
 

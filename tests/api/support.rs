@@ -35,7 +35,7 @@ use tokio::sync::{Notify, OnceCell};
 use tower::ServiceExt;
 
 use crate::binary::eventually;
-use crate::pooler::PgBouncer;
+use crate::pgbouncer::PgBouncer;
 
 pub const PUBLIC_URL: &str = "https://auth.example.com";
 pub const SECRET_KEY: &str = "a secret of the tests, which is long enough";

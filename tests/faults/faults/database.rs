@@ -1,0 +1,87 @@
+//! What happens to the database.
+
+use std::time::{Duration, Instant};
+
+use sqlx::AssertSqlSafe;
+use tokio::time::sleep;
+
+use super::seconds;
+use crate::gate::Server;
+use crate::server::Stop;
+use crate::world::World;
+
+pub async fn restart(world: &mut World, how: Stop) {
+    for _ in 0..3 {
+        world.postgres.stop(how);
+        sleep(seconds(1)).await;
+        world.postgres.resume().await;
+        sleep(seconds(2)).await;
+    }
+}
+
+pub async fn cut(world: &mut World) {
+    for _ in 0..8 {
+        world.postgres.cut_service().await;
+        sleep(seconds(1)).await;
+    }
+}
+
+pub async fn lock(world: &mut World, table: &str, long: Duration) {
+    let mut connection = world.postgres.connect().await;
+    let sql = format!("begin; lock table {table} in access exclusive mode");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    sleep(long).await;
+    sqlx::raw_sql("rollback").execute(&mut connection).await.unwrap();
+}
+
+pub async fn slow(world: &mut World) {
+    world.gate().delay(Duration::from_millis(300));
+    sleep(seconds(12)).await;
+    world.gate().delay(Duration::ZERO);
+}
+
+pub async fn half_open(world: &mut World) {
+    world.gate().swallow(true);
+    sleep(seconds(12)).await;
+    world.gate().swallow(false);
+}
+
+/// The connections that are made meanwhile are read-only for as long as they last, which is what a server leaves behind
+/// that has changed its part.
+pub async fn read_only(world: &mut World) {
+    let set = "alter database doorward set default_transaction_read_only = on";
+    world.postgres.execute("postgres", set).await;
+    world.postgres.cut_service().await;
+    sleep(seconds(8)).await;
+    let reset = "alter database doorward reset default_transaction_read_only";
+    world.postgres.execute("postgres", reset).await;
+}
+
+pub async fn fail_over(world: &mut World) {
+    let standby = world.postgres.standby().await;
+    sleep(seconds(2)).await;
+    world.postgres.stop(Stop::Immediate);
+    sleep(seconds(1)).await;
+    standby.promote().await;
+    world.gate().lead_to(Server::Port(standby.port));
+    world.postgres = standby;
+}
+
+pub async fn disk_full(world: &mut World) {
+    let ballast = world.postgres.fill_disk();
+    sleep(seconds(8)).await;
+    drop(ballast);
+    // It ends where it cannot write its log; whoever runs it starts it again.
+    world.postgres.resume().await;
+}
+
+pub async fn too_many_connections(world: &mut World) {
+    let (mut held, start) = (Vec::new(), Instant::now());
+    while start.elapsed() < seconds(10) {
+        world.postgres.cut_service().await;
+        while let Ok(connection) = world.postgres.connect_as_service().await {
+            held.push(connection);
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}

@@ -1,0 +1,217 @@
+//! What a fault happens to: a database, a mail server, one or more instances of the real binary, and people.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use rustix::process::{Pid, Signal, kill_process};
+use sqlx::migrate::Migrator;
+use tokio::task::JoinSet;
+
+use crate::admins::{ADMINS, quarrel};
+use crate::balancer::Balancer;
+use crate::binary::{Home, Process, free_port};
+use crate::faults::{libfaketime, older_release};
+use crate::gate::{Gate, Server};
+use crate::load::Load;
+use crate::person::Person;
+use crate::server::Postgres;
+use crate::smtp_sink::{Kind, SmtpSink};
+use crate::support::{PASSWORD, PUBLIC_URL, SECRET_KEY, email_of, root};
+
+const PEOPLE: usize = 5;
+/// No answer may take longer.
+const BOUND: Duration = Duration::from_secs(10);
+/// How long an instance may take to be ready again after the fault is over.
+const RECOVERY: Duration = Duration::from_secs(30);
+
+/// How the people reach the instances.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Doors {
+    /// Each call goes to another instance.
+    Direct,
+    /// Through one that takes an instance for gone after so many seconds without an answer.
+    Balancer { check: u32, call: u32 },
+}
+
+/// What a fault needs; the rest as in [`Setup::PLAIN`].
+#[derive(Clone)]
+pub struct Setup {
+    pub instances: usize,
+    pub doors: Doors,
+    /// A gate stands between the service and its database.
+    pub gate: bool,
+    pub small_disk: bool,
+    pub postgres: &'static [&'static str],
+    pub mail: fn() -> Kind,
+    /// For how long nobody could answer, because there was nobody.
+    pub excused: Duration,
+    /// The clock of the last instance can be set.
+    pub faketime: bool,
+    /// The database is there already, one migration behind.
+    pub older_schema: bool,
+    /// The first instance is of an older release, and the last one is not there yet.
+    pub older_release: bool,
+}
+
+impl Setup {
+    pub const PLAIN: Self = Self {
+        instances: 1,
+        doors: Doors::Direct,
+        gate: false,
+        small_disk: false,
+        postgres: &[],
+        mail: Kind::default,
+        excused: Duration::ZERO,
+        faketime: false,
+        older_schema: false,
+        older_release: false,
+    };
+}
+
+pub struct World {
+    pub postgres: Postgres,
+    pub gate: Option<Gate>,
+    pub sink: SmtpSink,
+    pub homes: Vec<Home>,
+    pub services: Vec<Option<Process>>,
+    pub balancer: Option<Balancer>,
+}
+
+impl World {
+    /// With nothing running yet but the database and the mail server.
+    pub async fn build(setup: &Setup) -> Self {
+        let postgres = if setup.small_disk {
+            Postgres::on_small_disk().await
+        } else {
+            Postgres::start(setup.postgres).await
+        };
+        let mut database = postgres.port;
+        let mut gate = None;
+        if setup.gate {
+            database = free_port();
+            gate = Some(Gate::open_to(database, Server::Port(postgres.port)).await);
+        }
+        let sink = SmtpSink::of((setup.mail)()).await;
+        let (url, boss) = (Postgres::url_through(database), email_of(ADMINS[0]));
+        let has_balancer = setup.doors != Doors::Direct;
+        let settings = [
+            ("DATABASE_URL", &*url),
+            ("SECRET_KEY", SECRET_KEY),
+            ("PUBLIC_URL", PUBLIC_URL),
+            ("SMTP_URL", &*sink.url()),
+            ("MAIL_FROM", "Doorward <no-reply@example.com>"),
+            ("RATE_LIMITS", "on"),
+            ("TRUSTED_PROXY_HOPS", if has_balancer { "2" } else { "1" }),
+            // The balancer needs a moment to notice that an instance leaves.
+            ("SHUTDOWN_DELAY_SECONDS", if has_balancer { "1" } else { "0" }),
+            ("ADMIN_EMAIL", &*boss),
+            ("ADMIN_USERNAME", ADMINS[0]),
+            ("ADMIN_PASSWORD", PASSWORD),
+        ];
+        let mut homes: Vec<_> = (0..setup.instances).map(|_| Home::new(&settings)).collect();
+        if setup.faketime {
+            let (library, last) = (libfaketime().unwrap(), homes.last_mut().unwrap());
+            let file = last.folder().join("time");
+            std::fs::write(&file, "+0").unwrap();
+            last.set("LD_PRELOAD", library);
+            last.set("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap());
+            last.set("FAKETIME_NO_CACHE", "1");
+            // A step moves the time of day alone.
+            last.set("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        if setup.older_schema {
+            migrate_to_older_schema(&postgres).await;
+        }
+        if setup.older_release {
+            homes[0].set("DOORWARD_BINARY", older_release().unwrap().to_str().unwrap());
+        }
+        let services = homes.iter().map(|_| None).collect();
+        Self { postgres, gate, sink, homes, services, balancer: None }
+    }
+
+    /// Starts all instances at once on the database, which is empty.
+    pub async fn start(&mut self, setup: &Setup) {
+        let first = self.homes.len() - usize::from(setup.older_release);
+        let starting = self.homes[..first].iter().map(Home::start);
+        for (service, started) in self.services.iter_mut().zip(join_all(starting).await) {
+            *service = Some(started);
+        }
+        let email = email_of(ADMINS[1]);
+        let flags = ["create-admin", "--email", &email, "--username", ADMINS[1]];
+        let flags = [&flags[..], &["--password-stdin"]].concat();
+        self.homes[0].succeeds(&flags, PASSWORD).await;
+        if let Doors::Balancer { check, call } = setup.doors {
+            self.balancer = Balancer::with_patience(&self.homes, check, call).await;
+        }
+    }
+
+    pub fn load(&self, excused: Duration) -> Arc<Load> {
+        let doors = match &self.balancer {
+            Some(balancer) => vec![balancer.url("")],
+            None => self.homes.iter().map(|home| home.url("")).collect(),
+        };
+        Arc::new(Load::new(doors, BOUND + excused))
+    }
+
+    /// Lets people in, who stay until the load is over.
+    pub fn people(load: &Arc<Load>) -> JoinSet<Option<Person>> {
+        let mut people = JoinSet::new();
+        for number in 0..PEOPLE {
+            let person = Person::new(load, number);
+            people.spawn(async move { Some(person.live().await) });
+        }
+        let load = Arc::clone(load);
+        people.spawn(async move {
+            quarrel(load).await;
+            None
+        });
+        people
+    }
+
+    /// Waits until every instance is ready; how long that took, if it did not take too long.
+    pub async fn recovered(&mut self) -> Result<Duration, String> {
+        let start = Instant::now();
+        for (home, service) in self.homes.iter().zip(&mut self.services) {
+            loop {
+                let answer = home.get("/readyz").try_send().await;
+                if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
+                    break;
+                }
+                let is_running = service.as_mut().is_some_and(Process::is_running);
+                if !is_running || start.elapsed() > RECOVERY {
+                    return Err(format!("not ready (running: {is_running}): {answer:?}"));
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Replaces one instance as an operator does: it ends in its own time, and starts with its settings of now.
+    pub async fn roll(&mut self, number: usize) {
+        self.services[number].take().unwrap().stop().await;
+        self.services[number] = Some(self.homes[number].start().await);
+        if let Some(balancer) = &self.balancer {
+            balancer.sees_all().await;
+        }
+    }
+
+    pub fn signal(&self, number: usize, signal: Signal) {
+        let id = self.services[number].as_ref().unwrap().id();
+        kill_process(Pid::from_raw(id.try_into().unwrap()).unwrap(), signal).unwrap();
+    }
+
+    pub fn gate(&self) -> &Gate {
+        self.gate.as_ref().unwrap()
+    }
+}
+
+/// As the release before the last migration left it.
+async fn migrate_to_older_schema(postgres: &Postgres) {
+    let mut migrator = Migrator::new(root().join("migrations")).await.unwrap();
+    let older = &migrator.migrations[..migrator.migrations.len() - 1];
+    migrator.migrations = older.to_vec().into();
+    let mut connection = postgres.connect_as_service().await.unwrap();
+    migrator.run_direct(None, &mut connection, false).await.unwrap();
+}
