@@ -14,7 +14,7 @@ use crate::security;
 use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::state::AppState;
 use crate::store::outbox::{self, ClaimedLetter, LetterKind};
-use crate::store::{limits, sessions};
+use crate::store::{self, limits, sessions};
 use crate::traffic::{DELAYED, FAILED, SENT};
 
 /// Longer than the mailer takes at most.
@@ -71,10 +71,13 @@ async fn send_letters(state: AppState, mut stop: watch::Receiver<bool>) {
 /// Claims one letter, sends it and settles it; whether there was one.
 pub async fn deliver_next(state: &AppState) -> sqlx::Result<bool> {
     let now = state.clock.now();
-    let mut tx = state.db.begin().await?;
-    let claimed = outbox::claim_next(&mut tx, now, LEASE).await?;
-    tx.commit().await?;
-    let Some(claimed) = claimed else { return Ok(false) };
+    let claimed = store::bounded(async {
+        let mut tx = state.db.begin().await?;
+        let claimed = outbox::claim_next(&mut tx, now, LEASE).await?;
+        tx.commit().await?;
+        Ok(claimed)
+    });
+    let Some(claimed) = claimed.await? else { return Ok(false) };
 
     let outcome = match letter(state, &claimed, now) {
         // No transaction is open while the mail server takes its time.
@@ -91,7 +94,7 @@ pub async fn deliver_next(state: &AppState) -> sqlx::Result<bool> {
         }
         None => Err(SendError::Permanent("no longer wanted: the account has moved on".into())),
     };
-    settle(state, &claimed, outcome).await?;
+    store::bounded(settle(state, &claimed, outcome)).await?;
     Ok(true)
 }
 
@@ -177,7 +180,7 @@ fn letter(state: &AppState, claimed: &ClaimedLetter, now: DateTime<Utc>) -> Opti
 /// Removes what nobody will ask for again, a thousand rows at a time.
 async fn tidy(state: AppState, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
-        let pause = match delete_old_rows(&state).await {
+        let pause = match store::bounded(delete_old_rows(&state)).await {
             Ok(0) => TIDY,
             Ok(_) => BREATH,
             Err(error) => {

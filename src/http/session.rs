@@ -12,7 +12,6 @@ use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenDigest, T
 use crate::session_cache::Seen;
 use crate::state::AppState;
 use crate::store::audit::Event;
-use crate::store::is_broken;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
 
@@ -44,14 +43,10 @@ impl CurrentUser {
         claims: &AccessClaims,
         now: DateTime<Utc>,
     ) -> Result<Self, ApiError> {
-        let mut db = state.db.acquire_unasked().await?;
-        let mut found = sessions::find_with_user(&mut db, claims.sid, claims.sub, now).await;
-        if found.as_ref().is_err_and(is_broken) {
-            drop(db);
-            db = state.db.acquire().await?;
-            found = sessions::find_with_user(&mut db, claims.sid, claims.sub, now).await;
-        }
-        drop(db);
+        let (sid, sub) = (claims.sid, claims.sub);
+        let found = (state.db)
+            .read(|mut db| async move { sessions::find_with_user(&mut db, sid, sub, now).await })
+            .await;
         let (session, user) = found?.ok_or(Code::SessionEnded)?;
         if !session.successor_used && claims.generation == Some(session.counter) {
             // The pair of the last refresh has arrived: from now on its predecessor counts as replaced.

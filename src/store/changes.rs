@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Db;
+pub use super::connection::no_answer;
 
 const CHANNEL: &str = "doorward_changes";
 
@@ -86,9 +87,4 @@ impl Changes {
             told.payload().parse().map_or(Change::Anybody, Change::User)
         })
     }
-}
-
-/// The server keeps us waiting for longer than it may.
-pub fn no_answer() -> sqlx::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "no answer").into()
 }

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod changes;
+mod connection;
 pub mod limits;
 pub mod outbox;
 mod schema;
@@ -17,12 +18,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::error::DatabaseError;
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
 };
+use tokio::time::timeout;
 
+pub use connection::{Conn, bounded};
 pub use schema::Schema;
 pub use standby::StandbyFacts;
 
@@ -128,49 +130,62 @@ impl Db {
     /// A connection to read with. What has to last goes through [`Db::begin`].
     pub async fn acquire(&self) -> sqlx::Result<Conn> {
         if self.is_behind_pooler() {
-            return Ok(Conn::Transaction(self.begin().await?.inner));
+            return Ok(self.begin().await?.inner);
         }
-        for _ in 0..self.pool.options().get_max_connections() {
-            let mut conn = self.pool.acquire().await?;
-            if conn.ping().await.is_ok() {
-                return Ok(Conn::Plain(conn));
+        let asked = async {
+            for _ in 0..self.pool.options().get_max_connections() {
+                let mut conn = Conn::plain(self.pool.acquire().await?);
+                if conn.ping().await.is_ok() {
+                    return Ok(conn);
+                }
             }
-        }
-        Ok(Conn::Plain(self.pool.acquire().await?))
+            Ok(Conn::plain(self.pool.acquire().await?))
+        };
+        timeout(ACQUIRE_TIMEOUT, asked).await.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 
-    /// The same without asking it first whether it still works: a round trip less. Where its first statement finds it
-    /// [broken](is_broken), that is for the caller to run again on another one.
-    pub async fn acquire_unasked(&self) -> sqlx::Result<Conn> {
-        if self.is_behind_pooler() {
-            self.acquire().await
-        } else {
-            Ok(Conn::Plain(self.pool.acquire().await?))
+    /// Reads a row or two, on a connection that is not asked first whether it still works: a round trip less. Where it
+    /// broke while it waited in the pool, or says nothing, they are read once more on one that was asked.
+    pub async fn read<T, F: Future<Output = sqlx::Result<T>>>(
+        &self,
+        read: impl Fn(Conn) -> F,
+    ) -> sqlx::Result<T> {
+        if !self.is_behind_pooler() {
+            let conn = Conn::plain(self.pool.acquire().await?);
+            match timeout(ACQUIRE_TIMEOUT, read(conn)).await {
+                Ok(Err(error)) if is_broken(&error) => {}
+                Ok(outcome) => return outcome,
+                Err(_) => {}
+            }
         }
+        read(self.acquire().await?).await
     }
 
     /// A transaction; dropped without `commit`, it never was.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
-        let mut left = self.pool.options().get_max_connections();
-        let inner = loop {
-            match self.begin_once().await {
-                // It broke while it waited in the pool: nothing was done yet.
-                Err(error) if is_broken(&error) && left > 0 => left -= 1,
-                begun => break begun?,
+        let begun = async {
+            let mut left = self.pool.options().get_max_connections();
+            loop {
+                match self.begin_once().await {
+                    // It broke while it waited in the pool: nothing was done yet.
+                    Err(error) if is_broken(&error) && left > 0 => left -= 1,
+                    begun => return begun,
+                }
             }
         };
+        timeout(ACQUIRE_TIMEOUT, begun).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+    }
+
+    async fn begin_once(&self) -> sqlx::Result<Tx> {
+        let behind_pooler = self.is_behind_pooler();
+        let inner = self.pool.acquire().await?;
+        let inner = Conn::begin(inner, begin_statement(behind_pooler), behind_pooler).await?;
         Ok(Tx { inner, events: Vec::new(), counts: Arc::clone(&self.events) })
     }
 
-    async fn begin_once(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
-        if !self.is_behind_pooler() {
-            return self.pool.begin().await;
-        }
-        let [(one, its), (other, others)] = STATEMENT_LIMITS;
-        let begin = format!(
-            "begin; deallocate all; set local {one} = '{its}'; set local {other} = '{others}'"
-        );
-        self.pool.begin_with(AssertSqlSafe(begin)).await
+    /// A transaction in which sqlx may begin another one, as its migrator does.
+    async fn begin_nestable(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        self.pool.begin_with(AssertSqlSafe(begin_statement(self.is_behind_pooler()))).await
     }
 
     pub async fn close(&self) {
@@ -226,6 +241,14 @@ impl Db {
     }
 }
 
+fn begin_statement(behind_pooler: bool) -> String {
+    if !behind_pooler {
+        return "begin".to_owned();
+    }
+    let [(one, its), (other, others)] = STATEMENT_LIMITS;
+    format!("begin; deallocate all; set local {one} = '{its}'; set local {other} = '{others}'")
+}
+
 /// A PostgreSQL server as it presents itself.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct ServerFacts {
@@ -242,7 +265,7 @@ pub struct ServerFacts {
 
 /// A transaction, and the events that were recorded in it: what is rolled back has not happened, and is not logged.
 pub struct Tx {
-    inner: Transaction<'static, Postgres>,
+    inner: Conn,
     events: Vec<audit::Event>,
     counts: Arc<Tally>,
 }
@@ -291,33 +314,6 @@ impl DerefMut for Tx {
     }
 }
 
-/// A connection to read with, back in the pool when dropped.
-#[derive(Debug)]
-pub enum Conn {
-    Plain(PoolConnection<Postgres>),
-    Transaction(Transaction<'static, Postgres>),
-}
-
-impl Deref for Conn {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        match self {
-            Self::Plain(connection) => connection,
-            Self::Transaction(transaction) => transaction,
-        }
-    }
-}
-
-impl DerefMut for Conn {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        match self {
-            Self::Plain(connection) => connection,
-            Self::Transaction(transaction) => transaction,
-        }
-    }
-}
-
 /// How many rows the planner thinks that a query of our own gives. It asks the statistics and reads no row.
 async fn estimate(db: &mut PgConnection, query: &'static str) -> sqlx::Result<i64> {
     let explain = AssertSqlSafe(format!("explain (format json) {query}"));
@@ -344,7 +340,7 @@ pub fn describe(error: &sqlx::Error) -> String {
 }
 
 /// Whether the connection was closed at its other end.
-pub fn is_broken(error: &sqlx::Error) -> bool {
+fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::BeginFailed => true,
         // An administrator, a crash, or the server's end.

@@ -26,7 +26,7 @@ pub enum Schema {
 impl Db {
     /// Brings the schema up to date. One process at a time does it, the others wait; all or nothing.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_nestable().await?;
         // Waits for whoever migrates, however long that takes.
         sqlx::raw_sql("set local lock_timeout = 0; set local statement_timeout = 0")
             .execute(&mut *tx)

@@ -139,7 +139,7 @@ impl Db {
                 }
             }
         }
-        read(self.acquire().await?).await
+        self.read(read).await
     }
 
     /// How far the primary's log goes: every change that anybody has been told of lies before.

@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use doorward::clock::Clock;
+use doorward::store::{Db, is_unavailable};
 use serde_json::json;
 use sqlx::PgPool;
 
+use crate::binary::{eventually, free_port};
+use crate::gate::Gate;
 use crate::support::{
     Answer, PASSWORD, Person, TestApp, cluster, email_of, new_database, until_the_pooler_asks_again,
 };
@@ -162,4 +165,39 @@ async fn whoever_gets_no_connection_is_told_so_within_seconds() {
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     drop(held);
     boss.get(ME).await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn connections_that_lead_nowhere_give_their_places_back() {
+    let (database, port) = (new_database().await, free_port());
+    let gate = Gate::open(port).await;
+    let url = format!("postgres://doorward@127.0.0.1:{port}/{database}?sslmode=disable");
+    let db = Db::new(url.parse().unwrap(), 2);
+    let mut held = [db.begin().await.unwrap(), db.begin().await.unwrap()];
+    gate.swallow(true);
+    for tx in &mut held {
+        // Half way, as a request is whose time is over.
+        let asked = sqlx::query("select 1").execute(&mut **tx);
+        assert!(tokio::time::timeout(Duration::from_millis(100), asked).await.is_err());
+    }
+    drop(held);
+    gate.swallow(false);
+    eventually("there is room again", async || db.acquire().await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_no_writes_is_not_kept() {
+    let name = new_database().await;
+    let set = format!("alter database {name} set default_transaction_read_only = on");
+    run_outside(set).await;
+    let db = Db::new(cluster().await.connect_options(&name), 1);
+    let write = async || {
+        let mut tx = db.begin().await?;
+        sqlx::query("delete from limits").execute(&mut *tx).await?;
+        tx.commit().await
+    };
+    assert!(is_unavailable(&write().await.unwrap_err()));
+    // What was connected meanwhile stays read-only for as long as it lasts.
+    run_outside(format!("alter database {name} reset default_transaction_read_only")).await;
+    eventually("it takes writes again", async || write().await.is_ok()).await;
 }

@@ -1,0 +1,116 @@
+//! A connection on loan from the pool, and how it goes back.
+//!
+//! The pool itself asks a connection that comes back whether it is still good, and waits for the answer for as long as
+//! that takes: on one that leads nowhere any more (a router that forgot it, a server that hangs) forever, and with it
+//! goes its place in the pool. Ten such, and nobody is let in until the process is started again. So whoever holds one
+//! waits for a bounded time, and then drops it.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+/// How long a connection that comes back may take to show that it is still good.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait for the server at most: longer than it works on a statement.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Bounds work on the database that nobody else bounds: a server that leads nowhere never says so.
+pub async fn bounded<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    timeout(SERVER_TIMEOUT, work).await.map_err(|_| no_answer())?
+}
+
+/// The server keeps us waiting for longer than it may.
+pub fn no_answer() -> sqlx::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer").into()
+}
+
+/// A connection to read with, or in a transaction; back in the pool when dropped.
+#[derive(Debug)]
+pub struct Conn {
+    /// There until it is dropped.
+    inner: Option<PoolConnection<Postgres>>,
+    in_transaction: bool,
+    behind_pooler: bool,
+}
+
+impl Conn {
+    pub(super) fn plain(inner: PoolConnection<Postgres>) -> Self {
+        Self { inner: Some(inner), in_transaction: false, behind_pooler: false }
+    }
+
+    pub(super) async fn begin(
+        inner: PoolConnection<Postgres>,
+        statement: String,
+        behind_pooler: bool,
+    ) -> sqlx::Result<Self> {
+        // From here on, for whoever is dropped while the statement is on its way.
+        let mut conn = Self { inner: Some(inner), in_transaction: true, behind_pooler };
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *conn).await?;
+        Ok(conn)
+    }
+
+    pub(super) async fn commit(mut self) -> sqlx::Result<()> {
+        bounded(sqlx::raw_sql("commit").execute(&mut *self)).await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    pub(super) async fn rollback(mut self) -> sqlx::Result<()> {
+        bounded(sqlx::raw_sql("rollback").execute(&mut *self)).await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+}
+
+impl Deref for Conn {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.inner.as_ref().expect("only drop takes it")
+    }
+}
+
+impl DerefMut for Conn {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.inner.as_mut().expect("only drop takes it")
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if let (Some(inner), Ok(runtime)) = (self.inner.take(), Handle::try_current()) {
+            runtime.spawn(give_back(inner, self.in_transaction, self.behind_pooler));
+        }
+    }
+}
+
+async fn give_back(mut inner: PoolConnection<Postgres>, in_transaction: bool, behind_pooler: bool) {
+    if in_transaction {
+        let rolled_back = timeout(RETURN_TIMEOUT, roll_back(&mut inner, behind_pooler)).await;
+        if !matches!(rolled_back, Ok(Ok(true))) {
+            // Closes it, and makes room for another one.
+            drop(inner.detach());
+            return;
+        }
+    }
+    // When the time is over, what is dropped is the connection, and its place becomes free.
+    let _ = timeout(RETURN_TIMEOUT, inner.return_to_pool()).await;
+}
+
+/// Takes back what was not committed; whether the connection may be used again. Mostly something failed, and one that
+/// takes no writes is of no use to the next one either: a server that became a standby, or that was read-only when the
+/// connection was made, stays so for as long as the connection lasts.
+async fn roll_back(inner: &mut PgConnection, behind_pooler: bool) -> sqlx::Result<bool> {
+    sqlx::raw_sql("rollback").execute(&mut *inner).await?;
+    if behind_pooler {
+        return Ok(true);
+    }
+    let row = sqlx::raw_sql("show transaction_read_only").fetch_one(inner).await?;
+    Ok(row.try_get_unchecked::<String, _>(0)? == "off")
+}
