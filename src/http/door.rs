@@ -32,8 +32,8 @@ use crate::telemetry::{self, Caller, TraceContext};
 #[cfg(feature = "otlp")]
 use crate::traffic::method_name;
 
-/// How long a handler may take.
-const HANDLER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a handler may take, so that an answer comes within 10 seconds whatever hangs.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Longest path and query.
 const MAX_URL_BYTES: usize = 8 * 1024;
