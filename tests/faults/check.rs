@@ -3,9 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
 
@@ -125,7 +122,7 @@ pub async fn database(db: &PgPool, people: &[Person], history: &History) {
             one_lineage(db, &phone.pair, history).await;
         }
         for pair in &person.ended {
-            let sid = claims(&pair.refresh).0;
+            let sid = pair.generation().0;
             let sql = "select ended_at is not null from sessions where id = $1";
             let ended: Option<bool> =
                 sqlx::query_scalar(sql).bind(sid).fetch_optional(db).await.unwrap();
@@ -138,20 +135,13 @@ pub async fn database(db: &PgPool, people: &[Person], history: &History) {
 
 /// The token that a client holds is the living one of its session.
 async fn one_lineage(db: &PgPool, pair: &Pair, history: &History) {
-    let (sid, counter) = claims(&pair.refresh);
+    let (sid, counter) = pair.generation();
     let sql = "select counter from sessions where id = $1 and ended_at is null";
     let living: Option<i64> = sqlx::query_scalar(sql).bind(sid).fetch_optional(db).await.unwrap();
     if living != Some(counter) {
         let said = format!("session {sid}: the token says {counter}, the database {living:?}");
         history.broken(Invariant::Lineage, said);
     }
-}
-
-/// The session and the counter in a refresh token.
-fn claims(token: &str) -> (Uuid, i64) {
-    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
-    let claims: Value = serde_json::from_slice(&payload).unwrap();
-    (claims["sid"].as_str().unwrap().parse().unwrap(), claims["counter"].as_i64().unwrap())
 }
 
 /// Waits for the letters that have to come, and holds them against what was to be sent.

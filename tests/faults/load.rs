@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::history::{History, Invariant, Operation, Outcome};
 
@@ -50,6 +53,16 @@ impl Answer {
 pub struct Pair {
     pub access: String,
     pub refresh: String,
+}
+
+impl Pair {
+    /// The session, and how often it has been refreshed, as the refresh token has them.
+    pub fn generation(&self) -> (Uuid, i64) {
+        let payload = self.refresh.split('.').nth(1).unwrap_or_default();
+        let payload = URL_SAFE_NO_PAD.decode(payload).unwrap();
+        let claims: Value = serde_json::from_slice(&payload).unwrap();
+        (claims["sid"].as_str().unwrap().parse().unwrap(), claims["counter"].as_i64().unwrap())
+    }
 }
 
 impl Load {

@@ -192,7 +192,7 @@ impl Person {
         Some(Held { name, pair: answer.pair(), stale: previous, previous: Some(pair.refresh) })
     }
 
-    /// Two tabs with one token: the same successor for both.
+    /// Two tabs with one token: the same successor for both, be it signed with another key.
     async fn refresh_in_two_tabs(&self, held: Held) -> Option<Held> {
         self.pace().await?;
         let tab =
@@ -201,7 +201,7 @@ impl Person {
         let done: Vec<_> =
             [one, other].into_iter().filter(|tab| tab.outcome == Outcome::Done).collect();
         if let [one, other] = &done[..]
-            && one.pair().refresh != other.pair().refresh
+            && one.pair().generation() != other.pair().generation()
         {
             self.broken(Invariant::Lineage, "two tabs have two successors", other);
         }

@@ -18,7 +18,7 @@ use crate::world::World;
 
 /// How long people live before the fault, and after it.
 const BEFORE: Duration = Duration::from_secs(2);
-const AFTER: Duration = Duration::from_secs(3);
+const AFTER: Duration = Duration::from_secs(2);
 /// How long whoever has begun something may take to end it.
 const ENDING: Duration = Duration::from_secs(60);
 /// How long memory and descriptors may take to return.

@@ -240,12 +240,11 @@ impl Postgres {
         sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
     }
 
-    /// Ends every connection that the service has.
-    pub async fn cut_service(&self) {
-        let sql = format!(
-            "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{SERVICE}'"
-        );
-        self.execute("postgres", &sql).await;
+    /// Ends every connection that the service has; whether there was any.
+    pub async fn cut_service(&self) -> bool {
+        let sql = "select count(pg_terminate_backend(pid)) > 0 from pg_stat_activity
+                   where application_name = 'doorward'";
+        sqlx::query_scalar(sql).fetch_one(&mut self.connect().await).await.unwrap()
     }
 
     async fn until(&self, sql: &'static str, count: i64) {

@@ -21,7 +21,7 @@ pub async fn restart(world: &mut World, how: Stop) {
 
 pub async fn cut(world: &mut World) {
     for _ in 0..8 {
-        world.postgres.cut_service().await;
+        let _ = world.postgres.cut_service().await;
         sleep(seconds(1)).await;
     }
 }
@@ -41,7 +41,11 @@ pub async fn slow(world: &mut World) {
 }
 
 pub async fn half_open(world: &mut World) {
+    // Slow at first, so that it happens to calls that are half way.
+    world.gate().delay(Duration::from_millis(150));
+    sleep(seconds(1)).await;
     world.gate().swallow(true);
+    world.gate().delay(Duration::ZERO);
     sleep(seconds(12)).await;
     world.gate().swallow(false);
 }
@@ -51,7 +55,7 @@ pub async fn half_open(world: &mut World) {
 pub async fn read_only(world: &mut World) {
     let set = "alter database doorward set default_transaction_read_only = on";
     world.postgres.execute("postgres", set).await;
-    world.postgres.cut_service().await;
+    let _ = world.postgres.cut_service().await;
     sleep(seconds(8)).await;
     let reset = "alter database doorward reset default_transaction_read_only";
     world.postgres.execute("postgres", reset).await;
@@ -78,10 +82,12 @@ pub async fn disk_full(world: &mut World) {
 pub async fn too_many_connections(world: &mut World) {
     let (mut held, start) = (Vec::new(), Instant::now());
     while start.elapsed() < seconds(10) {
-        world.postgres.cut_service().await;
         while let Ok(connection) = world.postgres.connect_as_service().await {
             held.push(connection);
         }
-        sleep(Duration::from_millis(500)).await;
+        // Whoever is quicker gets the places of those that end.
+        if !world.postgres.cut_service().await {
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 }
