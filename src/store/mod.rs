@@ -31,9 +31,13 @@ pub use standby::StandbyFacts;
 use crate::metrics::Tally;
 use crate::telemetry;
 
-/// How long the server works on a statement, and waits for a lock, before it gives up: an abandoned request must not
-/// keep its connection.
-const STATEMENT_LIMITS: [(&str, &str); 2] = [("statement_timeout", "10s"), ("lock_timeout", "3s")];
+/// How long the server works on a statement, waits for a lock, and waits for the next statement of a transaction before
+/// it gives up: an abandoned request must not keep its connection, nor what it has locked.
+const SERVER_LIMITS: [(&str, &str); 3] = [
+    ("statement_timeout", "10s"),
+    ("lock_timeout", "3s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+];
 
 /// How long a request waits for a connection before it is told that there is none.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -92,7 +96,7 @@ impl Db {
 
     /// From now on uses the database as one that is reached directly. To be called before the first statement.
     pub fn assume_direct(&self) {
-        self.pool.set_connect_options(self.options.clone().options(STATEMENT_LIMITS));
+        self.pool.set_connect_options(self.options.clone().options(SERVER_LIMITS));
     }
 
     /// From now on uses the database as one that stands behind a transaction pooler. To be called before the first
@@ -245,8 +249,8 @@ fn begin_statement(behind_pooler: bool) -> String {
     if !behind_pooler {
         return "begin".to_owned();
     }
-    let [(one, its), (other, others)] = STATEMENT_LIMITS;
-    format!("begin; deallocate all; set local {one} = '{its}'; set local {other} = '{others}'")
+    let limits = SERVER_LIMITS.map(|(name, limit)| format!("set local {name} = '{limit}'"));
+    format!("begin; deallocate all; {}", limits.join("; "))
 }
 
 /// A PostgreSQL server as it presents itself.
@@ -361,10 +365,10 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::BeginFailed => true,
         // 08 connection, 53 resources, 57 operator intervention; 58 system error, 40001 and 40P01 a lost race,
         // 25006 a standby, 55P03 a lock that was not to be had, 55000 a database closed for maintenance, 28 and 3D
-        // while it is being set up.
+        // while it is being set up, 25P03 a transaction that did nothing for too long: its process was stopped.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             ["08", "53", "57", "58", "28", "3D"].iter().any(|class| code.starts_with(class))
-                || ["40001", "40P01", "25006", "55P03", "55000"].contains(&code.as_ref())
+                || ["40001", "40P01", "25006", "25P03", "55P03", "55000"].contains(&code.as_ref())
         }),
         _ => false,
     }

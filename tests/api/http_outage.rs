@@ -201,3 +201,23 @@ async fn a_connection_that_takes_no_writes_is_not_kept() {
     run_outside(format!("alter database {name} reset default_transaction_read_only")).await;
     eventually("it takes writes again", async || write().await.is_ok()).await;
 }
+
+/// Else what it has locked stays locked for as long as the server believes in a connection that leads nowhere.
+#[tokio::test]
+async fn a_transaction_that_nobody_goes_on_with_is_ended_by_the_server() {
+    let db = Db::new(cluster().await.connect_options(&new_database().await), 1);
+    db.assume_direct();
+    for pooler in [false, true] {
+        if pooler {
+            db.assume_pooler();
+        }
+        let mut tx = db.begin().await.unwrap();
+        let limit = sqlx::query_scalar("show idle_in_transaction_session_timeout");
+        let limit: String = limit.fetch_one(&mut *tx).await.unwrap();
+        assert_eq!(limit, "10s");
+        sqlx::query("set idle_in_transaction_session_timeout = 1").execute(&mut *tx).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let ended = sqlx::query("select 1").execute(&mut *tx).await.unwrap_err();
+        assert!(is_unavailable(&ended), "{ended}");
+    }
+}
