@@ -229,7 +229,7 @@ pub fn all() -> Vec<Fault> {
         ),
     ];
     for fault in &mut all {
-        fault.is_short = ["cut", "kill-9"].contains(&fault.name);
+        fault.is_short = ["kill-9-of-two"].contains(&fault.name);
     }
     all
 }

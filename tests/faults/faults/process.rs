@@ -54,6 +54,11 @@ pub async fn step_clock(world: &mut World) {
         fs::write(&file, offset).unwrap();
         sleep(seconds(5)).await;
     }
+    let sql = "select array[count(*) filter (where at > now() + interval '5 minutes'),
+                   count(*) filter (where at < now() - interval '5 minutes')] from audit_log";
+    let stepped: Vec<i64> =
+        sqlx::query_scalar(sql).fetch_one(&mut world.postgres.connect().await).await.unwrap();
+    assert!(!stepped.contains(&0), "libfaketime has no effect: {stepped:?}");
 }
 
 /// What a newer release might bring.
