@@ -113,6 +113,10 @@ impl Db {
     /// Whether two connections, open at once, are served by one process of the server, or one of them by two: only a
     /// pooler does that.
     pub async fn detect_pooler(&self) -> sqlx::Result<bool> {
+        bounded(self.look_for_pooler()).await
+    }
+
+    async fn look_for_pooler(&self) -> sqlx::Result<bool> {
         let mut connections = [self.options.connect().await?, self.options.connect().await?];
         let mut seen = [None, None];
         let mut found = false;
@@ -189,7 +193,8 @@ impl Db {
 
     /// A transaction in which sqlx may begin another one, as its migrator does.
     async fn begin_nestable(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
-        self.pool.begin_with(AssertSqlSafe(begin_statement(self.is_behind_pooler()))).await
+        let statement = begin_statement(self.is_behind_pooler());
+        bounded(self.pool.begin_with(AssertSqlSafe(statement))).await
     }
 
     pub async fn close(&self) {
