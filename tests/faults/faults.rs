@@ -105,6 +105,12 @@ pub fn all() -> Vec<Fault> {
             |world, _| Box::pin(database::half_open(world)),
         ),
         fault(
+            "start-half-open",
+            "the service is started while the way to the database swallows everything",
+            GATED,
+            |world, _| Box::pin(database::start_half_open(world)),
+        ),
+        fault(
             "read-only",
             "the database takes no writes for 8 s, and then those connections are kept",
             PLAIN,

@@ -50,6 +50,15 @@ pub async fn half_open(world: &mut World) {
     world.gate().swallow(false);
 }
 
+/// The service is started while the way leads nowhere.
+pub async fn start_half_open(world: &mut World) {
+    world.services[0].take().unwrap().kill_9();
+    world.gate().swallow(true);
+    world.services[0] = Some(world.homes[0].spawn("serve"));
+    sleep(seconds(8)).await;
+    world.gate().swallow(false);
+}
+
 /// The connections that are made meanwhile are read-only for as long as they last, which is what a server leaves behind
 /// that has changed its part.
 pub async fn read_only(world: &mut World) {
