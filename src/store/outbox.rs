@@ -45,7 +45,8 @@ pub struct ClaimedLetter {
     pub pending_email: Option<String>,
 }
 
-/// Queues a letter, unless the very same one still waits for its first attempt.
+/// Queues a letter, unless the very same one still waits for its first attempt. It is due at once, for an instance whose
+/// clock is behind the caller's too.
 pub async fn insert(
     db: &mut PgConnection,
     kind: LetterKind,
@@ -55,7 +56,7 @@ pub async fn insert(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into outbox (id, user_id, kind, recipient, created_at, next_attempt_at)
-         select $1, $2, $3, $4, $5, $5
+         select $1, $2, $3, $4, $5, least($5, now())
          where not exists (
              select from outbox
              where user_id = $2 and kind = $3 and recipient = $4

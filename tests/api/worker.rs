@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use doorward::clock::Clock;
 use doorward::limits::Limits;
 use doorward::mail::{Mailbox, Mailer, SendError, SmtpSettings};
 use doorward::security::token::TokenKeys;
@@ -11,11 +12,12 @@ use doorward::state::{AppState, Readiness, Shared};
 use doorward::traffic::Traffic;
 use doorward::worker::{self, deliver_next};
 use serde_json::json;
+use sqlx::PgPool;
 use tokio::sync::{Notify, watch};
 
 use crate::binary::eventually;
 use crate::smtp_sink::{Mode, SmtpSink};
-use crate::support::{PASSWORD, SECRET_KEY, TestApp, email_of, link_in};
+use crate::support::{PASSWORD, SECRET_KEY, TestApp, cluster, email_of, link_in, new_database};
 
 /// The same service with another way for letters to leave.
 pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
@@ -319,4 +321,17 @@ async fn tidying_removes_what_is_old_and_settled_and_nothing_else() {
     tidy(&["waiting", "young"], 1).await;
     app.clock.advance(TimeDelta::days(2));
     tidy(&[], 0).await;
+}
+
+#[tokio::test]
+async fn a_letter_of_an_instance_whose_clock_is_ahead_is_sent_by_one_whose_is_not() {
+    let database = new_database().await;
+    let pool = PgPool::connect_with(cluster().await.connect_options(&database)).await.unwrap();
+    let now: DateTime<Utc> = sqlx::query_scalar("select now()").fetch_one(&pool).await.unwrap();
+    let at = async |instant| TestApp::at(&database, &[], Clock::fixed(instant)).await;
+    let (ahead, right) = (at(now + TimeDelta::hours(1)).await, at(now).await);
+    ahead.newcomer("ada").await;
+    // The database's own clock has gone on since.
+    right.clock.advance(TimeDelta::minutes(1));
+    right.letter_to("ada@example.com").await;
 }
