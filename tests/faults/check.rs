@@ -139,14 +139,15 @@ async fn one_lineage(db: &PgPool, pair: &Pair, history: &History) {
     let sql = "select counter from sessions where id = $1 and ended_at is null";
     let living: Option<i64> = sqlx::query_scalar(sql).bind(sid).fetch_optional(db).await.unwrap();
     if living != Some(counter) {
-        let said = format!("session {sid}: the token says {counter}, the database {living:?}");
-        history.broken(Invariant::Lineage, said);
+        let how = format!("session {sid}: the token says {counter}, the database {living:?}");
+        history.broken(Invariant::Lineage, how);
     }
 }
 
 /// Waits for the letters that have to come, and holds them against what was to be sent.
 pub async fn letters(db: &PgPool, sink: &SmtpSink, history: &History) -> Letters {
-    let waiting = "select recipient from outbox where sent_at is null and failed_at is null";
+    let waiting = "select format('%s (%s attempts, due %s after %s, %s)', recipient, attempts, next_attempt_at, now(), last_error)
+                   from outbox where sent_at is null and failed_at is null";
     let start = Instant::now();
     let mut left = texts(db, waiting).await;
     while !left.is_empty() {
@@ -157,7 +158,7 @@ pub async fn letters(db: &PgPool, sink: &SmtpSink, history: &History) -> Letters
         tokio::time::sleep(Duration::from_millis(500)).await;
         // A try that failed is followed by another one a minute later, and a claim by one that died runs out after a
         // minute. That is passed over here, once whoever is still at it has had the time to be done.
-        if start.elapsed() > Duration::from_secs(3) {
+        if start.elapsed() > Duration::from_secs(2) {
             let now =
                 "update outbox set next_attempt_at = now() where attempts > 0 and sent_at is null
                        and next_attempt_at > now() + interval '3 seconds'";

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::load::Load;
 use crate::server::{Stop, can_have_small_disk};
 use crate::smtp_sink::{Encryption, Kind, Mode};
-use crate::world::{Doors, Setup, World};
+use crate::world::{Doors, Older, Setup, World};
 
 type Harm<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
@@ -23,7 +23,7 @@ pub struct Fault {
     pub is_short: bool,
     pub setup: Setup,
     /// Does the harm, and is over when it is undone.
-    pub harm: for<'a> fn(&'a mut World, &'a Load) -> Harm<'a>,
+    pub harm: Do,
 }
 
 const PLAIN: Setup = Setup::PLAIN;
@@ -60,7 +60,7 @@ impl Fault {
         if self.setup.faketime && libfaketime().is_none() {
             return Some("libfaketime is not installed");
         }
-        if self.setup.older_release && older_release().is_none() {
+        if self.setup.older == Some(Older::Release) && older_release().is_none() {
             return Some("DOORWARD_PREVIOUS does not name the program of an older release");
         }
         None
@@ -69,8 +69,26 @@ impl Fault {
 
 /// Every fault, the plain ones first.
 pub fn all() -> Vec<Fault> {
-    let fault = |name, about, setup, harm| Fault { name, about, is_short: false, setup, harm };
-    let mut all = vec![
+    let mut all = of_the_database();
+    all.extend(of_the_mail_server());
+    all.extend(of_the_instances());
+    for fault in &mut all {
+        fault.is_short = SHORT.contains(&fault.name);
+    }
+    all
+}
+
+/// Those that are run before every merge.
+const SHORT: [&str; 1] = ["kill-9-of-two"];
+
+type Do = for<'a> fn(&'a mut World, &'a Load) -> Harm<'a>;
+
+const fn fault(name: &'static str, about: &'static str, setup: Setup, harm: Do) -> Fault {
+    Fault { name, about, is_short: false, setup, harm }
+}
+
+fn of_the_database() -> Vec<Fault> {
+    vec![
         fault("nothing", "nothing breaks: what the others are measured against", PLAIN, |_, _| {
             Box::pin(tokio::time::sleep(seconds(5)))
         }),
@@ -134,6 +152,11 @@ pub fn all() -> Vec<Fault> {
             Setup { postgres: &["max_connections=30"], ..PLAIN },
             |world, _| Box::pin(database::too_many_connections(world)),
         ),
+    ]
+}
+
+fn of_the_mail_server() -> Vec<Fault> {
+    vec![
         fault("mail-down", "the mail server closes every connection", PLAIN, |world, _| {
             Box::pin(mail::behave(world, Mode::Down, seconds(6)))
         }),
@@ -176,6 +199,11 @@ pub fn all() -> Vec<Fault> {
             mailed(|| Kind { tls: Encryption::Implicit, ..Kind::default() }),
             |world, load| Box::pin(mail::bad_certificate(world, load)),
         ),
+    ]
+}
+
+fn of_the_instances() -> Vec<Fault> {
+    vec![
         fault("kill-9", "the service is killed five times, whenever", PLAIN, |world, _| {
             Box::pin(process::kill(world))
         }),
@@ -224,20 +252,16 @@ pub fn all() -> Vec<Fault> {
         fault(
             "migrations",
             "two instances bring an older schema up to date at once; then a newer release migrates",
-            Setup { older_schema: true, ..TWO },
+            Setup { older: Some(Older::Schema), ..TWO },
             |world, _| Box::pin(process::migrate(world)),
         ),
         fault(
             "upgrade",
             "an older release is at work while this one starts, migrates and takes its place",
-            Setup { older_release: true, ..TWO },
+            Setup { older: Some(Older::Release), ..TWO },
             |world, _| Box::pin(process::upgrade(world)),
         ),
-    ];
-    for fault in &mut all {
-        fault.is_short = ["kill-9-of-two"].contains(&fault.name);
-    }
-    all
+    ]
 }
 
 fn mailed(mail: fn() -> Kind) -> Setup {

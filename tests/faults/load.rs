@@ -98,7 +98,7 @@ impl Load {
             let said = format!("{what} took {:.1?} ({})", operation.took(), answer.status);
             self.history.broken(Invariant::NoHang, said);
         }
-        if answer.status >= 500 && answer.status != 503 && answer.outcome != Outcome::Unknown {
+        if answer.status >= 500 && answer.status != 503 {
             let said = format!("{what}: {} {}", answer.status, answer.json);
             self.history.broken(Invariant::OnlyUnavailable, said);
         }
@@ -114,12 +114,14 @@ impl Load {
         let is_ours = response.headers().contains_key("x-request-id");
         let Ok(body) = response.bytes().await else { return unknown };
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        if !is_ours {
+            return unknown;
+        }
         let outcome = match status {
-            _ if !is_ours => Outcome::Unknown,
             200..300 => Outcome::Done,
-            503 => Outcome::PutOff,
             400..500 => Outcome::Refused,
-            _ => Outcome::Done,
+            503 => Outcome::PutOff,
+            _ => Outcome::Unknown,
         };
         Answer { outcome, status, json }
     }

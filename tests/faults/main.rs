@@ -112,7 +112,7 @@ async fn run_all(arguments: &Arguments) -> ExitCode {
     let start = std::time::Instant::now();
     let mut reports = Vec::new();
     if is_wanted(self_check::NAME) {
-        reports.push(run::guarded(self_check::NAME, self_check::run()).await);
+        reports.push(run::guarded(self_check::NAME, Box::pin(self_check::run())).await);
         reports.last().unwrap().tell(1, 1);
     }
     let all = faults.len() * arguments.times;
@@ -120,7 +120,7 @@ async fn run_all(arguments: &Arguments) -> ExitCode {
         for (number, fault) in faults.iter().enumerate() {
             let report = match fault.is_left_out() {
                 Some(why) => Report::left_out(fault.name, why),
-                None => run::guarded(fault.name, run::run(fault)).await,
+                None => run::guarded(fault.name, Box::pin(run::run(fault))).await,
             };
             report.tell(round * faults.len() + number + 1, all);
             reports.push(report);

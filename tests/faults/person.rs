@@ -99,7 +99,7 @@ impl Person {
             _ => self.register_twice_at_once(round).await?,
         }
         let held = self.refresh_in_two_tabs(held).await?;
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             self.log_out(held).await?;
         }
         Some(())

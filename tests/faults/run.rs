@@ -20,7 +20,7 @@ use crate::world::World;
 const BEFORE: Duration = Duration::from_secs(2);
 const AFTER: Duration = Duration::from_secs(2);
 /// How long whoever has begun something may take to end it.
-const ENDING: Duration = Duration::from_secs(60);
+const ENDING: Duration = Duration::from_mins(1);
 /// How long memory and descriptors may take to return.
 const RETURN: Duration = Duration::from_secs(10);
 /// How long one run may take at most.
@@ -60,15 +60,14 @@ pub async fn run(fault: &Fault) -> Report {
     }
     sleep(AFTER).await;
     load.end();
-    let mut people = match timeout(ENDING, people.join_all()).await {
-        Ok(people) => people.into_iter().flatten().collect(),
-        Err(_) => {
-            load.broken(Invariant::Recovery, "people do not come to an end");
-            Vec::new()
-        }
-    };
+    let mut lived = Vec::new();
+    if let Ok(people) = timeout(ENDING, people.join_all()).await {
+        lived.extend(people.into_iter().flatten());
+    } else {
+        load.broken(Invariant::Recovery, "people do not come to an end");
+    }
 
-    let letters = prove(&world, &load, &mut people).await;
+    let letters = prove(&world, &load, &mut lived).await;
     returned(&world, &before, &load).await;
     for home in &world.homes {
         let log = std::fs::read_to_string(home.folder().join("serve.log")).unwrap_or_default();

@@ -34,6 +34,15 @@ pub enum Doors {
     Balancer { check: u32, call: u32 },
 }
 
+/// What is there already.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Older {
+    /// The database, one migration behind.
+    Schema,
+    /// The first instance, of an older release; the last one is still to come.
+    Release,
+}
+
 /// What a fault needs; the rest as in [`Setup::PLAIN`].
 #[derive(Clone)]
 pub struct Setup {
@@ -48,10 +57,7 @@ pub struct Setup {
     pub excused: Duration,
     /// The clock of the last instance can be set.
     pub faketime: bool,
-    /// The database is there already, one migration behind.
-    pub older_schema: bool,
-    /// The first instance is of an older release, and the last one is not there yet.
-    pub older_release: bool,
+    pub older: Option<Older>,
 }
 
 impl Setup {
@@ -64,8 +70,7 @@ impl Setup {
         mail: Kind::default,
         excused: Duration::ZERO,
         faketime: false,
-        older_schema: false,
-        older_release: false,
+        older: None,
     };
 }
 
@@ -120,10 +125,10 @@ impl World {
             // A step moves the time of day alone.
             last.set("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
-        if setup.older_schema {
+        if setup.older == Some(Older::Schema) {
             migrate_to_older_schema(&postgres).await;
         }
-        if setup.older_release {
+        if setup.older == Some(Older::Release) {
             homes[0].set("DOORWARD_BINARY", older_release().unwrap().to_str().unwrap());
         }
         let services = homes.iter().map(|_| None).collect();
@@ -132,7 +137,7 @@ impl World {
 
     /// Starts all instances at once on the database, which is empty.
     pub async fn start(&mut self, setup: &Setup) {
-        let first = self.homes.len() - usize::from(setup.older_release);
+        let first = self.homes.len() - usize::from(setup.older == Some(Older::Release));
         let starting = self.homes[..first].iter().map(Home::start);
         for (service, started) in self.services.iter_mut().zip(join_all(starting).await) {
             *service = Some(started);
