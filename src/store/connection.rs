@@ -10,7 +10,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row};
+use sqlx::{PgConnection, Postgres, Row, SqlSafeStr};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
@@ -46,12 +46,12 @@ impl Conn {
 
     pub(super) async fn begin(
         inner: PoolConnection<Postgres>,
-        statement: String,
+        statement: impl SqlSafeStr,
         behind_pooler: bool,
     ) -> sqlx::Result<Self> {
         // From here on, for whoever is dropped while the statement is on its way.
         let mut conn = Self { inner: Some(inner), in_transaction: true, behind_pooler };
-        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *conn).await?;
+        sqlx::raw_sql(statement).execute(&mut *conn).await?;
         Ok(conn)
     }
 

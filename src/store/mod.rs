@@ -185,16 +185,22 @@ impl Db {
     }
 
     async fn begin_once(&self) -> sqlx::Result<Tx> {
-        let behind_pooler = self.is_behind_pooler();
         let inner = self.pool.acquire().await?;
-        let inner = Conn::begin(inner, begin_statement(behind_pooler), behind_pooler).await?;
+        let inner = if self.is_behind_pooler() {
+            Conn::begin(inner, AssertSqlSafe(begin_behind_pooler()), true).await?
+        } else {
+            Conn::begin(inner, "begin", false).await?
+        };
         Ok(Tx { inner, events: Vec::new(), counts: Arc::clone(&self.events) })
     }
 
     /// A transaction in which sqlx may begin another one, as its migrator does.
     async fn begin_nestable(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
-        let statement = begin_statement(self.is_behind_pooler());
-        bounded(self.pool.begin_with(AssertSqlSafe(statement))).await
+        if self.is_behind_pooler() {
+            bounded(self.pool.begin_with(AssertSqlSafe(begin_behind_pooler()))).await
+        } else {
+            bounded(self.pool.begin()).await
+        }
     }
 
     pub async fn close(&self) {
@@ -250,10 +256,7 @@ impl Db {
     }
 }
 
-fn begin_statement(behind_pooler: bool) -> String {
-    if !behind_pooler {
-        return "begin".to_owned();
-    }
+fn begin_behind_pooler() -> String {
     let limits = SERVER_LIMITS.map(|(name, limit)| format!("set local {name} = '{limit}'"));
     format!("begin; deallocate all; {}", limits.join("; "))
 }
