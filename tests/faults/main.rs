@@ -53,6 +53,9 @@ use crate::report::{Report, table};
 /// to be; `put off` with a 503; `unknown` where no answer came. `slowest` is the longest that anybody waited; `first ok`
 /// is the time from the end of the fault to the first operation that was done; `letters` were sent, and `copies` more of
 /// them came. The exit code is 1 if an invariant was broken.
+///
+/// `DOORWARD_PREVIOUS` names the program of an older release, for the fault `upgrade`; `DOORWARD_BINARY` one to take in
+/// place of the debug build.
 #[derive(Parser)]
 #[command(name = "script/faults", max_term_width = 100)]
 struct Arguments {
