@@ -199,7 +199,7 @@ async fn delete_old_rows(state: &AppState) -> sqlx::Result<u64> {
     let before = state.clock.now() - KEEP;
     let mut tx = state.db.begin().await?;
     let deleted = outbox::delete_settled(&mut tx, before).await?
-        + sessions::delete_expired(&mut tx, before).await?
+        + sessions::delete_expired(&mut tx, state.clock.now()).await?
         + limits::delete_expired(&mut tx, state.clock.now()).await?;
     tx.commit().await?;
     Ok(deleted)

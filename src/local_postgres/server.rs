@@ -26,14 +26,15 @@ const SETTINGS: [&str; 6] = [
 
 /// Runs the server until it exits, or stops it once standard input ends. The watcher reads fd 3
 /// because `sh` gives background commands `/dev/null`, and ignores TERM before it signals: the
-/// kill that ends it after a crash must not make a wanted stop look like one. The lock file goes
+/// kill that ends it after a crash must not make a wanted stop look like one. It signals again and
+/// again: a server that has only just begun ignores the first. The lock file goes
 /// last, for as long as it is there and locked nobody else touches the rest.
 const SUPERVISOR: &str = r#"
 signal=$1 log=$2 home=$3 sockets=$4 lock=$5; shift 5
 exec 3<&0
 "$@" </dev/null >>"$log" 2>&1 3<&- &
 server=$!
-(read -r line <&3; trap '' TERM; kill -s "$signal" "$server"; exit 0) &
+(read -r line <&3; trap '' TERM; while kill -s "$signal" "$server"; do sleep 0.1; done; exit 0) &
 watcher=$!
 wait "$server"
 kill "$watcher"

@@ -238,11 +238,12 @@ pub async fn revoke_all(
     Ok(done.rows_affected())
 }
 
-/// Removes at most 1,000 sessions that expired before `before`.
+/// Removes at most 1,000 sessions that could not be refreshed any more before `before`. What ran out earlier, unused,
+/// stays until then: an index by which it could be found would make every refresh dearer.
 pub async fn delete_expired(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "delete from sessions where id in (
-             select id from sessions where expires_at < $1 order by expires_at limit 1000
+             select id from sessions where ends_at < $1 order by ends_at limit 1000
          )",
         before
     )

@@ -275,7 +275,7 @@ impl Position {
     }
 }
 
-/// One page: at most `limit` users after `after`.
+/// One page: at most `limit` users after `after`, without the hashes of their passwords.
 pub async fn list(
     db: &mut PgConnection,
     filter: &Filter,
@@ -286,7 +286,7 @@ pub async fn list(
     let column = sort_by.column();
     let (direction, beyond) = if descending { ("desc", "<") } else { ("asc", ">") };
     let mut query = QueryBuilder::new(
-        "select id, username, email, email_verified_at, pending_email, first_name, last_name, role, password_hash,
+        "select id, username, email, email_verified_at, pending_email, first_name, last_name, role, '' as password_hash,
              created_at, modified_at
          from users where true",
     );
