@@ -71,6 +71,18 @@ impl FromRequestParts<AppState> for SeenUser {
         if let Some(seen) = state.sessions.find(&digest, now) {
             return Ok(Self(seen));
         }
+        // In a box of its own: else every request would carry about the room that only a look-up needs.
+        Box::pin(Self::look_up(token, digest, state, now)).await
+    }
+}
+
+impl SeenUser {
+    async fn look_up(
+        token: &str,
+        digest: TokenDigest,
+        state: &AppState,
+        now: DateTime<Utc>,
+    ) -> Result<Self, ApiError> {
         let opened = state.keys.open_access(token, now)?;
         let expires_at = opened.expires_at;
         let claims = opened.unexpired()?;
