@@ -14,11 +14,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::oneshot;
 use tower::{Service, ServiceExt};
 use tracing::field::display;
 use uuid::Uuid;
@@ -32,7 +34,10 @@ use crate::telemetry::{self, Caller, TraceContext};
 #[cfg(feature = "otlp")]
 use crate::traffic::method_name;
 
-/// How long a handler may take, so that an answer comes within 10 seconds whatever hangs.
+/// How long a client may take to send the body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a handler may take once the body is there, so that an answer comes within 10 seconds whatever hangs.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Longest path and query.
@@ -163,17 +168,66 @@ impl Service<Request> for Gate {
         if let Some(refusal) = refusal(&self.state, &request) {
             return Box::pin(std::future::ready(Ok(refusal.into_response())));
         }
+        let (request, arrived) = noting_arrival(request);
         let answering = self.router.clone().oneshot(request);
         // Nothing is shared that a panic could leave half done: every lock here is taken as it was left.
         let answering = AssertUnwindSafe(answering).catch_unwind();
+        let too_late = async move {
+            if let Some(arrived) = arrived
+                && tokio::time::timeout(BODY_TIMEOUT, arrived).await.is_err()
+            {
+                return "the body did not arrive in time";
+            }
+            tokio::time::sleep(HANDLER_TIMEOUT).await;
+            "handler timed out"
+        };
         Box::pin(async move {
-            Ok(match tokio::time::timeout(HANDLER_TIMEOUT, answering).await {
-                Ok(Ok(Ok(response))) => response,
-                Ok(Err(panic)) => panicked(panic.as_ref()).into_response(),
-                Err(_) => ApiError { cause: Some("handler timed out".into()), ..Code::Busy.into() }
-                    .into_response(),
+            Ok(tokio::select! {
+                biased;
+                answered = answering => match answered {
+                    Ok(Ok(response)) => response,
+                    Err(panic) => panicked(panic.as_ref()).into_response(),
+                },
+                cause = too_late => {
+                    ApiError { cause: Some(cause.into()), ..Code::Busy.into() }.into_response()
+                }
             })
         })
+    }
+}
+
+/// A body that tells by its end when it has been read, or is not wanted.
+struct Arriving {
+    body: Body,
+    _until: oneshot::Sender<Infallible>,
+}
+
+/// The request, and the end of its body's arrival if it has one.
+fn noting_arrival(request: Request) -> (Request, Option<oneshot::Receiver<Infallible>>) {
+    if request.body().is_end_stream() {
+        return (request, None);
+    }
+    let (_until, arrived) = oneshot::channel();
+    (request.map(|body| Body::new(Arriving { body, _until })), Some(arrived))
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

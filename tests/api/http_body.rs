@@ -1,7 +1,16 @@
 //! Bodies: what is JSON, what is too much, and what is neither. Shown on `POST /users/`, which anybody may call.
 
-use axum::http::Method;
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::{Router, routing};
+
+use axum::http::{Method, Request};
+use doorward::http::door::{Door, Gate};
+use futures_util::stream;
 use serde_json::json;
+use tower::ServiceExt;
 
 use crate::support::{Answer, Call, PASSWORD, TestApp};
 
@@ -195,4 +204,39 @@ async fn who_calls_is_asked_before_what_they_send() {
         let call = stranger.call(Method::PUT, path).body("x");
         call.send().await.assert_error(401, "token_missing");
     }
+}
+
+/// What is answered to a body whose second half comes after so long, and when, by a handler behind the real gate.
+async fn arriving_after(app: &TestApp, path: &str, pause: Duration) -> (u16, Duration) {
+    let router = Router::new()
+        .route("/read", routing::post(async |body: String| body))
+        .route("/hang", routing::post(async |_: String| std::future::pending::<()>().await));
+    let halves = stream::unfold(0, move |sent| async move {
+        if sent == 1 {
+            tokio::time::sleep(pause).await;
+        }
+        (sent < 2).then_some((Ok::<_, Infallible>("half"), sent + 1))
+    });
+    let request = Request::post(path).body(Body::from_stream(halves)).unwrap();
+    let start = Instant::now();
+    let gate = Gate::new(app.state.clone(), router);
+    let answer = Door::new(app.state.clone(), gate).oneshot(request).await.unwrap();
+    (answer.status().as_u16(), start.elapsed())
+}
+
+#[tokio::test]
+async fn a_body_may_take_longer_than_a_handler_and_neither_takes_for_ever() {
+    let app = TestApp::start().await;
+    let seconds = Duration::from_secs_f64;
+    let (slow, too_slow, hanging, both) = tokio::join!(
+        arriving_after(&app, "/read", seconds(11.0)),
+        arriving_after(&app, "/read", seconds(60.0)),
+        arriving_after(&app, "/hang", Duration::ZERO),
+        arriving_after(&app, "/hang", seconds(3.0)),
+    );
+    assert_eq!(slow.0, 200);
+    assert_eq!((too_slow.0, hanging.0, both.0), (503, 503, 503));
+    assert!((seconds(14.5)..seconds(20.0)).contains(&too_slow.1), "{too_slow:?}");
+    assert!((seconds(8.5)..seconds(14.0)).contains(&hanging.1), "{hanging:?}");
+    assert!((seconds(11.5)..seconds(17.0)).contains(&both.1), "{both:?}");
 }
