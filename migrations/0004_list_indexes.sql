@@ -15,7 +15,8 @@ begin
     create index users_search_idx on users using gin
         (username_key gin_trgm_ops, email_key gin_trgm_ops, (lower(first_name || ' ' || last_name)) gin_trgm_ops);
 exception
-    when insufficient_privilege or undefined_file or feature_not_supported or undefined_object
+    -- raise_exception: a provider's own rule about extensions.
+    when insufficient_privilege or raise_exception or undefined_file or feature_not_supported or undefined_object
         or invalid_schema_name or object_not_in_prerequisite_state then
         raise warning 'the search in the list of users has no index: %', sqlerrm;
 end $$;

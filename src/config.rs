@@ -362,6 +362,10 @@ impl Vars<'_> {
     }
 
     fn traces_to(&mut self) -> Option<Url> {
+        if !cfg!(feature = "otlp") {
+            // Set for everything on the platform, perhaps, and in a form that others read.
+            return self.get("OTEL_EXPORTER_OTLP_ENDPOINT").and_then(|raw| Url::parse(&raw).ok());
+        }
         let url = self.url("OTEL_EXPORTER_OTLP_ENDPOINT")?;
         // What cannot be sent is logged with its address.
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {

@@ -32,7 +32,7 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADER_FIELDS: usize = 64;
 /// Connections open at once.
 const MAX_CONNECTIONS: u32 = 4096;
-/// Beyond them so many more, which are answered about health alone: a full house is not a dead one.
+/// Beyond them so many more, which are told about health and metrics alone: a full house is not a dead one.
 const HEALTH_CONNECTIONS: usize = 64;
 /// How long a request may be on its way on a connection that is already there when the port closes.
 const LAST_CALL: Duration = Duration::from_millis(250);

@@ -131,7 +131,7 @@ fn requests(page: &mut Exposition, state: &AppState) {
     tally(page, "doorward_http_errors_total", help, "code", &codes);
     let open = traffic.connections.get();
     page.single("doorward_connections_open", Kind::Gauge, "Connections of clients.", open);
-    let help = "Connections over the cap, which are answered about health alone.";
+    let help = "Connections over the cap, which are told about health and metrics alone.";
     let crowded = traffic.crowded.get();
     page.single("doorward_connections_refused_total", Kind::Counter, help, crowded);
 }

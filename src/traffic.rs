@@ -32,7 +32,7 @@ pub struct Traffic {
     /// Errors by their stable code.
     pub errors: Tally,
     pub connections: Gauge,
-    /// Connections beyond the cap, which are answered about health alone.
+    /// Connections beyond the cap, which are told about health and metrics alone.
     pub crowded: Counter,
     /// Letters by what came of an attempt to send one.
     pub letters: Tally,
@@ -88,8 +88,7 @@ fn known_method(method: &Method) -> Option<usize> {
     METHODS.iter().position(|known| *known == method.as_str())
 }
 
-/// A method as a span names it: its own words are no stranger's.
-#[cfg(feature = "otlp")]
+/// A method as logs and spans name it: a stranger's own word is none of them.
 pub fn method_name(method: &Method) -> &'static str {
     known_method(method).map_or("_OTHER", |index| METHODS[index])
 }

@@ -123,7 +123,12 @@ async fn prepare_and_work(
 /// Waits for the database, migrates it, and makes the first admin. Fails only where waiting would not help.
 async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result<(), Failure> {
     while !*stopped.borrow() {
-        match migrate(state).await {
+        let migrated = tokio::select! {
+            migrated = migrate(state) => migrated,
+            // What is under way is taken back.
+            _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+        };
+        match migrated {
             Ok(()) => match create_admin::first_admin(state).await {
                 Err(error) if error.downcast_ref().is_some_and(store::is_unavailable) => {
                     tracing::warn!(%error, "waiting for the database");

@@ -21,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tower::{Service, ServiceExt};
 use tracing::field::display;
 use uuid::Uuid;
@@ -31,7 +32,6 @@ use crate::state::AppState;
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp::RequestSpan;
 use crate::telemetry::{self, Caller, TraceContext};
-#[cfg(feature = "otlp")]
 use crate::traffic::method_name;
 
 /// How long a client may take to send the body of a request.
@@ -85,6 +85,7 @@ where
         let state = self.state.clone();
         let request_id = request_id(&request);
         let method = request.method().clone();
+        let method_name = method_name(&method);
         let route = state.traffic.find(request.uri().path());
         let peer = request.extensions().get::<Peer>();
         let has_to_go = peer.is_some_and(|peer| peer.is_ambiguous || peer.is_crowded);
@@ -94,7 +95,7 @@ where
         #[cfg(feature = "otlp")]
         let pattern = state.traffic.route(route).known_pattern();
         #[cfg(feature = "otlp")]
-        let span = RequestSpan::begin(method_name(&method), pattern, trace);
+        let span = RequestSpan::begin(method_name, pattern, trace);
         #[cfg(feature = "otlp")]
         let trace_id = span.as_ref().map(RequestSpan::trace_id).or(trace_id);
         let caller = Caller { request_id: Some(request_id.clone()), ip, trace_id };
@@ -112,7 +113,7 @@ where
                     let cause = cause.replace(char::is_control, " ");
                     let code = error.code.as_str();
                     let trace_id = trace_id.map(display);
-                    tracing::error!(%request_id, trace_id, %method, route = pattern, code, cause, "request failed");
+                    tracing::error!(%request_id, trace_id, method = method_name, route = pattern, code, cause, "request failed");
                 }
                 response = with_body(response, &error, &request_id, &method);
             }
@@ -120,9 +121,9 @@ where
             in_hand.answered(route, &method, response.status(), took);
             let (status, milliseconds) = (response.status().as_u16(), took.as_secs_f64() * 1e3);
             if method.is_safe() && status < 400 {
-                tracing::debug!(%request_id, trace_id = trace_id.map(display), %method, route = pattern, status, milliseconds, "request");
+                tracing::debug!(%request_id, trace_id = trace_id.map(display), method = method_name, route = pattern, status, milliseconds, "request");
             } else {
-                tracing::info!(%request_id, trace_id = trace_id.map(display), %method, route = pattern, status, code, milliseconds, "request");
+                tracing::info!(%request_id, trace_id = trace_id.map(display), method = method_name, route = pattern, status, code, milliseconds, "request");
             }
             #[cfg(feature = "otlp")]
             if let Some(span) = span {
@@ -168,19 +169,10 @@ impl Service<Request> for Gate {
         if let Some(refusal) = refusal(&self.state, &request) {
             return Box::pin(std::future::ready(Ok(refusal.into_response())));
         }
-        let (request, arrived) = noting_arrival(request);
+        let (request, body) = noting_arrival(request);
         let answering = self.router.clone().oneshot(request);
         // Nothing is shared that a panic could leave half done: every lock here is taken as it was left.
         let answering = AssertUnwindSafe(answering).catch_unwind();
-        let too_late = async move {
-            if let Some(arrived) = arrived
-                && tokio::time::timeout(BODY_TIMEOUT, arrived).await.is_err()
-            {
-                return "the body did not arrive in time";
-            }
-            tokio::time::sleep(HANDLER_TIMEOUT).await;
-            "handler timed out"
-        };
         Box::pin(async move {
             Ok(tokio::select! {
                 biased;
@@ -188,27 +180,49 @@ impl Service<Request> for Gate {
                     Ok(Ok(response)) => response,
                     Err(panic) => panicked(panic.as_ref()).into_response(),
                 },
-                cause = too_late => {
-                    ApiError { cause: Some(cause.into()), ..Code::Busy.into() }.into_response()
-                }
+                refusal = too_late(body) => refusal.into_response(),
             })
         })
     }
 }
 
-/// A body that tells by its end when it has been read, or is not wanted.
+/// Ends with what to say when a request has taken too long. What a handler does before it wants the body, and once it has
+/// it, is its own time; the body's way is the client's.
+async fn too_late(body: Option<Arrival>) -> ApiError {
+    let hanging = || ApiError { cause: Some("handler timed out".into()), ..Code::Busy.into() };
+    if let Some(body) = body {
+        if timeout(HANDLER_TIMEOUT, body.wanted).await.is_err() {
+            return hanging();
+        }
+        if timeout(BODY_TIMEOUT, body.arrived).await.is_err() {
+            return ApiError::malformed("The body did not arrive in time.");
+        }
+    }
+    tokio::time::sleep(HANDLER_TIMEOUT).await;
+    hanging()
+}
+
+/// A body that tells when somebody wants it, and by its end that it has been read or is not wanted any more.
 struct Arriving {
     body: Body,
+    wanted: Option<oneshot::Sender<Infallible>>,
     _until: oneshot::Sender<Infallible>,
 }
 
-/// The request, and the end of its body's arrival if it has one.
-fn noting_arrival(request: Request) -> (Request, Option<oneshot::Receiver<Infallible>>) {
+/// What comes of a body: each ends when it has happened.
+struct Arrival {
+    wanted: oneshot::Receiver<Infallible>,
+    arrived: oneshot::Receiver<Infallible>,
+}
+
+/// The request, and what comes of its body if it has one.
+fn noting_arrival(request: Request) -> (Request, Option<Arrival>) {
     if request.body().is_end_stream() {
         return (request, None);
     }
-    let (_until, arrived) = oneshot::channel();
-    (request.map(|body| Body::new(Arriving { body, _until })), Some(arrived))
+    let ((want, wanted), (_until, arrived)) = (oneshot::channel(), oneshot::channel());
+    let arriving = |body| Body::new(Arriving { body, wanted: Some(want), _until });
+    (request.map(arriving), Some(Arrival { wanted, arrived }))
 }
 
 impl HttpBody for Arriving {
@@ -219,6 +233,7 @@ impl HttpBody for Arriving {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.wanted = None;
         Pin::new(&mut self.body).poll_frame(context)
     }
 

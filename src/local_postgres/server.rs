@@ -34,7 +34,8 @@ signal=$1 log=$2 home=$3 sockets=$4 lock=$5; shift 5
 exec 3<&0
 "$@" </dev/null >>"$log" 2>&1 3<&- &
 server=$!
-(read -r line <&3; trap '' TERM; while kill -s "$signal" "$server"; do sleep 0.1; done; exit 0) &
+(read -r line <&3; trap '' TERM; tries=0
+while [ $tries -lt 100 ] && kill -s "$signal" "$server"; do tries=$((tries + 1)); sleep 0.1; done; exit 0) &
 watcher=$!
 wait "$server"
 kill "$watcher"

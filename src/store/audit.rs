@@ -12,7 +12,7 @@ use crate::metrics::Tally;
 use crate::telemetry;
 
 /// Every event there is.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 18] = [
     "already_taken",
     "create_admin",
     "email_changed",
@@ -30,6 +30,7 @@ pub const NAMES: [&str; 17] = [
     "registered",
     "role_changed",
     "user_deleted",
+    "wrong_password",
 ];
 
 /// One thing that happened. `user_id` is whom it happened to, `actor_id` who did it.

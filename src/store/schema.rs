@@ -24,8 +24,30 @@ pub enum Schema {
 }
 
 impl Db {
-    /// Brings the schema up to date. One process at a time does it, the others wait; all or nothing.
+    /// Brings the schema up to date. One process at a time does it, the others wait. Each migration is all or nothing,
+    /// and keeps nobody else waiting for longer than it takes itself.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
+        for version in self.missing_versions().await? {
+            self.migrate_to(Some(version)).await?;
+        }
+        // Whether those that were there before are this release's own.
+        self.migrate_to(None).await
+    }
+
+    async fn missing_versions(&self) -> sqlx::Result<Vec<i64>> {
+        let mut conn = self.acquire().await?;
+        let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
+        let done: Vec<i64> = if known.fetch_one(&mut *conn).await? {
+            let done = sqlx::query_scalar("select version from _sqlx_migrations where success");
+            done.fetch_all(&mut *conn).await?
+        } else {
+            Vec::new()
+        };
+        let all = MIGRATOR.iter().map(|migration| migration.version);
+        Ok(all.filter(|version| !done.contains(version)).collect())
+    }
+
+    async fn migrate_to(&self, version: Option<i64>) -> Result<(), MigrateError> {
         let mut tx = self.begin_nestable().await?;
         // Waits for whoever migrates, however long that takes.
         sqlx::raw_sql("set local lock_timeout = 0; set local statement_timeout = 0")
@@ -40,7 +62,7 @@ impl Db {
         // Its own lock belongs to a session, which a pooler does not keep. A newer release may have migrated
         // already while this older one is still in service: what it does not know does not disturb it.
         let migrator = Migrator { locking: false, ignore_missing: true, ..migrator() };
-        migrator.run_direct(None, &mut *tx, false).await?;
+        migrator.run_direct(version, &mut *tx, false).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::{sleep, timeout};
 
 use super::changes::no_answer;
-use super::{Conn, Db, describe};
+use super::{Conn, Db, bounded, describe};
 
 /// How long a server may take to let `doctor` in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -21,8 +21,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is asked meanwhile.
 const STEP: Duration = Duration::from_millis(10);
-/// How long it may take to read: the server gives up before, unless it is gone.
-const READ_PATIENCE: Duration = Duration::from_secs(11);
+/// How long it may take to read, so that the primary still can in the time that a request has.
+const READ_PATIENCE: Duration = Duration::from_secs(6);
 /// How long one that could not be used is left alone.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -139,7 +139,7 @@ impl Db {
                 }
             }
         }
-        self.read(read).await
+        bounded(async { read(self.acquire().await?).await }).await
     }
 
     /// How far the primary's log goes: every change that anybody has been told of lies before.

@@ -303,7 +303,9 @@ pub async fn list(
     query
         .push(format_args!(" order by {column} {direction}, id {direction} limit "))
         .push_bind(limit);
-    query.build_query_as().fetch_all(db).await
+    // A plan for any word at all would not look for the word's letters.
+    let persistent = filter.search.is_none();
+    query.build_query_as().persistent(persistent).fetch_all(db).await
 }
 
 pub async fn count(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> {

@@ -206,10 +206,17 @@ async fn who_calls_is_asked_before_what_they_send() {
     }
 }
 
+/// Waits for something else before it reads the body.
+async fn stuck(request: Request<Body>) {
+    std::future::pending::<()>().await;
+    drop(request);
+}
+
 /// What is answered to a body whose second half comes after so long, and when, by a handler behind the real gate.
 async fn arriving_after(app: &TestApp, path: &str, pause: Duration) -> (u16, Duration) {
     let router = Router::new()
         .route("/read", routing::post(async |body: String| body))
+        .route("/stuck", routing::post(stuck))
         .route("/hang", routing::post(async |_: String| std::future::pending::<()>().await));
     let halves = stream::unfold(0, move |sent| async move {
         if sent == 1 {
@@ -228,14 +235,17 @@ async fn arriving_after(app: &TestApp, path: &str, pause: Duration) -> (u16, Dur
 async fn a_body_may_take_longer_than_a_handler_and_neither_takes_for_ever() {
     let app = TestApp::start().await;
     let seconds = Duration::from_secs_f64;
-    let (slow, too_slow, hanging, both) = tokio::join!(
+    let (slow, too_slow, hanging, both, stuck) = tokio::join!(
         arriving_after(&app, "/read", seconds(11.0)),
         arriving_after(&app, "/read", seconds(60.0)),
         arriving_after(&app, "/hang", Duration::ZERO),
         arriving_after(&app, "/hang", seconds(3.0)),
+        arriving_after(&app, "/stuck", Duration::ZERO),
     );
     assert_eq!(slow.0, 200);
-    assert_eq!((too_slow.0, hanging.0, both.0), (503, 503, 503));
+    assert_eq!((too_slow.0, hanging.0, both.0), (400, 503, 503));
+    assert_eq!(stuck.0, 503);
+    assert!((seconds(8.5)..seconds(14.0)).contains(&stuck.1), "{stuck:?}");
     assert!((seconds(14.5)..seconds(20.0)).contains(&too_slow.1), "{too_slow:?}");
     assert!((seconds(8.5)..seconds(14.0)).contains(&hanging.1), "{hanging:?}");
     assert!((seconds(11.5)..seconds(17.0)).contains(&both.1), "{both:?}");
