@@ -220,8 +220,8 @@ fn noting_arrival(request: Request) -> (Request, Option<Arrival>) {
     if request.body().is_end_stream() {
         return (request, None);
     }
-    let ((want, wanted), (_until, arrived)) = (oneshot::channel(), oneshot::channel());
-    let arriving = |body| Body::new(Arriving { body, wanted: Some(want), _until });
+    let ((want, wanted), (until, arrived)) = (oneshot::channel(), oneshot::channel());
+    let arriving = |body| Body::new(Arriving { body, wanted: Some(want), _until: until });
     (request.map(arriving), Some(Arrival { wanted, arrived }))
 }
 
