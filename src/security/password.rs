@@ -378,7 +378,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_says_so_at_once() {
-        let hasher = Hasher::new(Params::new(8192, 4, 1, Some(OUTPUT_BYTES)).expect("valid"), 1);
+        let hasher = Hasher::new(Params::new(1024, 2, 1, Some(OUTPUT_BYTES)).expect("valid"), 1);
         let calls: Vec<_> = (0..QUEUE_PER_THREAD + 20)
             .map(|_| {
                 let hasher = hasher.clone();
