@@ -185,8 +185,15 @@ async fn catch_up(conn: &mut PgConnection, position: &str) -> sqlx::Result<Stand
 async fn facts(conn: &mut PgConnection, position: &str) -> sqlx::Result<StandbyFacts> {
     sqlx::query_as(
         "select pg_is_in_recovery() as is_standby,
-             coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false) as is_up_to_date,
-             extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8 as age",
+             coalesce(
+                 pg_last_wal_replay_lsn() >= $1::text::pg_lsn
+                     -- Nothing is between them but the head of a page that has no record yet: 40 bytes at most.
+                     or pg_last_wal_replay_lsn() - '0/0' = floor((pg_last_wal_replay_lsn() - '0/0') / page) * page
+                         and $1::text::pg_lsn - pg_last_wal_replay_lsn() <= 40,
+                 false
+             ) as is_up_to_date,
+             extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8 as age
+         from (select current_setting('wal_block_size')::numeric as page) as settings",
     )
     .bind(position)
     .fetch_one(conn)
