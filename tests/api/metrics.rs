@@ -23,7 +23,7 @@ const DURATION: &str = "doorward_http_request_duration_seconds_count";
 const ERRORS: &str = "doorward_http_errors_total";
 
 async fn measured() -> TestApp {
-    TestApp::with(&[("METRICS_TOKEN", TOKEN)]).await
+    TestApp::with(&[("METRICS_TOKEN", TOKEN)]).await.alone()
 }
 
 async fn ask(app: &TestApp) -> Answer {
@@ -188,7 +188,7 @@ async fn no_stranger_makes_a_series() {
 
 #[tokio::test]
 async fn events_limits_letters_hashes_and_rows_are_counted() {
-    let app = TestApp::with(&[("METRICS_TOKEN", TOKEN), ("RATE_LIMITS", "on")]).await;
+    let app = TestApp::with(&[("METRICS_TOKEN", TOKEN), ("RATE_LIMITS", "on")]).await.alone();
     let event = |name: &'static str| [("event", name)];
     scrape(&app).await.assert("doorward_security_events_total", &event("login"), 0);
     let boss = app.admin().await;
@@ -253,11 +253,13 @@ async fn who_waits_for_a_hash_and_who_is_turned_away_is_seen() {
     let clock = Clock::fixed("2026-01-02T03:04:05.678Z".parse().unwrap());
     let cheap = argon2::Params::new(8, 1, 1, Some(32)).unwrap();
     let on = [("METRICS_TOKEN", TOKEN)];
-    let app = TestApp::hashing(&database, &on, clock.clone(), Hasher::new(cheap.clone(), 2)).await;
+    let app = TestApp::hashing(&database, &on, clock.clone(), Hasher::new(cheap.clone(), 2))
+        .await
+        .alone();
     app.user("ada").await;
     // Half a second a hash: nothing that has begun is over when the page is read.
     let slow = argon2::Params::new(65_536, 8, 1, Some(32)).unwrap();
-    let app = TestApp::hashing(&database, &on, clock.clone(), Hasher::new(slow, 1)).await;
+    let app = TestApp::hashing(&database, &on, clock.clone(), Hasher::new(slow, 1)).await.alone();
     let guess = |name: &'static str| {
         let person = app.anonymous();
         tokio::spawn(async move { person.log_in(name, PASSWORD).await })
@@ -272,7 +274,7 @@ async fn who_waits_for_a_hash_and_who_is_turned_away_is_seen() {
     guesses.iter().for_each(tokio::task::JoinHandle::abort);
 
     // No threads and no places.
-    let full = TestApp::hashing(&database, &on, clock, Hasher::new(cheap, 0)).await;
+    let full = TestApp::hashing(&database, &on, clock, Hasher::new(cheap, 0)).await.alone();
     full.anonymous().log_in("ada", PASSWORD).await.assert_error(503, "busy");
     let page = scrape(&full).await;
     page.assert("doorward_hash_turned_away_total", &[], 1);
@@ -357,7 +359,7 @@ async fn it_answers_within_a_second_while_the_database_does_not() {
 async fn it_answers_before_the_database_is_ready() {
     let clock = Clock::fixed("2026-01-02T03:04:05.678Z".parse().unwrap());
     let on = [("METRICS_TOKEN", TOKEN)];
-    let app = TestApp::starting(&new_database().await, &on, clock).await;
+    let app = TestApp::starting(&new_database().await, &on, clock).await.alone();
     app.anonymous().get(ME).await.assert_error(503, "database_unavailable");
     assert_without_database(&app).await;
     app.state.readiness.set_ready();
@@ -448,7 +450,8 @@ async fn nothing_in_it_tells_of_a_person() {
         ("RATE_LIMITS", "on"),
         ("TRUSTED_PROXY_HOPS", "1"),
     ])
-    .await;
+    .await
+    .alone();
     let ada = app.user("zq-ada").await;
     let tokens = [ada.access_token(), ada.refresh_token()];
     let mut secrets = vec!["zq-", "203.0.113.77", ada.id(), TOKEN, PASSWORD];
