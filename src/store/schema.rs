@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::PgConnection;
 use sqlx::migrate::{MigrateError, Migrator};
 
 use super::Db;
@@ -35,16 +36,9 @@ impl Db {
     }
 
     async fn missing_versions(&self) -> sqlx::Result<Vec<i64>> {
-        let mut conn = self.acquire().await?;
-        let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
-        let done: Vec<i64> = if known.fetch_one(&mut *conn).await? {
-            let done = sqlx::query_scalar("select version from _sqlx_migrations where success");
-            done.fetch_all(&mut *conn).await?
-        } else {
-            Vec::new()
-        };
+        let done = done(&mut *self.acquire().await?).await?.unwrap_or_default();
         let all = MIGRATOR.iter().map(|migration| migration.version);
-        Ok(all.filter(|version| !done.contains(version)).collect())
+        Ok(all.filter(|version| !done.contains_key(version)).collect())
     }
 
     async fn migrate_to(&self, version: Option<i64>) -> Result<(), MigrateError> {
@@ -69,14 +63,9 @@ impl Db {
 
     /// How the schema stands to this release.
     pub async fn schema(&self) -> sqlx::Result<Schema> {
-        let mut conn = self.acquire().await?;
-        let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
-        if !known.fetch_one(&mut *conn).await? {
+        let Some(done) = done(&mut *self.acquire().await?).await? else {
             return Ok(Schema::Missing);
-        }
-        let done = sqlx::query_as("select version, checksum from _sqlx_migrations where success");
-        let done: BTreeMap<i64, Vec<u8>> =
-            done.fetch_all(&mut *conn).await?.into_iter().collect::<BTreeMap<_, _>>();
+        };
         for migration in MIGRATOR.iter() {
             match done.get(&migration.version) {
                 None => return Ok(Schema::Behind),
@@ -99,19 +88,20 @@ impl Db {
 
     /// Whether the database answers and has every migration that this release needs.
     pub async fn is_migrated(&self) -> sqlx::Result<bool> {
-        let mut conn = self.acquire().await?;
         let newest = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
-        if !known.fetch_one(&mut *conn).await? {
-            return Ok(false);
-        }
-        sqlx::query_scalar(
-            "select exists (select from _sqlx_migrations where version = $1 and success)",
-        )
-        .bind(newest)
-        .fetch_one(&mut *conn)
-        .await
+        let done = done(&mut *self.acquire().await?).await?;
+        Ok(done.is_some_and(|done| done.contains_key(&newest)))
     }
+}
+
+/// The migrations that this database has, with their checksums; `None` where there never was one.
+async fn done(conn: &mut PgConnection) -> sqlx::Result<Option<BTreeMap<i64, Vec<u8>>>> {
+    let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
+    if !known.fetch_one(&mut *conn).await? {
+        return Ok(None);
+    }
+    let done = sqlx::query_as("select version, checksum from _sqlx_migrations where success");
+    Ok(Some(done.fetch_all(conn).await?.into_iter().collect()))
 }
 
 fn migrator() -> Migrator {
