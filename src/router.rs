@@ -10,8 +10,9 @@ use url::{Host, Url};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::CorsOrigins;
-use crate::http::door::{Door, Gate};
+use crate::http::door::Door;
 use crate::http::error::{ApiError, Code};
+use crate::http::gate::Gate;
 use crate::state::AppState;
 use crate::{admin, auth, mailbox, openapi, scrape, service, users};
 

@@ -4,6 +4,7 @@ pub mod client;
 pub mod door;
 pub mod error;
 pub mod form;
+pub mod gate;
 pub mod limit;
 pub mod page;
 pub mod session;

@@ -7,7 +7,8 @@ use axum::body::Body;
 use axum::{Router, routing};
 
 use axum::http::{Method, Request};
-use doorward::http::door::{Door, Gate};
+use doorward::http::door::Door;
+use doorward::http::gate::Gate;
 use futures_util::stream;
 use serde_json::json;
 use tower::ServiceExt;

@@ -1,0 +1,163 @@
+//! The gate, behind the door: whether a request is let in at all, and for how long. It stands inside of CORS, so that a
+//! frontend may read its answers too.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tower::{Service, ServiceExt};
+
+use crate::http::client::Peer;
+use crate::http::door::Answering;
+use crate::http::error::{ApiError, Code};
+use crate::state::AppState;
+
+/// How long a client may take to send the body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a handler may take once the body is there, so that an answer comes within 10 seconds whatever hangs.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(9);
+
+/// Longest path and query.
+const MAX_URL_BYTES: usize = 8 * 1024;
+
+/// What is answered on the connections beyond the cap: a full house is to be seen from outside.
+const ANSWERED_IN_A_CROWD: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// Refuses what is not to be let in, and ends what takes too long or panics. It stands inside of CORS, so that a
+/// frontend may read these answers too.
+#[derive(Clone)]
+pub struct Gate {
+    state: AppState,
+    router: Router,
+}
+
+impl Gate {
+    pub fn new(state: AppState, router: Router) -> Self {
+        Self { state, router }
+    }
+}
+
+impl Service<Request> for Gate {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // A router always is.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Answering {
+        if let Some(refusal) = refusal(&self.state, &request) {
+            return Box::pin(std::future::ready(Ok(refusal.into_response())));
+        }
+        let (request, body) = noting_arrival(request);
+        let answering = self.router.clone().oneshot(request);
+        // Nothing is shared that a panic could leave half done: every lock here is taken as it was left.
+        let answering = AssertUnwindSafe(answering).catch_unwind();
+        Box::pin(async move {
+            Ok(tokio::select! {
+                biased;
+                answered = answering => match answered {
+                    Ok(Ok(response)) => response,
+                    Err(panic) => panicked(panic.as_ref()).into_response(),
+                },
+                refusal = too_late(body) => refusal.into_response(),
+            })
+        })
+    }
+}
+
+/// Ends with what to say when a request has taken too long. What a handler does before it wants the body, and once it has
+/// it, is its own time; the body's way is the client's.
+async fn too_late(body: Option<Arrival>) -> ApiError {
+    let hanging = || ApiError { cause: Some("handler timed out".into()), ..Code::Busy.into() };
+    if let Some(body) = body {
+        if timeout(HANDLER_TIMEOUT, body.wanted).await.is_err() {
+            return hanging();
+        }
+        if timeout(BODY_TIMEOUT, body.arrived).await.is_err() {
+            return ApiError::malformed("The body did not arrive in time.");
+        }
+    }
+    tokio::time::sleep(HANDLER_TIMEOUT).await;
+    hanging()
+}
+
+/// A body that tells when somebody wants it, and by its end that it has been read or is not wanted any more.
+struct Arriving {
+    body: Body,
+    wanted: Option<oneshot::Sender<Infallible>>,
+    _until: oneshot::Sender<Infallible>,
+}
+
+/// What comes of a body: each ends when it has happened.
+struct Arrival {
+    wanted: oneshot::Receiver<Infallible>,
+    arrived: oneshot::Receiver<Infallible>,
+}
+
+/// The request, and what comes of its body if it has one.
+fn noting_arrival(request: Request) -> (Request, Option<Arrival>) {
+    if request.body().is_end_stream() {
+        return (request, None);
+    }
+    let ((want, wanted), (until, arrived)) = (oneshot::channel(), oneshot::channel());
+    let arriving = |body| Body::new(Arriving { body, wanted: Some(want), _until: until });
+    (request.map(arriving), Some(Arrival { wanted, arrived }))
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.wanted = None;
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> ApiError {
+    let message = panic.downcast_ref::<String>().map(String::as_str);
+    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+    ApiError::internal(message)
+}
+
+/// Why a request is not let in, if it is not.
+fn refusal(state: &AppState, request: &Request) -> Option<ApiError> {
+    let path = request.uri().path();
+    let peer = request.extensions().get::<Peer>();
+    if peer.is_some_and(|peer| peer.is_ambiguous) {
+        return Some(ApiError::malformed("The request can be read in two ways."));
+    }
+    if peer.is_some_and(|peer| peer.is_crowded) && !ANSWERED_IN_A_CROWD.contains(&path) {
+        return Some(Code::Busy.into());
+    }
+    if path.starts_with("/api/") && !state.readiness.has_started() {
+        return Some(Code::DatabaseUnavailable.into());
+    }
+    let url = request.uri().path_and_query().map_or(0, |url| url.as_str().len());
+    (url > MAX_URL_BYTES).then(|| ApiError::malformed("The URL is too long."))
+}
