@@ -45,7 +45,9 @@ pub fn openapi_document(public_url: &str) -> Value {
 
 fn features() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::base())
-        .nest("/api/v1", auth::routes().merge(users::routes()).merge(admin::routes()))
+        .merge(auth::routes())
+        .merge(users::routes())
+        .merge(admin::routes())
         .merge(service::routes())
 }
 

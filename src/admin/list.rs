@@ -45,7 +45,7 @@ pub struct ListResponse {
 /// Paged by keyset: a page far down costs what the first one does, and users who come and go meanwhile shift
 /// nothing. `accept: application/x-ndjson` streams all of them, one JSON object a line.
 #[utoipa::path(
-    get, path = "/users", operation_id = "list_users", tag = "admin",
+    get, path = "/api/v1/users", operation_id = "list_users", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
     params(
         ("limit" = Option<i64>, Query, description = "Users a page.", minimum = 1, maximum = 500, example = 100),

@@ -66,7 +66,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PublicId {
 
 /// Shows a user.
 #[utoipa::path(
-    get, path = "/users/{public_id}", operation_id = "show_user", tag = "admin",
+    get, path = "/api/v1/users/{public_id}", operation_id = "show_user", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
     responses((status = 200, description = "The user.", body = UserResponse)),
@@ -83,7 +83,7 @@ pub async fn show(
 
 /// Gives a user a role. Whoever is promoted needs a verified address; the last admin stays one.
 #[utoipa::path(
-    put, path = "/users/{public_id}", operation_id = "set_role", tag = "admin",
+    put, path = "/api/v1/users/{public_id}", operation_id = "set_role", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
     params(
         ("public_id" = Uuid, Path),
@@ -152,7 +152,7 @@ pub async fn set_role(
 
 /// Deletes a user, and every session of theirs. The last admin stays.
 #[utoipa::path(
-    delete, path = "/users/{public_id}", operation_id = "delete_user", tag = "admin",
+    delete, path = "/api/v1/users/{public_id}", operation_id = "delete_user", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
     responses((status = 200, description = "Deleted.", body = DeleteResponse)),

@@ -39,7 +39,7 @@ struct ConfirmPage<'a> {
 
 /// Shows a browser the page with the button; confirms for any other client. HEAD changes nothing.
 #[utoipa::path(
-    get, path = "/confirm", operation_id = "confirm", tag = "auth",
+    get, path = "/api/v1/confirm", operation_id = "confirm", tag = "auth",
     params(("token" = String, Query, description = "From the link in the mail.")),
     responses((status = 200, description = "Confirmed; or, for `accept: text/html`, a page with a button.",
         content((ConfirmResponse = "application/json"), (String = "text/html")))),
@@ -75,7 +75,7 @@ pub async fn show(
 
 /// Confirms the address. Repeating it is the same success.
 #[utoipa::path(
-    post, path = "/confirm", operation_id = "confirm_by_post", tag = "auth",
+    post, path = "/api/v1/confirm", operation_id = "confirm_by_post", tag = "auth",
     params(("token" = String, Query, description = "From the link in the mail.")),
     responses(
         (status = 200, description = "Confirmed.", content((ConfirmResponse = "application/json"), (String = "text/html"))),

@@ -37,7 +37,7 @@ pub struct LoginResponse {
 ///
 /// An unknown user and a wrong password are answered with the same bytes after the same time.
 #[utoipa::path(
-    post, path = "/login", tag = "auth", security(("basic" = [])),
+    post, path = "/api/v1/login", tag = "auth", security(("basic" = [])),
     responses((status = 200, description = "Logged in.", body = LoginResponse)),
     extensions(("x-codes" = json!(["malformed_request", "credentials_missing", "invalid_credentials", "rate_limited"]))),
 )]

@@ -23,7 +23,7 @@ pub struct LogoutResponse {
 ///
 /// `?everywhere=true` ends every session of the user.
 #[utoipa::path(
-    post, path = "/logout", tag = "auth", security(("access_token" = []), ("refresh_token" = [])),
+    post, path = "/api/v1/logout", tag = "auth", security(("access_token" = []), ("refresh_token" = [])),
     params(("everywhere" = Option<bool>, Query, description = "End every session of the user.")),
     responses((status = 200, description = "Logged out.", body = LogoutResponse)),
     extensions(("x-codes" = json!([

@@ -29,7 +29,7 @@ pub struct RefreshResponse {
 /// successor: two tabs or a lost answer log nobody out. Anything older ends the session. `x-access-token` is optional
 /// and may be expired; one of another session is refused.
 #[utoipa::path(
-    post, path = "/refresh", tag = "auth", security(("refresh_token" = []), ("refresh_token" = [], "access_token" = [])),
+    post, path = "/api/v1/refresh", tag = "auth", security(("refresh_token" = []), ("refresh_token" = [], "access_token" = [])),
     responses((status = 200, description = "The next pair.", body = RefreshResponse)),
     extensions(("x-codes" = json!([
         "malformed_request", "refresh_token_missing", "refresh_token_invalid", "refresh_token_expired",

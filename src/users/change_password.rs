@@ -37,7 +37,7 @@ pub struct ChangePasswordResponse {
 
 /// Changes the password and ends every other session of the user.
 #[utoipa::path(
-    put, path = "/users/me/change_password", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    put, path = "/api/v1/users/me/change_password", tag = "users", security(("access_token" = []), ("bearer" = [])),
     request_body = ChangePasswordRequest,
     responses((status = 200, description = "Changed.", body = ChangePasswordResponse)),
     extensions(("x-codes" = json!(["wrong_password", "rate_limited"]))),

@@ -37,7 +37,7 @@ pub struct MeResponse {
 
 /// Shows the caller.
 #[utoipa::path(
-    get, path = "/users/me", operation_id = "show_me", tag = "users",
+    get, path = "/api/v1/users/me", operation_id = "show_me", tag = "users",
     security(("access_token" = []), ("bearer" = [])),
     responses((status = 200, description = "The caller.", body = MeResponse)),
 )]
@@ -52,7 +52,7 @@ pub async fn show(SeenUser(seen): SeenUser) -> impl IntoResponse {
 
 /// Shows the caller, for clients that POST.
 #[utoipa::path(
-    post, path = "/users/me", operation_id = "show_me_by_post", tag = "users",
+    post, path = "/api/v1/users/me", operation_id = "show_me_by_post", tag = "users",
     security(("access_token" = []), ("bearer" = [])),
     responses((status = 200, description = "The caller.", body = MeResponse)),
 )]
@@ -91,7 +91,7 @@ pub struct UpdateResponse {
 
 /// Changes the fields that are given, all or nothing.
 #[utoipa::path(
-    put, path = "/users/me", operation_id = "update_me", tag = "users",
+    put, path = "/api/v1/users/me", operation_id = "update_me", tag = "users",
     security(("access_token" = []), ("bearer" = [])),
     request_body = UpdateRequest,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),
@@ -198,7 +198,7 @@ pub async fn update(
 
 /// The same as PUT.
 #[utoipa::path(
-    patch, path = "/users/me", operation_id = "patch_me", tag = "users",
+    patch, path = "/api/v1/users/me", operation_id = "patch_me", tag = "users",
     security(("access_token" = []), ("bearer" = [])),
     request_body = UpdateRequest,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),

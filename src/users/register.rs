@@ -60,7 +60,7 @@ pub struct RegisterResponse {
 
 /// Registers a user and queues the confirmation mail.
 #[utoipa::path(
-    post, path = "/users", tag = "users", request_body = RegisterRequest,
+    post, path = "/api/v1/users", tag = "users", request_body = RegisterRequest,
     responses((status = 201, description = "Registered.", body = RegisterResponse)),
     extensions(("x-codes" = json!(["username_taken", "email_taken", "rate_limited"]))),
 )]

@@ -20,7 +20,7 @@ pub struct VerifyEmailResponse {
 
 /// Queues the confirmation mail again, for the pending address where there is one.
 #[utoipa::path(
-    post, path = "/users/me/verify_email", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    post, path = "/api/v1/users/me/verify_email", tag = "users", security(("access_token" = []), ("bearer" = [])),
     responses((status = 202, description = "The mail is on its way.", body = VerifyEmailResponse)),
     extensions(("x-codes" = json!(["email_already_verified"]))),
 )]
