@@ -7,6 +7,7 @@ mod trace_context;
 use std::io::IsTerminal;
 use std::net::IpAddr;
 
+use tokio::task::futures::TaskLocalFuture;
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
@@ -29,8 +30,8 @@ tokio::task_local! {
 }
 
 /// Answers a request: whatever is logged about it can say whose it was, however deep inside.
-pub async fn on_behalf_of<T>(caller: Caller, answering: impl Future<Output = T>) -> T {
-    CALLER.scope(caller, answering).await
+pub fn on_behalf_of<F: Future>(caller: Caller, answering: F) -> TaskLocalFuture<Caller, F> {
+    CALLER.scope(caller, answering)
 }
 
 /// Nobody, outside of a request.

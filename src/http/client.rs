@@ -53,6 +53,9 @@ pub fn client_address(headers: &HeaderMap, peer: Option<&Peer>, hops: usize) -> 
 /// The entry that the outermost of our own `hops` proxies has written: counted from the right, because whatever
 /// stands further left is the client's own word.
 pub fn forwarded_for(headers: &HeaderMap, hops: usize) -> Option<IpAddr> {
+    if hops == 0 {
+        return None;
+    }
     // As bytes: what the client wrote may be no text, and must not hide what our proxy wrote after it.
     let values = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
     let entries: Vec<&[u8]> = values.flat_map(|value| value.split(|&b| b == b',')).collect();

@@ -81,10 +81,10 @@ where
         #[cfg(feature = "otlp")]
         let trace_id = span.as_ref().map(RequestSpan::trace_id).or(trace_id);
         let caller = Caller { request_id: Some(request_id.clone()), ip, trace_id };
-        let answering = telemetry::on_behalf_of(caller, self.inner.call(request));
+        let answering = self.inner.call(request);
         Box::pin(async move {
             let in_hand = state.traffic.begin();
-            let Ok(mut response) = answering.await;
+            let Ok(mut response) = telemetry::on_behalf_of(caller, answering).await;
             let pattern = state.traffic.route(route).pattern();
             let mut code = None;
             if let Some(error) = response.extensions_mut().remove::<ApiError>() {
@@ -132,7 +132,7 @@ fn request_id(request: &Request) -> String {
     let mut given = request.headers().get_all(&REQUEST_ID).iter();
     match (given.next().and_then(|id| id.to_str().ok()).filter(is_sane), given.next()) {
         (Some(id), None) => id.to_owned(),
-        _ => Uuid::now_v7().to_string(),
+        _ => Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned(),
     }
 }
 
@@ -164,6 +164,7 @@ fn with_body(bare: Response, error: &ApiError, request_id: &str, method: &Method
 
 fn add_headers(response: &mut Response, request_id: &str, is_https: bool) {
     let headers = response.headers_mut();
+    headers.reserve(8);
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID.clone(), id);
     }

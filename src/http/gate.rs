@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 use crate::http::client::Peer;
 use crate::http::door::Answering;
@@ -63,13 +63,14 @@ impl Service<Request> for Gate {
             return Box::pin(std::future::ready(Ok(refusal.into_response())));
         }
         let (request, body) = noting_arrival(request);
-        let answering = self.router.clone().oneshot(request);
+        let answering = self.router.call(request);
         // Nothing is shared that a panic could leave half done: every lock here is taken as it was left.
-        let answering = AssertUnwindSafe(answering).catch_unwind();
+        let mut answering = AssertUnwindSafe(answering).catch_unwind();
         Box::pin(async move {
             Ok(tokio::select! {
                 biased;
-                answered = answering => match answered {
+                // By reference: what is awaited by value lies in the future twice.
+                answered = &mut answering => match answered {
                     Ok(Ok(response)) => response,
                     Err(panic) => panicked(panic.as_ref()).into_response(),
                 },

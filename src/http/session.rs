@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use chrono::{DateTime, Utc};
 
 use crate::http::error::{ApiError, Code};
@@ -14,6 +14,9 @@ use crate::state::AppState;
 use crate::store::audit::Event;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
+
+static ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
+static REFRESH_TOKEN: HeaderName = HeaderName::from_static("x-refresh-token");
 
 /// Someone with a living session. Token, session and user are checked on every request, the latter two in one query.
 #[derive(Clone, Debug)]
@@ -119,7 +122,7 @@ impl FromRequestParts<AppState> for PresentedTokens {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let now = state.clock.now();
-        let refresh = match single(&parts.headers, "x-refresh-token")? {
+        let refresh = match single(&parts.headers, &REFRESH_TOKEN)? {
             None => None,
             Some(token) => {
                 Some(state.keys.open_refresh(token, now).map_err(|error| match error {
@@ -143,8 +146,8 @@ impl FromRequestParts<AppState> for PresentedTokens {
 
 /// The access token from `x-access-token` or `Authorization: Bearer`; two different ones are refused.
 fn access_token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let own = single(headers, "x-access-token")?;
-    let bearer = single(headers, header::AUTHORIZATION.as_str())?
+    let own = single(headers, &ACCESS_TOKEN)?;
+    let bearer = single(headers, &header::AUTHORIZATION)?
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim_start_matches(' '));
@@ -157,7 +160,7 @@ fn access_token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
 }
 
 /// The value of a header that may be there once; an empty one counts as none.
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ApiError> {
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() {

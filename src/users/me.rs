@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
-use axum::response::IntoResponse;
+use axum::response::Response;
 use serde::Serialize;
 use sqlx::PgConnection;
 use tokio::time::Instant;
@@ -41,13 +42,15 @@ pub struct MeResponse {
     security(("access_token" = []), ("bearer" = [])),
     responses((status = 200, description = "The caller.", body = MeResponse)),
 )]
-pub async fn show(SeenUser(seen): SeenUser) -> impl IntoResponse {
+pub async fn show(SeenUser(seen): SeenUser) -> Response {
     let write = || {
         let answer = MeResponse { success: true, user: seen.user.clone().into() };
         serde_json::to_vec(&answer).expect("a struct of strings is JSON").into()
     };
-    let body = seen.answer.get_or_init(write).clone();
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body)
+    let mut response = Response::new(Body::from(seen.answer.get_or_init(write).clone()));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }
 
 /// Shows the caller, for clients that POST.
@@ -56,7 +59,7 @@ pub async fn show(SeenUser(seen): SeenUser) -> impl IntoResponse {
     security(("access_token" = []), ("bearer" = [])),
     responses((status = 200, description = "The caller.", body = MeResponse)),
 )]
-pub async fn show_by_post(caller: SeenUser) -> impl IntoResponse {
+pub async fn show_by_post(caller: SeenUser) -> Response {
     show(caller).await
 }
 

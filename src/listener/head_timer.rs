@@ -1,0 +1,92 @@
+//! The timer by which hyper bounds how long the head of a request may take.
+//!
+//! hyper sets one when it begins to wait for a head and drops it when the head is there: with the runtime's own timers
+//! that is one entry into its wheel and one removal from it for each request, both under a lock that all threads share.
+//! Here a connection keeps one timer for as long as it lives, which is moved on only when it rings before the present
+//! deadline: once in ten seconds, instead of twice a request.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use hyper::rt::{Sleep, Timer};
+use tokio::time;
+
+/// The timer of one connection. Deadlines have to come in their order, as those of one connection do.
+#[derive(Clone, Debug)]
+pub struct HeadTimer(Arc<Mutex<Pin<Box<time::Sleep>>>>);
+
+impl HeadTimer {
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(Box::pin(time::sleep(Duration::ZERO)))))
+    }
+}
+
+impl Timer for HeadTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(self.now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Until { timer: self.clone(), deadline: deadline.into() })
+    }
+
+    fn now(&self) -> Instant {
+        time::Instant::now().into()
+    }
+}
+
+/// Ends at its deadline, or never if it is dropped before.
+struct Until {
+    timer: HeadTimer,
+    deadline: time::Instant,
+}
+
+impl Future for Until {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut timer = self.timer.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if self.deadline <= timer.deadline() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(self.deadline);
+        }
+    }
+}
+
+impl Sleep for Until {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(200);
+
+    /// Waits for a timer that is set now; how long that was.
+    async fn ring(timer: &HeadTimer) -> Duration {
+        let set_at = timer.now();
+        timer.sleep(PATIENCE).await;
+        set_at.elapsed()
+    }
+
+    #[tokio::test]
+    async fn rings_at_its_deadline_however_often_it_was_set_before() {
+        let timer = HeadTimer::new();
+        assert!(ring(&timer).await >= PATIENCE);
+        for _ in 0..30 {
+            // The head came in time: hyper drops the timer, after it has looked at it.
+            let set_at = timer.now();
+            let rang = time::timeout(PATIENCE / 10, timer.sleep(PATIENCE)).await;
+            assert!(rang.is_err() || set_at.elapsed() >= PATIENCE, "rang too early");
+        }
+        let took = ring(&timer).await;
+        assert!((PATIENCE..PATIENCE * 10).contains(&took), "{took:?}");
+        // One that was never looked at does not matter either.
+        drop(timer.sleep(Duration::ZERO));
+        assert!(ring(&timer).await >= PATIENCE);
+    }
+}
