@@ -1,7 +1,7 @@
 FROM rust:1.95-slim-bookworm AS build
-# aws-lc and mimalloc are C, and need no more than a compiler.
+# aws-lc and jemalloc are C, and need no more than a compiler and make.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && apt-get install -y --no-install-recommends gcc libc6-dev make \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 

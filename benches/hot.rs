@@ -33,7 +33,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const ISSUER: &str = "https://auth.example.com";
 

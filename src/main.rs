@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // The allocator asks for huge pages, of which a small service fills little: 21 MB at rest instead of 33, and what
-    // a crowd took is given back when it leaves. The hashing threads ask for theirs themselves.
+    // A small service fills little of a huge page; and what a crowd took is given back in small ones when it leaves. The
+    // hashing threads ask for theirs themselves.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     doorward::cli::main()
