@@ -13,7 +13,7 @@ use crate::state::AppState;
 use crate::store::Tx;
 use crate::store::audit::{self, Event};
 use crate::store::outbox::{self, LetterKind};
-use crate::store::sessions::{self, NewSession};
+use crate::store::sessions::{self, NewSession, Rotated};
 use crate::store::users::User;
 
 /// A refresh token that is not used for this long is worth nothing.
@@ -97,7 +97,25 @@ pub enum Rotation {
     Ended,
 }
 
-/// Exchanges a refresh token for the next pair of its session.
+/// Exchanges a living refresh token for the next pair of its session; `None` if it is another one, which
+/// [`rotate_session`] decides about. In one statement, which may be repeated: then [`rotate_session`] gives the same
+/// pair. What is kept of the session in memory stays true: it only lasts longer.
+pub async fn renew_session(
+    state: &AppState,
+    claims: &RefreshClaims,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<TokenPair>> {
+    let (id, user_id, counter) = (claims.sid, claims.sub, claims.counter);
+    let renew = |mut tx: Tx| async move {
+        let renewed = sessions::renew(&mut tx, id, user_id, counter, now, IDLE_LIFETIME).await?;
+        tx.commit().await?;
+        Ok(renewed)
+    };
+    let renewed = state.db.write(renew).await?;
+    Ok(renewed.map(|renewed| rotated_pair(state, id, &renewed, now)))
+}
+
+/// Exchanges a refresh token for the next pair of its session, whichever it is.
 pub async fn rotate_session(
     state: &AppState,
     tx: &mut Tx,
@@ -121,10 +139,12 @@ pub async fn rotate_session(
         audit::record(tx, &event, now).await?;
         return Ok(Rotation::Reused);
     }
-    let refresh = RefreshClaims { sub: user_id, sid: id, counter: rotated.counter };
-    let pair =
-        issue_pair(state, &rotated.user, &refresh, rotated.rotated_at, rotated.expires_at, now);
-    Ok(Rotation::Renewed(pair))
+    Ok(Rotation::Renewed(rotated_pair(state, id, &rotated, now)))
+}
+
+fn rotated_pair(state: &AppState, id: Uuid, rotated: &Rotated, now: DateTime<Utc>) -> TokenPair {
+    let refresh = RefreshClaims { sub: rotated.user.id, sid: id, counter: rotated.counter };
+    issue_pair(state, &rotated.user, &refresh, rotated.rotated_at, rotated.expires_at, now)
 }
 
 /// Signs the pair. The refresh token depends on the session's state alone, so that whoever asks again for the same

@@ -2,14 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::account::{self, Origin, Rotation};
+use crate::account::{self, Origin, Rotation, TokenPair};
 use crate::http::error::{ApiError, Code};
 use crate::http::limit::reserve;
 use crate::http::session::PresentedTokens;
 use crate::limits::{Attempt, REFRESH};
+use crate::security::token::RefreshClaims;
 use crate::state::AppState;
 
 #[derive(Serialize, ToSchema)]
@@ -44,16 +46,30 @@ pub async fn refresh(
     let claims = tokens.refresh.ok_or(Code::RefreshTokenMissing)?;
     let now = state.clock.now();
     reserve(&state, &[Attempt::on(&REFRESH, &claims.sid.to_string())], now).await?;
+    let pair = match account::renew_session(&state, &claims, now).await? {
+        Some(pair) => pair,
+        None => rotate(&state, &claims, &origin, now).await?,
+    };
+    Ok(Json(RefreshResponse {
+        success: true,
+        token: pair.access,
+        refresh_token: pair.refresh,
+        expires_in: pair.expires_in,
+    }))
+}
+
+/// Decides about a token that is not the living one.
+async fn rotate(
+    state: &AppState,
+    claims: &RefreshClaims,
+    origin: &Origin,
+    now: DateTime<Utc>,
+) -> Result<TokenPair, ApiError> {
     let mut tx = state.db.begin().await?;
-    let rotation = account::rotate_session(&state, &mut tx, &claims, &origin, now).await?;
+    let rotation = account::rotate_session(state, &mut tx, claims, origin, now).await?;
     state.commit(tx, claims.sub).await?;
     match rotation {
-        Rotation::Renewed(pair) => Ok(Json(RefreshResponse {
-            success: true,
-            token: pair.access,
-            refresh_token: pair.refresh,
-            expires_in: pair.expires_in,
-        })),
+        Rotation::Renewed(pair) => Ok(pair),
         Rotation::Reused => Err(Code::RefreshTokenReused.into()),
         Rotation::Ended => Err(Code::SessionEnded.into()),
     }

@@ -30,18 +30,37 @@ pub fn no_answer() -> sqlx::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer").into()
 }
 
-/// A connection to read with, or in a transaction; back in the pool when dropped.
+/// A connection to read with, to write a statement with, or in a transaction; back in the pool when dropped.
 #[derive(Debug)]
 pub struct Conn {
     /// There until it is dropped.
     inner: Option<PoolConnection<Postgres>>,
-    in_transaction: bool,
+    unsettled: Option<Unsettled>,
     behind_pooler: bool,
+}
+
+/// What is not known to have ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unsettled {
+    /// A statement that is a transaction by itself.
+    Statement,
+    Transaction,
 }
 
 impl Conn {
     pub(super) fn plain(inner: PoolConnection<Postgres>) -> Self {
-        Self { inner: Some(inner), in_transaction: false, behind_pooler: false }
+        Self { inner: Some(inner), unsettled: None, behind_pooler: false }
+    }
+
+    /// For one statement that writes and is committed by itself.
+    pub(super) fn for_statement(inner: PoolConnection<Postgres>) -> Self {
+        let unsettled = Some(Unsettled::Statement);
+        Self { inner: Some(inner), unsettled, behind_pooler: false }
+    }
+
+    /// Whether there is nothing to commit, because each statement is.
+    pub(super) fn commits_itself(&self) -> bool {
+        self.unsettled == Some(Unsettled::Statement)
     }
 
     pub(super) async fn begin(
@@ -50,20 +69,23 @@ impl Conn {
         behind_pooler: bool,
     ) -> sqlx::Result<Self> {
         // From here on, for whoever is dropped while the statement is on its way.
-        let mut conn = Self { inner: Some(inner), in_transaction: true, behind_pooler };
+        let unsettled = Some(Unsettled::Transaction);
+        let mut conn = Self { inner: Some(inner), unsettled, behind_pooler };
         sqlx::raw_sql(statement).execute(&mut *conn).await?;
         Ok(conn)
     }
 
     pub(super) async fn commit(mut self) -> sqlx::Result<()> {
-        bounded(sqlx::raw_sql("commit").execute(&mut *self)).await?;
-        self.in_transaction = false;
+        if !self.commits_itself() {
+            bounded(sqlx::raw_sql("commit").execute(&mut *self)).await?;
+        }
+        self.unsettled = None;
         Ok(())
     }
 
     pub(super) async fn rollback(mut self) -> sqlx::Result<()> {
         bounded(sqlx::raw_sql("rollback").execute(&mut *self)).await?;
-        self.in_transaction = false;
+        self.unsettled = None;
         Ok(())
     }
 }
@@ -85,15 +107,19 @@ impl DerefMut for Conn {
 impl Drop for Conn {
     fn drop(&mut self) {
         if let (Some(inner), Ok(runtime)) = (self.inner.take(), Handle::try_current()) {
-            runtime.spawn(give_back(inner, self.in_transaction, self.behind_pooler));
+            runtime.spawn(give_back(inner, self.unsettled, self.behind_pooler));
         }
     }
 }
 
-async fn give_back(mut inner: PoolConnection<Postgres>, in_transaction: bool, behind_pooler: bool) {
-    if in_transaction {
-        let rolled_back = timeout(RETURN_TIMEOUT, roll_back(&mut inner, behind_pooler)).await;
-        if !matches!(rolled_back, Ok(Ok(true))) {
+async fn give_back(
+    mut inner: PoolConnection<Postgres>,
+    unsettled: Option<Unsettled>,
+    behind_pooler: bool,
+) {
+    if let Some(unsettled) = unsettled {
+        let settled = timeout(RETURN_TIMEOUT, settle(&mut inner, unsettled, behind_pooler)).await;
+        if !matches!(settled, Ok(Ok(true))) {
             // Closes it, and makes room for another one.
             drop(inner.detach());
             return;
@@ -106,8 +132,14 @@ async fn give_back(mut inner: PoolConnection<Postgres>, in_transaction: bool, be
 /// Takes back what was not committed; whether the connection may be used again. Mostly something failed, and one that
 /// takes no writes is of no use to the next one either: a server that became a standby, or that was read-only when the
 /// connection was made, stays so for as long as the connection lasts.
-async fn roll_back(inner: &mut PgConnection, behind_pooler: bool) -> sqlx::Result<bool> {
-    sqlx::raw_sql("rollback").execute(&mut *inner).await?;
+async fn settle(
+    inner: &mut PgConnection,
+    unsettled: Unsettled,
+    behind_pooler: bool,
+) -> sqlx::Result<bool> {
+    if unsettled == Unsettled::Transaction {
+        sqlx::raw_sql("rollback").execute(&mut *inner).await?;
+    }
     if behind_pooler {
         return Ok(true);
     }

@@ -24,6 +24,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
+use connection::no_answer;
 pub use connection::{Conn, bounded};
 pub use schema::Schema;
 pub use standby::StandbyFacts;
@@ -38,6 +39,9 @@ const SERVER_LIMITS: [(&str, &str); 3] = [
     ("lock_timeout", "3s"),
     ("idle_in_transaction_session_timeout", "10s"),
 ];
+
+/// How long to wait for a statement that is a transaction by itself: longer than the server waits for a lock.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long a request waits for a connection before it is told that there is none.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -169,6 +173,25 @@ impl Db {
         read(self.acquire().await?).await
     }
 
+    /// Writes by one statement, in one round trip: a transaction by itself, on a connection that is not asked first
+    /// whether it still works. Where that broke, while it waited in the pool or later, the statement is done once more,
+    /// in a transaction: nobody can tell whether the first one was committed. So `write` is one statement and a commit,
+    /// and comes to the same, or to no harm, when it is done twice.
+    pub async fn write<T, F: Future<Output = sqlx::Result<T>>>(
+        &self,
+        write: impl Fn(Tx) -> F,
+    ) -> sqlx::Result<T> {
+        if !self.is_behind_pooler() {
+            let conn = Conn::for_statement(self.pool.acquire().await?);
+            match timeout(STATEMENT_TIMEOUT, write(self.transaction(conn))).await {
+                Ok(Err(error)) if is_broken(&error) => {}
+                Ok(outcome) => return outcome,
+                Err(_) => return Err(no_answer()),
+            }
+        }
+        write(self.begin().await?).await
+    }
+
     /// A transaction; dropped without `commit`, it never was.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
         let begun = async {
@@ -191,7 +214,11 @@ impl Db {
         } else {
             Conn::begin(inner, "begin", false).await?
         };
-        Ok(Tx { inner, events: Vec::new(), counts: Arc::clone(&self.events) })
+        Ok(self.transaction(inner))
+    }
+
+    fn transaction(&self, inner: Conn) -> Tx {
+        Tx { inner, events: Vec::new(), counts: Arc::clone(&self.events) }
     }
 
     /// A transaction in which sqlx may begin another one, as its migrator does.
@@ -291,6 +318,7 @@ impl Tx {
     ///
     /// In a task of its own: a client who hangs up in this moment stops nothing half way.
     pub async fn commit_and(self, afterwards: impl FnOnce() + Send + 'static) -> sqlx::Result<()> {
+        let commits_itself = self.inner.commits_itself();
         let committing = async move {
             let outcome = self.inner.commit().await;
             if outcome.is_ok() {
@@ -299,6 +327,9 @@ impl Tx {
             afterwards();
             outcome
         };
+        if commits_itself {
+            return committing.await;
+        }
         let task = tokio::spawn(telemetry::on_behalf_of(telemetry::caller(), committing));
         task.await.map_err(|_| sqlx::Error::WorkerCrashed)?
     }

@@ -108,6 +108,42 @@ pub struct Rotated {
     pub user: User,
 }
 
+/// Presents the living counter of a refresh token, or a later one, and replaces it by its successor: what [`rotate`]
+/// does with those, for less. `None`: neither, or no such session; [`rotate`] tells.
+pub async fn renew(
+    db: &mut PgConnection,
+    id: Uuid,
+    user_id: Uuid,
+    presented: i64,
+    now: DateTime<Utc>,
+    idle: TimeDelta,
+) -> sqlx::Result<Option<Rotated>> {
+    let row = sqlx::query!(
+        r#"update sessions s
+           set counter = $3 + 1, rotated_at = $4, expires_at = least($5, ends_at), successor_used = false
+           from users u
+           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4 and s.counter <= $3
+               and u.id = s.user_id
+           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at,
+               u.id, u.username, u.email, u.email_verified_at, u.pending_email, u.first_name, u.last_name,
+               u.role as "role: crate::fields::Role", u.password_hash, u.created_at, u.modified_at"#,
+        id,
+        user_id,
+        presented,
+        now,
+        now + idle,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| Rotated {
+        counter: row.counter,
+        rotated_at: row.rotated_at,
+        expires_at: row.expires_at,
+        reused: false,
+        user: user_of!(row),
+    }))
+}
+
 /// Presents the counter of a refresh token: one statement, so that the database settles a race. It reads the user for
 /// the next pair as well.
 ///
