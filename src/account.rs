@@ -6,15 +6,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::limits::{self, Attempt, Outcome};
+use crate::limits::{self, Attempt, Outcome, Reservation};
 use crate::security::queue::Client;
 use crate::security::token::{AccessClaims, RefreshClaims};
 use crate::state::AppState;
-use crate::store::Tx;
 use crate::store::audit::{self, Event};
+use crate::store::logins::{self, NewSession};
 use crate::store::outbox::{self, LetterKind};
-use crate::store::sessions::{self, NewSession, Rotated};
-use crate::store::users::User;
+use crate::store::sessions::{self, Rotated};
+use crate::store::users::{self, User};
+use crate::store::{Tx, bounded, to_the_end};
 
 /// A refresh token that is not used for this long is worth nothing.
 const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
@@ -54,37 +55,52 @@ pub struct TokenPair {
     pub expires_in: i64,
 }
 
-/// Opens a session for a user who has proven who they are.
+/// Opens a session for a user whose password was right, in one statement to which it does no harm to be repeated, and
+/// gives back what the login was counted as. `None` if the hash that the password was checked against is not the user's
+/// any more: then what was checked is old.
+///
+/// `rehashed` takes the place of an outdated hash.
 pub async fn start_session(
     state: &AppState,
-    tx: &mut Tx,
-    user: &User,
+    checked: &User,
+    rehashed: Option<String>,
+    reservation: Reservation,
     origin: &Origin,
     now: DateTime<Utc>,
-) -> sqlx::Result<TokenPair> {
+) -> sqlx::Result<Option<(User, TokenPair)>> {
     let id = Uuid::now_v7();
     let expires_at = now + IDLE_LIFETIME;
-    let session = NewSession {
-        id,
-        user_id: user.id,
-        created_at: now,
-        expires_at,
-        ends_at: now + SESSION_LIFETIME,
-        ip: origin.ip,
-        user_agent: origin.user_agent.as_deref(),
+    let (user_id, hash) = (checked.id, checked.password_hash.clone());
+    let (shared, origin) = (state.clone(), origin.clone());
+    let opening = async move {
+        let session = &NewSession {
+            id,
+            user_id,
+            password_hash: rehashed.as_ref().unwrap_or(&hash),
+            created_at: now,
+            expires_at,
+            ends_at: now + SESSION_LIFETIME,
+            ip: origin.ip,
+            user_agent: origin.user_agent.as_deref(),
+        };
+        let counted = reservation.keys();
+        let open = |mut tx: Tx| async move {
+            let user = logins::open(&mut tx, session, counted).await?;
+            tx.commit().await?;
+            Ok(user)
+        };
+        let Some(new) = &rehashed else { return shared.db.write(open).await };
+        let mut tx = shared.db.begin().await?;
+        users::set_rehashed_password(&mut tx, user_id, &hash, new).await?;
+        open(tx).await
     };
-    sessions::insert(tx, &session).await?;
-    let event = Event {
-        name: "login",
-        user_id: Some(user.id),
-        actor_id: Some(user.id),
-        session_id: Some(id),
-        ip: origin.ip,
-        ..Event::default()
-    };
-    audit::record(tx, &event, now).await?;
-    let refresh = RefreshClaims { sub: user.id, sid: id, counter: 0 };
-    Ok(issue_pair(state, user, &refresh, now, expires_at, now))
+    // To the end: a session that is opened is logged, whether the client has waited for it or not.
+    let user = to_the_end(bounded(opening)).await?;
+    let refresh = RefreshClaims { sub: checked.id, sid: id, counter: 0 };
+    Ok(user.map(|user| {
+        let pair = issue_pair(state, &user, &refresh, now, expires_at, now);
+        (user, pair)
+    }))
 }
 
 /// What became of a refresh token.

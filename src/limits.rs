@@ -140,6 +140,11 @@ pub enum Outcome {
 pub struct Reservation(Vec<Vec<u8>>);
 
 impl Reservation {
+    /// What was counted, as its rows are called.
+    pub fn keys(&self) -> &[Vec<u8>] {
+        &self.0
+    }
+
     /// Takes the count back, in the transaction of what turned out well.
     pub async fn give_back(self, db: &mut PgConnection) -> sqlx::Result<()> {
         if self.0.is_empty() { Ok(()) } else { limits::give_back(db, &self.0).await }

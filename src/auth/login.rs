@@ -8,7 +8,6 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::account::{self, Origin};
 use crate::fields::Password;
@@ -18,8 +17,8 @@ use crate::http::user::PublicUser;
 use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS, Outcome};
 use crate::state::AppState;
 use crate::store::audit::Event;
-use crate::store::sessions;
-use crate::store::users::{self, User};
+use crate::store::logins;
+use crate::store::users::User;
 
 #[derive(Serialize, ToSchema)]
 pub struct LoginResponse {
@@ -61,9 +60,8 @@ pub async fn login(
     // A second round only if the hash was replaced between the check and the session: then what was checked is old.
     let mut user_id = None;
     for _ in 0..2 {
-        let found = users::find_by_login(&mut *state.db.acquire().await?, &login).await?;
+        let (found, is_known) = find(&state, &login, &origin).await?;
         user_id = found.as_ref().map(|user| user.id);
-        let is_known = is_known_address(&state, found.as_ref(), &origin).await?;
         let mut attempts = vec![by_address.clone()];
         attempts.extend(attempts_on_account(found.as_ref(), &login, &origin, is_known));
         let reservation = match state.limits.reserve(&state.db, &attempts, now).await? {
@@ -85,19 +83,9 @@ pub async fn login(
         } else {
             None
         };
-
-        let mut tx = state.db.begin().await?;
-        // Locked, so that a change of the password either sees this session and ends it, or is seen here.
-        let user = users::find_for_update(&mut tx, checked.id).await?;
-        let Some(user) = user.filter(|user| user.password_hash == checked.password_hash) else {
-            continue;
-        };
-        if let Some(new) = rehashed {
-            users::set_rehashed_password(&mut tx, user.id, &new).await?;
-        }
-        reservation.give_back(&mut tx).await?;
-        let pair = account::start_session(&state, &mut tx, &user, &origin, now).await?;
-        tx.commit().await?;
+        let started =
+            account::start_session(&state, &checked, rehashed, reservation, &origin, now).await?;
+        let Some((user, pair)) = started else { continue };
         return Ok(Json(LoginResponse {
             success: true,
             token: pair.access,
@@ -112,14 +100,12 @@ pub async fn login(
     Err(refused(Code::InvalidCredentials))
 }
 
-/// Whether the address has logged in to the account before. Asked for nobody, too: the answer takes as long.
-async fn is_known_address(
+async fn find(
     state: &AppState,
-    user: Option<&User>,
+    login: &str,
     origin: &Origin,
-) -> Result<bool, ApiError> {
-    let id = user.map_or(Uuid::nil(), |user| user.id);
-    Ok(sessions::is_known_address(&mut *state.db.acquire().await?, id, origin.ip).await?)
+) -> sqlx::Result<(Option<User>, bool)> {
+    state.db.read(|mut db| async move { logins::find(&mut db, login, origin.ip).await }).await
 }
 
 /// What a login counts as beside its address: a try on the account from this corner of the net, and, unless the address

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod changes;
 mod connection;
 pub mod limits;
+pub mod logins;
 pub mod outbox;
 mod schema;
 pub mod sessions;
@@ -189,7 +190,7 @@ impl Db {
                 Err(_) => return Err(no_answer()),
             }
         }
-        write(self.begin().await?).await
+        bounded(write(self.begin().await?)).await
     }
 
     /// A transaction; dropped without `commit`, it never was.
@@ -316,7 +317,7 @@ impl Tx {
 
     /// Commits, and does something afterwards in any case, for a commit that failed may have happened nevertheless.
     ///
-    /// In a task of its own: a client who hangs up in this moment stops nothing half way.
+    /// To the end: a client who hangs up in this moment stops nothing half way.
     pub async fn commit_and(self, afterwards: impl FnOnce() + Send + 'static) -> sqlx::Result<()> {
         let commits_itself = self.inner.commits_itself();
         let committing = async move {
@@ -330,8 +331,7 @@ impl Tx {
         if commits_itself {
             return committing.await;
         }
-        let task = tokio::spawn(telemetry::on_behalf_of(telemetry::caller(), committing));
-        task.await.map_err(|_| sqlx::Error::WorkerCrashed)?
+        to_the_end(committing).await
     }
 
     pub async fn rollback(self) -> sqlx::Result<()> {
@@ -355,6 +355,14 @@ impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.inner
     }
+}
+
+/// Works in a task of its own, which goes on when nobody waits for it any more.
+pub async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = sqlx::Result<T>> + Send + 'static,
+) -> sqlx::Result<T> {
+    let task = tokio::spawn(telemetry::on_behalf_of(telemetry::caller(), work));
+    task.await.map_err(|_| sqlx::Error::WorkerCrashed)?
 }
 
 /// How many rows the planner thinks that a query of our own gives. It asks the statistics and reads no row.

@@ -1,10 +1,7 @@
 //! Sessions: one a login, and the counter of its living refresh token.
 
-use std::net::IpAddr;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
-use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
 
 use crate::store::users::User;
@@ -36,34 +33,6 @@ pub struct Session {
     /// Whether the pair of the last refresh was seen in use.
     pub successor_used: bool,
     pub expires_at: DateTime<Utc>,
-}
-
-#[derive(Clone, Debug)]
-pub struct NewSession<'a> {
-    pub id: Uuid,
-    pub user_id: Uuid,
-    pub created_at: DateTime<Utc>,
-    pub expires_at: DateTime<Utc>,
-    pub ends_at: DateTime<Utc>,
-    pub ip: Option<IpAddr>,
-    pub user_agent: Option<&'a str>,
-}
-
-pub async fn insert(db: &mut PgConnection, session: &NewSession<'_>) -> sqlx::Result<()> {
-    sqlx::query!(
-        "insert into sessions (id, user_id, created_at, expires_at, ends_at, ip, user_agent)
-         values ($1, $2, $3, $4, $5, $6, $7)",
-        session.id,
-        session.user_id,
-        session.created_at,
-        session.expires_at,
-        session.ends_at,
-        session.ip.map(IpNetwork::from),
-        session.user_agent,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
 /// Reads a living session and its user in one query.
@@ -210,26 +179,6 @@ pub async fn set_successor_used(db: &mut PgConnection, id: Uuid, counter: i64) -
     .execute(db)
     .await?;
     Ok(())
-}
-
-/// Whether `address` has logged in to the account before, as far as its sessions are remembered.
-pub async fn is_known_address(
-    db: &mut PgConnection,
-    user_id: Uuid,
-    address: Option<IpAddr>,
-) -> sqlx::Result<bool> {
-    // An IPv6 client has a /64 to itself and changes within it.
-    let prefix = if address.is_some_and(|ip| ip.is_ipv6()) { 64 } else { 32 };
-    let network = address.and_then(|ip| IpNetwork::new(ip, prefix).ok());
-    sqlx::query_scalar!(
-        r#"select exists (
-               select from sessions where user_id = $1 and ip <<= network($2::inet)::inet
-           ) as "known!""#,
-        user_id,
-        network,
-    )
-    .fetch_one(db)
-    .await
 }
 
 /// Ends one session of a user; whether it was living.

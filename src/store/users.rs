@@ -112,13 +112,6 @@ pub async fn find_for_update(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Op
     select_users!("where id = $1 for no key update", id).fetch_optional(db).await
 }
 
-/// Finds by username or by e-mail address, without regard to case. No name holds an `@` and every address does, so
-/// one query serves both, in the same time.
-pub async fn find_by_login(db: &mut PgConnection, login: &str) -> sqlx::Result<Option<User>> {
-    let key = login.to_ascii_lowercase();
-    select_users!("where username_key = $1 or email_key = $1", key).fetch_optional(db).await
-}
-
 /// Whether somebody has this address, in any case.
 pub async fn is_email_taken(db: &mut PgConnection, email: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
@@ -167,9 +160,21 @@ pub async fn set_password_hash(
     Ok(())
 }
 
-/// Replaces the hash of an unchanged password by one with today's parameters.
-pub async fn set_rehashed_password(db: &mut PgConnection, id: Uuid, new: &str) -> sqlx::Result<()> {
-    sqlx::query!("update users set password_hash = $2 where id = $1", id, new).execute(db).await?;
+/// Replaces the hash of an unchanged password by one with today's parameters, unless it has been replaced before.
+pub async fn set_rehashed_password(
+    db: &mut PgConnection,
+    id: Uuid,
+    old: &str,
+    new: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update users set password_hash = $3 where id = $1 and password_hash = $2",
+        id,
+        old,
+        new
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
 
