@@ -18,9 +18,9 @@ use uuid::Uuid;
 
 use crate::metrics::Tally;
 use crate::security::KeyedHash;
-use crate::store::Db;
 use crate::store::audit::Event;
 use crate::store::limits::{self, Allowance, Decision};
+use crate::store::{Db, Tx};
 
 /// One line of the table of limits.
 #[derive(Debug)]
@@ -202,7 +202,8 @@ impl Limits {
         refused.insert(self.key(attempt), refusal);
     }
 
-    /// Counts all of these, or none of them.
+    /// Counts all of these, or none of them: what was counted beside one that was refused is given back at once. The
+    /// first one that was refused is what is told.
     pub async fn reserve(
         &self,
         db: &Db,
@@ -215,25 +216,40 @@ impl Limits {
         if let Some(refusal) = self.refused_before(attempts, now) {
             return Ok(Outcome::Refused(refusal));
         }
-        let mut keyed: Vec<(Vec<u8>, &Attempt)> =
-            attempts.iter().map(|attempt| (self.key(attempt), attempt)).collect();
-        // Always in one order, so that no two callers wait for each other.
-        keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let mut tx = db.begin().await?;
-        for (key, attempt) in &keyed {
-            let decision = limits::reserve(&mut tx, key, attempt.limit.allowance, now).await?;
-            if let Decision::Refused(until) = decision {
-                tx.rollback().await?;
-                let refusal = Refusal { limit: attempt.limit.name, until };
-                self.remember(attempt, refusal, now);
-                self.refusals.add(refusal.limit);
-                // Not for those that follow: a flood does not fill the log.
-                attempt.refused(refusal).log(&db.events);
-                return Ok(Outcome::Refused(refusal));
+        let asked: Vec<(Vec<u8>, Allowance)> =
+            attempts.iter().map(|attempt| (self.key(attempt), attempt.limit.allowance)).collect();
+        let counts = asked.as_slice();
+        let count = |mut tx: Tx| async move {
+            let decisions = limits::reserve(&mut tx, counts, now).await?;
+            tx.commit().await?;
+            Ok(decisions)
+        };
+        // Where it is repeated it counts twice: what is too much drains.
+        let decisions = db.write(count).await?;
+        let mut counted = Vec::with_capacity(attempts.len());
+        let mut refused = None;
+        for (((key, _), attempt), decision) in asked.into_iter().zip(attempts).zip(decisions) {
+            match decision {
+                Decision::Allowed => counted.push(key),
+                Decision::Refused(until) if refused.is_none() => {
+                    refused = Some((attempt, Refusal { limit: attempt.limit.name, until }));
+                }
+                Decision::Refused(_) => {}
             }
         }
-        tx.commit().await?;
-        Ok(Outcome::Reserved(Reservation(keyed.into_iter().map(|(key, _)| key).collect())))
+        let reservation = Reservation(counted);
+        let Some((attempt, refusal)) = refused else { return Ok(Outcome::Reserved(reservation)) };
+        self.remember(attempt, refusal, now);
+        self.refusals.add(refusal.limit);
+        // Not for those that follow: a flood does not fill the log.
+        attempt.refused(refusal).log(&db.events);
+        if !reservation.0.is_empty() {
+            // In a transaction, which is not repeated: nothing is given back twice.
+            let mut tx = db.begin().await?;
+            reservation.give_back(&mut tx).await?;
+            tx.commit().await?;
+        }
+        Ok(Outcome::Refused(refusal))
     }
 
     fn key(&self, attempt: &Attempt) -> Vec<u8> {

@@ -12,6 +12,34 @@ pub enum Allowance {
     Window { count: i32, length: TimeDelta },
 }
 
+impl Allowance {
+    /// How many fit, for how long each counts, and whether they leave one by one.
+    fn parts(self) -> (i32, TimeDelta, bool) {
+        match self {
+            Self::Bucket { burst, every } => (burst, every, true),
+            Self::Window { count, length } => (count, length, false),
+        }
+    }
+
+    /// How long a row is worth something: a bucket that is full to the brim is empty after this long.
+    fn memory(self) -> TimeDelta {
+        let (most, length, drains) = self.parts();
+        if drains { length * most } else { length }
+    }
+
+    /// How long after `at` a refused one may be tried again.
+    fn wait(self, level: f64) -> TimeDelta {
+        let (most, length, drains) = self.parts();
+        let lengths = if drains { level + 1.0 - f64::from(most) } else { 1.0 };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the length of a limit in milliseconds"
+        )]
+        let wait = (lengths * length.as_seconds_f64() * 1000.0).ceil() as i64;
+        TimeDelta::milliseconds(wait)
+    }
+}
+
 /// What the database says to an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -20,58 +48,74 @@ pub enum Decision {
     Refused(DateTime<Utc>),
 }
 
-/// Counts one attempt under `key`, if it is allowed: one statement, so that guesses in parallel count.
+/// Counts each attempt, if it is allowed, under its key, which no other one of them has: one statement, so that guesses
+/// in parallel count. Always in the keys' order, so that no two callers wait for each other.
 pub async fn reserve(
     db: &mut PgConnection,
-    key: &[u8],
-    allowance: Allowance,
+    attempts: &[(Vec<u8>, Allowance)],
     now: DateTime<Utc>,
-) -> sqlx::Result<Decision> {
-    let (max, length, drains) = match allowance {
-        Allowance::Bucket { burst, every } => (burst, every, true),
-        Allowance::Window { count, length } => (count, length, false),
-    };
-    let seconds = length.as_seconds_f64();
-    // A bucket that is full to the brim is empty after this long.
-    let memory = if drains { length * max } else { length };
-    let row = sqlx::query!(
-        r#"insert into limits as l (key, level, at, allowed, expires_at) values ($1, 1, $2, true, $3)
+) -> sqlx::Result<Vec<Decision>> {
+    let keys: Vec<&[u8]> = attempts.iter().map(|(key, _)| key.as_slice()).collect();
+    let allowances = || attempts.iter().map(|(_, allowance)| *allowance);
+    let most: Vec<f64> = allowances().map(|allowance| f64::from(allowance.parts().0)).collect();
+    let seconds: Vec<f64> =
+        allowances().map(|allowance| allowance.parts().1.as_seconds_f64()).collect();
+    let drains: Vec<bool> = allowances().map(|allowance| allowance.parts().2).collect();
+    let expires_at: Vec<DateTime<Utc>> =
+        allowances().map(|allowance| now + allowance.memory()).collect();
+    let rows = sqlx::query!(
+        r#"insert into limits as l (key, level, at, allowed, expires_at)
+           select key, 1, $2, true, expires_at from unnest($1::bytea[], $6::timestamptz[]) as asked (key, expires_at)
+           order by key
            on conflict (key) do update set (level, at, allowed, expires_at) = (
                select
-                   used + case when used + 1 <= $4::double precision then 1 else 0 end,
-                   case when $6 or used = 0 then $2 else l.at end,
-                   used + 1 <= $4::double precision,
-                   case when $6 or used = 0 then $3 else l.expires_at end
-               from (select case
-                   when $6 then greatest(0, l.level - greatest(0, extract(epoch from $2 - l.at)::double precision) / $5::double precision)
-                   when extract(epoch from $2 - l.at)::double precision >= $5::double precision then 0
-                   else l.level
-               end::double precision as used) as present
+                   used + case when used + 1 <= most then 1 else 0 end,
+                   case when drains or used = 0 then $2 else l.at end,
+                   used + 1 <= most,
+                   case when drains or used = 0 then excluded.expires_at else l.expires_at end
+               from (
+                   select most, drains, case
+                       when drains then greatest(0, l.level - greatest(0, extract(epoch from $2 - l.at)::double precision) / seconds)
+                       when extract(epoch from $2 - l.at)::double precision >= seconds then 0
+                       else l.level
+                   end::double precision as used
+                   from unnest($1::bytea[], $3::double precision[], $4::double precision[], $5::boolean[])
+                       as asked (key, most, seconds, drains)
+                   where asked.key = l.key
+               ) as present
            )
-           returning level, at, allowed"#,
-        key,
+           returning key, level, at, allowed"#,
+        &keys as &[&[u8]],
         now,
-        now + memory,
-        f64::from(max),
-        seconds,
-        drains,
+        &most,
+        &seconds,
+        &drains,
+        &expires_at,
     )
-    .fetch_one(db)
+    .fetch_all(db)
     .await?;
-    if row.allowed {
-        return Ok(Decision::Allowed);
-    }
-    let wait = if drains { (row.level + 1.0 - f64::from(max)) * seconds } else { seconds };
-    #[expect(clippy::cast_possible_truncation, reason = "the length of a limit in milliseconds")]
-    let wait = TimeDelta::milliseconds((wait * 1000.0).ceil() as i64);
-    Ok(Decision::Refused(row.at + wait))
+    attempts
+        .iter()
+        .map(|(key, allowance)| {
+            let row = rows.iter().find(|row| row.key == *key).ok_or(sqlx::Error::RowNotFound)?;
+            Ok(if row.allowed {
+                Decision::Allowed
+            } else {
+                Decision::Refused(row.at + allowance.wait(row.level))
+            })
+        })
+        .collect()
 }
 
 /// Gives one attempt back: it was none of those that the limit is there for.
 pub async fn give_back(db: &mut PgConnection, keys: &[Vec<u8>]) -> sqlx::Result<()> {
-    sqlx::query!("update limits set level = greatest(0, level - 1) where key = any($1)", keys)
-        .execute(db)
-        .await?;
+    sqlx::query!(
+        "with locked as (select key from limits where key = any($1) order by key for no key update)
+         update limits l set level = greatest(0, level - 1) from locked where l.key = locked.key",
+        keys
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
 
