@@ -77,7 +77,8 @@ pub async fn show(
     State(state): State<AppState>,
     PublicId(id): PublicId,
 ) -> Result<Json<UserResponse>, ApiError> {
-    let user = users::find(&mut *state.db.acquire().await?, id).await?.ok_or(Code::UserNotFound)?;
+    let found = state.db.read(|mut db| async move { users::find(&mut db, id).await }).await?;
+    let user = found.ok_or(Code::UserNotFound)?;
     Ok(Json(UserResponse { success: true, user: user.into() }))
 }
 

@@ -11,6 +11,7 @@ use crate::http::error::{ApiError, Code};
 use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenDigest, TokenError};
 use crate::session_cache::Seen;
 use crate::state::AppState;
+use crate::store::Tx;
 use crate::store::audit::Event;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
@@ -53,9 +54,12 @@ impl CurrentUser {
         let (session, user) = found?.ok_or(Code::SessionEnded)?;
         if !session.successor_used && claims.generation == Some(session.counter) {
             // The pair of the last refresh has arrived: from now on its predecessor counts as replaced.
-            let mut tx = state.db.begin().await?;
-            sessions::set_successor_used(&mut tx, session.id, session.counter).await?;
-            tx.commit().await?;
+            let (id, counter) = (session.id, session.counter);
+            let set_used = |mut tx: Tx| async move {
+                sessions::set_successor_used(&mut tx, id, counter).await?;
+                tx.commit().await
+            };
+            state.db.write(set_used).await?;
         }
         Ok(Self { user, session })
     }
