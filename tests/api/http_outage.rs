@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use doorward::clock::Clock;
-use doorward::store::{Db, is_unavailable};
+use doorward::store::{Db, Tx, is_unavailable};
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -139,7 +139,7 @@ async fn a_database_that_is_gone_is_no_fault_of_the_service_and_may_come_back() 
 #[tokio::test]
 async fn a_connection_that_broke_while_idle_is_replaced_unnoticed() {
     let app = TestApp::start().await;
-    let boss = app.admin().await;
+    let mut boss = app.admin().await;
     let name = name_of(&app).await;
     for _ in 0..3 {
         run_outside(format!(
@@ -149,6 +149,16 @@ async fn a_connection_that_broke_while_idle_is_replaced_unnoticed() {
         let (one, two) = tokio::join!(boss.get(ME), boss.get("/api/v1/users"));
         one.assert_ok(200);
         two.assert_ok(200);
+        for way in ["refresh", "login"] {
+            run_outside(format!(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
+            ))
+            .await;
+            match way {
+                "refresh" => boss.refresh().await.assert_ok(200),
+                _ => app.anonymous().log_in("boss", PASSWORD).await.assert_ok(200),
+            };
+        }
     }
 }
 
@@ -188,18 +198,23 @@ async fn connections_that_lead_nowhere_give_their_places_back() {
 #[tokio::test]
 async fn a_connection_that_takes_no_writes_is_not_kept() {
     let name = new_database().await;
-    let set = format!("alter database {name} set default_transaction_read_only = on");
-    run_outside(set).await;
-    let db = Db::new(cluster().await.connect_options(&name), 1);
-    let write = async || {
-        let mut tx = db.begin().await?;
-        sqlx::query("delete from limits").execute(&mut *tx).await?;
-        tx.commit().await
-    };
-    assert!(is_unavailable(&write().await.unwrap_err()));
-    // What was connected meanwhile stays read-only for as long as it lasts.
-    run_outside(format!("alter database {name} reset default_transaction_read_only")).await;
-    eventually("it takes writes again", async || write().await.is_ok()).await;
+    for in_transaction in [true, false] {
+        let set = format!("alter database {name} set default_transaction_read_only = on");
+        run_outside(set).await;
+        let db = Db::new(cluster().await.connect_options(&name), 1);
+        let delete = |mut tx: Tx| async move {
+            sqlx::query("delete from limits").execute(&mut *tx).await?;
+            tx.commit().await
+        };
+        let write = async || match in_transaction {
+            true => delete(db.begin().await?).await,
+            false => db.write(delete).await,
+        };
+        assert!(is_unavailable(&write().await.unwrap_err()));
+        // What was connected meanwhile stays read-only for as long as it lasts.
+        run_outside(format!("alter database {name} reset default_transaction_read_only")).await;
+        eventually("it takes writes again", async || write().await.is_ok()).await;
+    }
 }
 
 /// Else what it has locked stays locked for as long as the server believes in a connection that leads nowhere.

@@ -148,6 +148,43 @@ async fn a_login_that_succeeds_costs_nothing() {
     }
 }
 
+async fn counted(app: &TestApp) -> f64 {
+    let sql = "select coalesce(sum(level), 0) from limits";
+    sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_one_limit_refuses_counts_nowhere_else() {
+    let database = new_database().await;
+    let on = [("RATE_LIMITS", "on")];
+    let app = TestApp::on(&database, &on).await;
+    app.newcomer("ann").await;
+    for _ in 0..10 {
+        guess(&app, HOME, "ann", "wrong").await.assert_error(401, "invalid_credentials");
+    }
+    let before = counted(&app).await;
+    for _ in 0..5 {
+        // One that has not seen the refusals before.
+        let other = TestApp::on(&database, &on).await;
+        assert_limited(&guess(&other, HOME, "ann", "wrong").await, "login_account", 30);
+    }
+    assert_eq!(counted(&app).await, before);
+}
+
+#[tokio::test]
+async fn logins_at_once_give_everything_back_and_none_stands_in_the_way_of_another() {
+    let app = limited().await;
+    app.newcomer("ann").await;
+    let before = counted(&app).await;
+    for _ in 0..5 {
+        let logins = join_all((0..10).map(|_| guess(&app, HOME, "ann", PASSWORD))).await;
+        for login in logins {
+            login.assert_ok(200);
+        }
+    }
+    assert_eq!(counted(&app).await, before);
+}
+
 #[tokio::test]
 async fn two_instances_count_together() {
     let database = new_database().await;

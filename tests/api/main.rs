@@ -43,6 +43,7 @@ mod mail_trouble;
 mod marks;
 mod metrics;
 mod naughty_strings;
+mod one_statement;
 mod openapi;
 mod otlp;
 mod pgbouncer;
