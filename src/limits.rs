@@ -202,8 +202,7 @@ impl Limits {
         refused.insert(self.key(attempt), refusal);
     }
 
-    /// Counts all of these, or none of them: what was counted beside one that was refused is given back at once. The
-    /// first one that was refused is what is told.
+    /// Counts all of these, or none of them: what was counted beside one that was refused is given back at once.
     pub async fn reserve(
         &self,
         db: &Db,
@@ -216,19 +215,23 @@ impl Limits {
         if let Some(refusal) = self.refused_before(attempts, now) {
             return Ok(Outcome::Refused(refusal));
         }
-        let asked: Vec<(Vec<u8>, Allowance)> =
-            attempts.iter().map(|attempt| (self.key(attempt), attempt.limit.allowance)).collect();
-        let counts = asked.as_slice();
+        let mut keyed: Vec<(Vec<u8>, &Attempt)> =
+            attempts.iter().map(|attempt| (self.key(attempt), attempt)).collect();
+        // Always in one order, so that no two callers wait for each other.
+        keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let (keys, attempts): (Vec<Vec<u8>>, Vec<&Attempt>) = keyed.into_iter().unzip();
+        let allowances: Vec<_> = attempts.iter().map(|attempt| attempt.limit.allowance).collect();
+        let (asked, allowances) = (&keys, &allowances);
         let count = |mut tx: Tx| async move {
-            let decisions = limits::reserve(&mut tx, counts, now).await?;
+            let decisions = limits::reserve(&mut tx, asked, allowances, now).await?;
             tx.commit().await?;
             Ok(decisions)
         };
         // Where it is repeated it counts twice: what is too much drains.
         let decisions = db.write(count).await?;
-        let mut counted = Vec::with_capacity(attempts.len());
+        let mut counted = Vec::with_capacity(keys.len());
         let mut refused = None;
-        for (((key, _), attempt), decision) in asked.into_iter().zip(attempts).zip(decisions) {
+        for ((key, attempt), decision) in keys.into_iter().zip(attempts).zip(decisions) {
             match decision {
                 Decision::Allowed => counted.push(key),
                 Decision::Refused(until) if refused.is_none() => {

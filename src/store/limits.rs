@@ -48,25 +48,23 @@ pub enum Decision {
     Refused(DateTime<Utc>),
 }
 
-/// Counts each attempt, if it is allowed, under its key, which no other one of them has: one statement, so that guesses
-/// in parallel count. Always in the keys' order, so that no two callers wait for each other.
+/// Counts an attempt under each of the keys, which are all different, where it is allowed: one statement, so that
+/// guesses in parallel count. It locks them in the order given.
 pub async fn reserve(
     db: &mut PgConnection,
-    attempts: &[(Vec<u8>, Allowance)],
+    keys: &[Vec<u8>],
+    allowances: &[Allowance],
     now: DateTime<Utc>,
 ) -> sqlx::Result<Vec<Decision>> {
-    let keys: Vec<&[u8]> = attempts.iter().map(|(key, _)| key.as_slice()).collect();
-    let allowances = || attempts.iter().map(|(_, allowance)| *allowance);
-    let most: Vec<f64> = allowances().map(|allowance| f64::from(allowance.parts().0)).collect();
-    let seconds: Vec<f64> =
-        allowances().map(|allowance| allowance.parts().1.as_seconds_f64()).collect();
-    let drains: Vec<bool> = allowances().map(|allowance| allowance.parts().2).collect();
+    let parts = || allowances.iter().map(|allowance| allowance.parts());
+    let most: Vec<f64> = parts().map(|(most, ..)| f64::from(most)).collect();
+    let seconds: Vec<f64> = parts().map(|(_, length, _)| length.as_seconds_f64()).collect();
+    let drains: Vec<bool> = parts().map(|(.., drains)| drains).collect();
     let expires_at: Vec<DateTime<Utc>> =
-        allowances().map(|allowance| now + allowance.memory()).collect();
+        allowances.iter().map(|allowance| now + allowance.memory()).collect();
     let rows = sqlx::query!(
         r#"insert into limits as l (key, level, at, allowed, expires_at)
            select key, 1, $2, true, expires_at from unnest($1::bytea[], $6::timestamptz[]) as asked (key, expires_at)
-           order by key
            on conflict (key) do update set (level, at, allowed, expires_at) = (
                select
                    used + case when used + 1 <= most then 1 else 0 end,
@@ -85,7 +83,7 @@ pub async fn reserve(
                ) as present
            )
            returning key, level, at, allowed"#,
-        &keys as &[&[u8]],
+        keys,
         now,
         &most,
         &seconds,
@@ -94,17 +92,12 @@ pub async fn reserve(
     )
     .fetch_all(db)
     .await?;
-    attempts
-        .iter()
-        .map(|(key, allowance)| {
-            let row = rows.iter().find(|row| row.key == *key).ok_or(sqlx::Error::RowNotFound)?;
-            Ok(if row.allowed {
-                Decision::Allowed
-            } else {
-                Decision::Refused(row.at + allowance.wait(row.level))
-            })
-        })
-        .collect()
+    let decide = |(key, allowance): (&Vec<u8>, &Allowance)| {
+        let row = rows.iter().find(|row| row.key == *key).ok_or(sqlx::Error::RowNotFound)?;
+        let until = || row.at + allowance.wait(row.level);
+        Ok(if row.allowed { Decision::Allowed } else { Decision::Refused(until()) })
+    };
+    keys.iter().zip(allowances).map(decide).collect()
 }
 
 /// Gives one attempt back: it was none of those that the limit is there for.

@@ -1,4 +1,5 @@
-//! All SQL: one file a table, plain functions on a connection. Queries are checked when they are compiled.
+//! All SQL: one file a table, and one for logins, which touch four; plain functions on a connection. Queries are
+//! checked when they are compiled.
 
 pub mod audit;
 pub mod changes;
