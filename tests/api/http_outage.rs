@@ -206,9 +206,11 @@ async fn a_connection_that_takes_no_writes_is_not_kept() {
             sqlx::query("delete from limits").execute(&mut *tx).await?;
             tx.commit().await
         };
-        let write = async || match in_transaction {
-            true => delete(db.begin().await?).await,
-            false => db.write(delete).await,
+        let write = async || {
+            if in_transaction {
+                return delete(db.begin().await?).await;
+            }
+            db.write(delete).await
         };
         assert!(is_unavailable(&write().await.unwrap_err()));
         // What was connected meanwhile stays read-only for as long as it lasts.
