@@ -3,6 +3,9 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use axum::http::Method;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
 use doorward::store::logins::{self, NewSession};
 use doorward::store::{Tx, sessions};
@@ -194,4 +197,40 @@ async fn a_session_that_nobody_waits_for_any_more_is_logged_when_it_is_opened() 
     held.rollback().await.unwrap();
     eventually("it is logged", async || logged() == 2).await;
     assert_eq!(number(&app, "select count(*) from sessions").await, 2);
+}
+
+#[tokio::test]
+async fn no_call_that_comes_often_is_planned_anew_each_time() {
+    let app = TestApp::with(&[("RATE_LIMITS", "on")]).await.alone();
+    if app.state.db.is_behind_pooler() {
+        return; // There nothing stays prepared.
+    }
+    let mut ada = app.newcomer("ada").await;
+    // So many that the planner has something to choose from, and to be wrong about.
+    for sql in [
+        "insert into sessions (id, user_id, created_at, expires_at, ends_at, ip)
+         select gen_random_uuid(), users.id, at, at, at, '198.51.100.7'
+         from users, now() as at, generate_series(1, 5000)",
+        "insert into limits select sha256(n::text::bytea), 1, at, true, at from now() as at, generate_series(1, 5000) as n",
+        "analyze",
+    ] {
+        sqlx::query(sql).execute(&app.pool).await.unwrap();
+    }
+    // By turns on ten connections, and each of them makes its first five plans for one call alone.
+    for _ in 0..80 {
+        let right = format!("Basic {}", STANDARD.encode(format!("ada:{PASSWORD}")));
+        let login = app.anonymous().call(Method::POST, "/api/v1/login").from("198.51.100.7");
+        login.header("authorization", &right).send().await.assert_ok(200);
+        app.clock.advance(TimeDelta::minutes(1));
+        ada.refresh().await.assert_ok(200);
+        ada.get("/api/v1/users/me").await.assert_ok(200);
+    }
+    let sql = "select statement, generic_plans, custom_plans from pg_prepared_statements";
+    let mut conn = app.state.db.acquire().await.unwrap();
+    let plans: Vec<(String, i64, i64)> = sqlx::query_as(sql).fetch_all(&mut *conn).await.unwrap();
+    let often: Vec<_> = plans.iter().filter(|(_, for_all, own)| for_all + own > 5).collect();
+    assert!(often.len() >= 6, "{plans:#?}");
+    for (statement, for_all, _) in often {
+        assert!(*for_all > 0, "planned anew each time: {statement}");
+    }
 }
