@@ -64,6 +64,11 @@ pub async fn slice(
     let mut at_most = None;
     match requests {
         Requests::Hello => line("GET /hello", "", "", ""),
+        Requests::HelloWithToken => {
+            for number in 1..=CALLERS {
+                line("GET /hello", "x-access-token", &access_token(stage, number), "");
+            }
+        }
         Requests::Me => {
             let call = if is_floor { "GET /me" } else { "GET /api/v1/users/me" };
             for number in 1..=CALLERS {

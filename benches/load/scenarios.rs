@@ -13,6 +13,8 @@ pub enum Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requests {
     Hello,
+    /// As `Me` is asked.
+    HelloWithToken,
     Me,
     Login,
     LoginWrong,
@@ -100,7 +102,7 @@ const fn rate(of: &'static str, against: &'static str, bound: Bound, at: &'stati
 }
 
 use Bound::{AtLeast, AtMost};
-use Requests::{Hello, List, ListFar, Login, LoginWrong, Me, Refresh, Register};
+use Requests::{Hello, HelloWithToken, List, ListFar, Login, LoginWrong, Me, Refresh, Register};
 use Target::{Doorward, Floor, Uncached};
 
 const ALL: &[u32] = &[1, 16, 64];
@@ -121,12 +123,14 @@ pub static SCENARIOS: &[Scenario] = &[
         contestants: &[
             ask("me", Doorward, Me),
             ask("floor: hello", Floor, Hello),
+            ask("floor: hello, asked with a token", Floor, HelloWithToken),
             ask("me, SESSION_CACHE=off", Uncached, Me),
             ask("floor: me by axum and sqlx", Floor, Me),
             plain("floor: its query by pgbench", Run::Select),
         ],
         goals: &[
             rate("me", "floor: hello", AtLeast(0.8), BUSY),
+            rate("me", "floor: hello, asked with a token", AtLeast(0.8), BUSY),
             rate("me", "floor: me by axum and sqlx", AtLeast(5.0), BUSY),
             rate("me, SESSION_CACHE=off", "floor: me by axum and sqlx", AtLeast(0.95), BUSY),
             rate("me, SESSION_CACHE=off", "floor: its query by pgbench", Bound::None, BUSY),
