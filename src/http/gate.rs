@@ -11,14 +11,15 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use axum::routing::future::RouteFuture;
 use futures_util::FutureExt;
+use futures_util::future::CatchUnwind;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tower::Service;
 
 use crate::http::client::Peer;
-use crate::http::door::Answering;
 use crate::http::error::{ApiError, Code};
 use crate::state::AppState;
 
@@ -51,38 +52,60 @@ impl Gate {
 impl Service<Request> for Gate {
     type Response = Response;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = Passage;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // A router always is.
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Answering {
+    fn call(&mut self, request: Request) -> Passage {
         if let Some(refusal) = refusal(&self.state, &request) {
-            return Box::pin(std::future::ready(Ok(refusal.into_response())));
+            return Passage::Refused(Some(refusal.into_response()));
         }
-        let (request, body) = noting_arrival(request);
-        let answering = self.router.call(request);
+        let (request, arrival) = noting_arrival(request);
         // Nothing is shared that a panic could leave half done: every lock here is taken as it was left.
-        let mut answering = AssertUnwindSafe(answering).catch_unwind();
-        Box::pin(async move {
-            Ok(tokio::select! {
-                biased;
-                // By reference: what is awaited by value lies in the future twice.
-                answered = &mut answering => match answered {
-                    Ok(Ok(response)) => response,
-                    Err(panic) => panicked(panic.as_ref()).into_response(),
-                },
-                refusal = too_late(body) => refusal.into_response(),
-            })
-        })
+        let handling = AssertUnwindSafe(self.router.call(request)).catch_unwind();
+        Passage::Open { handling, arrival, too_late: None }
+    }
+}
+
+/// A request on its way through the gate. No future in a box: what takes no time is answered without one.
+pub enum Passage {
+    Refused(Option<Response>),
+    Open {
+        handling: CatchUnwind<AssertUnwindSafe<RouteFuture<Infallible>>>,
+        arrival: Option<Arrival>,
+        /// From when the handler first had to wait.
+        too_late: Option<Pin<Box<dyn Future<Output = ApiError> + Send>>>,
+    },
+}
+
+impl Future for Passage {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (handling, arrival, too_late) = match self.get_mut() {
+            Self::Refused(refusal) => {
+                return Poll::Ready(Ok(refusal.take().expect("polled after it was done")));
+            }
+            Self::Open { handling, arrival, too_late } => (handling, arrival, too_late),
+        };
+        match Pin::new(handling).poll(context) {
+            Poll::Ready(Ok(response)) => return Poll::Ready(response),
+            Poll::Ready(Err(panic)) => {
+                return Poll::Ready(Ok(panicked(panic.as_ref()).into_response()));
+            }
+            Poll::Pending => {}
+        }
+        let too_late = too_late.get_or_insert_with(|| Box::pin(end(arrival.take())));
+        too_late.as_mut().poll(context).map(|refusal| Ok(refusal.into_response()))
     }
 }
 
 /// Ends with what to say when a request has taken too long. What a handler does before it wants the body, and once it has
 /// it, is its own time; the body's way is the client's.
-async fn too_late(body: Option<Arrival>) -> ApiError {
+async fn end(body: Option<Arrival>) -> ApiError {
     let hanging = || ApiError { cause: Some("handler timed out".into()), ..Code::Busy.into() };
     if let Some(body) = body {
         if timeout(HANDLER_TIMEOUT, body.wanted).await.is_err() {
@@ -104,7 +127,7 @@ struct Arriving {
 }
 
 /// What comes of a body: each ends when it has happened.
-struct Arrival {
+pub struct Arrival {
     wanted: oneshot::Receiver<Infallible>,
     arrived: oneshot::Receiver<Infallible>,
 }
