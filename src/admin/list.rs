@@ -85,7 +85,7 @@ pub async fn list(
         // One more than asked for tells whether there is a next page.
         let found = users::list(&mut db, filter, sort, after, limit + 1).await?;
         let count = if counts { Some(users::count(&mut db, filter).await?) } else { None };
-        Ok((found, count))
+        db.done(Ok((found, count)))
     };
     let (mut found, count) = state.db.read_many(page).await?;
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
@@ -215,7 +215,8 @@ fn all(state: AppState, request: ListRequest) -> Response {
         let (filter, after) = (&request.filter, request.after.as_ref());
         let sort = request.sort;
         let batch = |mut db: Conn| async move {
-            users::list(&mut db, filter, sort, after, STREAM_BATCH).await
+            let found = users::list(&mut db, filter, sort, after, STREAM_BATCH).await;
+            db.done(found)
         };
         let found = state.db.read_many(batch).await?;
         let is_last = i64::try_from(found.len()).is_ok_and(|found| found < STREAM_BATCH);

@@ -17,7 +17,7 @@ use crate::http::session::AdminUser;
 use crate::http::user::PublicUser;
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
-use crate::store::users;
+use crate::store::{Conn, users};
 
 #[derive(Serialize, ToSchema)]
 pub struct UserResponse {
@@ -77,7 +77,11 @@ pub async fn show(
     State(state): State<AppState>,
     PublicId(id): PublicId,
 ) -> Result<Json<UserResponse>, ApiError> {
-    let found = state.db.read(|mut db| async move { users::find(&mut db, id).await }).await?;
+    let find = |mut db: Conn| async move {
+        let found = users::find(&mut db, id).await;
+        db.done(found)
+    };
+    let found = state.db.read(find).await?;
     let user = found.ok_or(Code::UserNotFound)?;
     Ok(Json(UserResponse { success: true, user: user.into() }))
 }

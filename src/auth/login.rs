@@ -17,8 +17,8 @@ use crate::http::user::PublicUser;
 use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS, Outcome};
 use crate::state::AppState;
 use crate::store::audit::Event;
-use crate::store::logins;
 use crate::store::users::User;
+use crate::store::{Conn, logins};
 
 #[derive(Serialize, ToSchema)]
 pub struct LoginResponse {
@@ -105,7 +105,11 @@ async fn find(
     login: &str,
     origin: &Origin,
 ) -> sqlx::Result<(Option<User>, bool)> {
-    state.db.read(|mut db| async move { logins::find(&mut db, login, origin.ip).await }).await
+    let find = |mut db: Conn| async move {
+        let found = logins::find(&mut db, login, origin.ip).await;
+        db.done(found)
+    };
+    state.db.read(find).await
 }
 
 /// What a login counts as beside its address: a try on the account from this corner of the net, and, unless the address

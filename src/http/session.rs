@@ -11,10 +11,10 @@ use crate::http::error::{ApiError, Code};
 use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenDigest, TokenError};
 use crate::session_cache::Seen;
 use crate::state::AppState;
-use crate::store::Tx;
 use crate::store::audit::Event;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
+use crate::store::{Conn, Tx};
 
 static ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
 static REFRESH_TOKEN: HeaderName = HeaderName::from_static("x-refresh-token");
@@ -48,10 +48,11 @@ impl CurrentUser {
         now: DateTime<Utc>,
     ) -> Result<Self, ApiError> {
         let (sid, sub) = (claims.sid, claims.sub);
-        let found = (state.db)
-            .read(|mut db| async move { sessions::find_with_user(&mut db, sid, sub, now).await })
-            .await;
-        let (session, user) = found?.ok_or(Code::SessionEnded)?;
+        let find = |mut db: Conn| async move {
+            let found = sessions::find_with_user(&mut db, sid, sub, now).await;
+            db.done(found)
+        };
+        let (session, user) = state.db.read(find).await?.ok_or(Code::SessionEnded)?;
         if !session.successor_used && claims.generation == Some(session.counter) {
             // The pair of the last refresh has arrived: from now on its predecessor counts as replaced.
             let (id, counter) = (session.id, session.counter);

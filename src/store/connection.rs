@@ -1,9 +1,9 @@
 //! A connection on loan from the pool, and how it goes back.
 //!
-//! The pool itself asks a connection that comes back whether it is still good, and waits for the answer for as long as
-//! that takes: on one that leads nowhere any more (a router that forgot it, a server that hangs) forever, and with it
-//! goes its place in the pool. Ten such, and nobody is let in until the process is started again. So whoever holds one
-//! waits for a bounded time, and then drops it.
+//! One that was answered to the end is kept at hand. Any other one is asked: somebody may have stopped waiting for it half
+//! way. sqlx's pool waits for the answer for as long as that takes: on a connection that leads nowhere any more (a router
+//! that forgot it, a server that hangs) forever, and with it goes its place in the pool. Ten such, and nobody is let in
+//! until the process is started again. So whoever holds one waits for a bounded time, and then drops it.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -13,6 +13,8 @@ use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres, Row, SqlSafeStr};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
+
+use super::pool::{Loan, Pool};
 
 /// How long a connection that comes back may take to show that it is still good.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,8 +35,9 @@ pub fn no_answer() -> sqlx::Error {
 /// A connection to read with, to write a statement with, or in a transaction; back in the pool when dropped.
 #[derive(Debug)]
 pub struct Conn {
+    pool: Pool,
     /// There until it is dropped.
-    inner: Option<PoolConnection<Postgres>>,
+    loan: Option<Loan>,
     unsettled: Option<Unsettled>,
     behind_pooler: bool,
 }
@@ -42,20 +45,35 @@ pub struct Conn {
 /// What is not known to have ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unsettled {
+    /// Statements that write nothing.
+    Reading,
     /// A statement that is a transaction by itself.
     Statement,
     Transaction,
 }
 
 impl Conn {
-    pub(super) fn plain(inner: PoolConnection<Postgres>) -> Self {
-        Self { inner: Some(inner), unsettled: None, behind_pooler: false }
+    async fn take(pool: &Pool, unsettled: Unsettled, behind_pooler: bool) -> sqlx::Result<Self> {
+        let (loan, pool) = (Some(pool.acquire().await?), pool.clone());
+        Ok(Self { pool, loan, unsettled: Some(unsettled), behind_pooler })
+    }
+
+    /// To read with.
+    pub(super) async fn plain(pool: &Pool) -> sqlx::Result<Self> {
+        Self::take(pool, Unsettled::Reading, false).await
     }
 
     /// For one statement that writes and is committed by itself.
-    pub(super) fn for_statement(inner: PoolConnection<Postgres>) -> Self {
-        let unsettled = Some(Unsettled::Statement);
-        Self { inner: Some(inner), unsettled, behind_pooler: false }
+    pub(super) async fn for_statement(pool: &Pool) -> sqlx::Result<Self> {
+        Self::take(pool, Unsettled::Statement, false).await
+    }
+
+    /// Goes back with the outcome of what it was last asked: after one that is good nothing is on its way any more.
+    pub fn done<T>(mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
+        if outcome.is_ok() {
+            self.unsettled.take_if(|unsettled| *unsettled == Unsettled::Reading);
+        }
+        outcome
     }
 
     /// Whether there is nothing to commit, because each statement is.
@@ -64,13 +82,12 @@ impl Conn {
     }
 
     pub(super) async fn begin(
-        inner: PoolConnection<Postgres>,
+        pool: &Pool,
         statement: impl SqlSafeStr,
         behind_pooler: bool,
     ) -> sqlx::Result<Self> {
         // From here on, for whoever is dropped while the statement is on its way.
-        let unsettled = Some(Unsettled::Transaction);
-        let mut conn = Self { inner: Some(inner), unsettled, behind_pooler };
+        let mut conn = Self::take(pool, Unsettled::Transaction, behind_pooler).await?;
         sqlx::raw_sql(statement).execute(&mut *conn).await?;
         Ok(conn)
     }
@@ -94,39 +111,41 @@ impl Deref for Conn {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        self.inner.as_ref().expect("only drop takes it")
+        &self.loan.as_ref().expect("only drop takes it").conn
     }
 }
 
 impl DerefMut for Conn {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        self.inner.as_mut().expect("only drop takes it")
+        &mut self.loan.as_mut().expect("only drop takes it").conn
     }
 }
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        if let (Some(inner), Ok(runtime)) = (self.inner.take(), Handle::try_current()) {
-            runtime.spawn(give_back(inner, self.unsettled, self.behind_pooler));
+        let (Some(loan), Ok(runtime)) = (self.loan.take(), Handle::try_current()) else { return };
+        match self.unsettled {
+            None => self.pool.keep(loan),
+            Some(unsettled) => {
+                runtime.spawn(give_back(loan.conn, unsettled, self.behind_pooler));
+            }
         }
     }
 }
 
-async fn give_back(
-    mut inner: PoolConnection<Postgres>,
-    unsettled: Option<Unsettled>,
-    behind_pooler: bool,
-) {
-    if let Some(unsettled) = unsettled {
-        let settled = timeout(RETURN_TIMEOUT, settle(&mut inner, unsettled, behind_pooler)).await;
-        if !matches!(settled, Ok(Ok(true))) {
-            // Closes it, and makes room for another one.
-            drop(inner.detach());
-            return;
-        }
+async fn give_back(mut conn: PoolConnection<Postgres>, unsettled: Unsettled, behind_pooler: bool) {
+    let settled = timeout(RETURN_TIMEOUT, settle(&mut conn, unsettled, behind_pooler)).await;
+    if matches!(settled, Ok(Ok(true))) {
+        return_to_pool(conn).await;
+    } else {
+        // Closes it, and makes room for another one.
+        drop(conn.detach());
     }
+}
+
+pub(super) async fn return_to_pool(mut conn: PoolConnection<Postgres>) {
     // When the time is over, what is dropped is the connection, and its place becomes free.
-    let _ = timeout(RETURN_TIMEOUT, inner.return_to_pool()).await;
+    let _ = timeout(RETURN_TIMEOUT, conn.return_to_pool()).await;
 }
 
 /// Takes back what was not committed; whether the connection may be used again. Mostly something failed, and one that
@@ -140,7 +159,7 @@ async fn settle(
     if unsettled == Unsettled::Transaction {
         sqlx::raw_sql("rollback").execute(&mut *inner).await?;
     }
-    if behind_pooler {
+    if unsettled == Unsettled::Reading || behind_pooler {
         return Ok(true);
     }
     let row = sqlx::raw_sql("show transaction_read_only").fetch_one(inner).await?;

@@ -7,6 +7,7 @@ mod connection;
 pub mod limits;
 pub mod logins;
 pub mod outbox;
+mod pool;
 mod schema;
 pub mod sessions;
 mod standby;
@@ -21,13 +22,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
-};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Transaction};
 use tokio::time::timeout;
 
 use connection::no_answer;
 pub use connection::{Conn, bounded};
+use pool::{ACQUIRE_TIMEOUT, Pool};
 pub use schema::Schema;
 pub use standby::StandbyFacts;
 
@@ -45,9 +45,6 @@ const SERVER_LIMITS: [(&str, &str); 3] = [
 /// How long to wait for a statement that is a transaction by itself: longer than the server waits for a lock.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long a request waits for a connection before it is told that there is none.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// The database: a pool of connections, and how to use them with a transaction pooler in between.
 ///
 /// Behind a pooler in transaction mode (PgBouncer) every statement outside a transaction may reach another server
@@ -55,7 +52,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// use is a transaction that starts by forgetting what others have prepared, and sqlx remembers none.
 #[derive(Clone, Debug)]
 pub struct Db {
-    pool: PgPool,
+    pool: Pool,
     options: PgConnectOptions,
     /// Past the pooler, where one stands before the database and this is known.
     direct_options: Option<PgConnectOptions>,
@@ -77,7 +74,7 @@ impl Db {
             .test_before_acquire(false)
             .connect_lazy_with(options.clone());
         Self {
-            pool,
+            pool: Pool::new(pool),
             options,
             direct_options: None,
             behind_pooler: Arc::default(),
@@ -102,13 +99,13 @@ impl Db {
 
     /// From now on uses the database as one that is reached directly. To be called before the first statement.
     pub fn assume_direct(&self) {
-        self.pool.set_connect_options(self.options.clone().options(SERVER_LIMITS));
+        self.pool.inner().set_connect_options(self.options.clone().options(SERVER_LIMITS));
     }
 
     /// From now on uses the database as one that stands behind a transaction pooler. To be called before the first
     /// statement.
     pub fn assume_pooler(&self) {
-        self.pool.set_connect_options(self.options.clone().statement_cache_capacity(0));
+        self.pool.inner().set_connect_options(self.options.clone().statement_cache_capacity(0));
         self.behind_pooler.store(true, Ordering::SeqCst);
     }
 
@@ -147,25 +144,26 @@ impl Db {
             return Ok(self.begin().await?.inner);
         }
         let asked = async {
-            for _ in 0..self.pool.options().get_max_connections() {
-                let mut conn = Conn::plain(self.pool.acquire().await?);
+            for _ in 0..self.pool.connections().2 {
+                let mut conn = Conn::plain(&self.pool).await?;
                 if conn.ping().await.is_ok() {
                     return Ok(conn);
                 }
             }
-            Ok(Conn::plain(self.pool.acquire().await?))
+            Conn::plain(&self.pool).await
         };
         timeout(ACQUIRE_TIMEOUT, asked).await.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 
     /// Reads a row or two, on a connection that is not asked first whether it still works: a round trip less. Where it
-    /// broke while it waited in the pool, or says nothing, they are read once more on one that was asked.
+    /// broke while it waited for us, or says nothing, they are read once more on one that was asked. `read` ends with
+    /// [`Conn::done`].
     pub async fn read<T, F: Future<Output = sqlx::Result<T>>>(
         &self,
         read: impl Fn(Conn) -> F,
     ) -> sqlx::Result<T> {
         if !self.is_behind_pooler() {
-            let conn = Conn::plain(self.pool.acquire().await?);
+            let conn = Conn::plain(&self.pool).await?;
             match timeout(ACQUIRE_TIMEOUT, read(conn)).await {
                 Ok(Err(error)) if is_broken(&error) => {}
                 Ok(outcome) => return outcome,
@@ -176,7 +174,7 @@ impl Db {
     }
 
     /// Writes by one statement, in one round trip: a transaction by itself, on a connection that is not asked first
-    /// whether it still works. Where that broke, while it waited in the pool or later, the statement is done once more,
+    /// whether it still works. Where that broke, while it waited for us or later, the statement is done once more,
     /// in a transaction: nobody can tell whether the first one was committed. So `write` is one statement and a commit,
     /// and comes to the same, or to no harm, when it is done twice.
     pub async fn write<T, F: Future<Output = sqlx::Result<T>>>(
@@ -184,7 +182,7 @@ impl Db {
         write: impl Fn(Tx) -> F,
     ) -> sqlx::Result<T> {
         if !self.is_behind_pooler() {
-            let conn = Conn::for_statement(self.pool.acquire().await?);
+            let conn = Conn::for_statement(&self.pool).await?;
             match timeout(STATEMENT_TIMEOUT, write(self.transaction(conn))).await {
                 Ok(Err(error)) if is_broken(&error) => {}
                 Ok(outcome) => return outcome,
@@ -197,7 +195,7 @@ impl Db {
     /// A transaction; dropped without `commit`, it never was.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
         let begun = async {
-            let mut left = self.pool.options().get_max_connections();
+            let mut left = self.pool.connections().2;
             loop {
                 match self.begin_once().await {
                     // It broke while it waited in the pool: nothing was done yet.
@@ -210,11 +208,10 @@ impl Db {
     }
 
     async fn begin_once(&self) -> sqlx::Result<Tx> {
-        let inner = self.pool.acquire().await?;
         let inner = if self.is_behind_pooler() {
-            Conn::begin(inner, AssertSqlSafe(begin_behind_pooler()), true).await?
+            Conn::begin(&self.pool, AssertSqlSafe(begin_behind_pooler()), true).await?
         } else {
-            Conn::begin(inner, "begin", false).await?
+            Conn::begin(&self.pool, "begin", false).await?
         };
         Ok(self.transaction(inner))
     }
@@ -226,9 +223,9 @@ impl Db {
     /// A transaction in which sqlx may begin another one, as its migrator does.
     async fn begin_nestable(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
         if self.is_behind_pooler() {
-            bounded(self.pool.begin_with(AssertSqlSafe(begin_behind_pooler()))).await
+            bounded(self.pool.inner().begin_with(AssertSqlSafe(begin_behind_pooler()))).await
         } else {
-            bounded(self.pool.begin()).await
+            bounded(self.pool.inner().begin()).await
         }
     }
 
@@ -241,7 +238,7 @@ impl Db {
 
     /// The pool's connections: those it has, the idle ones among them, and how many it may have.
     pub fn connections(&self) -> (u32, usize, u32) {
-        (self.pool.size(), self.pool.num_idle(), self.pool.options().get_max_connections())
+        self.pool.connections()
     }
 
     /// What `doctor` asks the server.
