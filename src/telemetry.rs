@@ -9,8 +9,7 @@ use std::net::IpAddr;
 
 use tokio::task::futures::TaskLocalFuture;
 use tracing::Level;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -39,9 +38,11 @@ pub fn caller() -> Caller {
     CALLER.try_with(Clone::clone).unwrap_or_default()
 }
 
-/// Starts logging once for the process. `filter` is in tracing's syntax; one that cannot be read counts as `info`.
+/// Starts logging once for the process. `filter` is a level, or levels by target (`info,doorward=debug`); one that cannot be
+/// read counts as `info`.
 pub fn init(filter: &str, json: bool) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let info = || Targets::new().with_default(LevelFilter::INFO);
+    let filter = filter.parse().unwrap_or_else(|_| info());
     // Beside the filter and not a part of it, where a more particular directive (`hyper::proto=trace`) would win.
     let ours = filter_fn(|metadata| is_for_the_log(metadata.target(), *metadata.level()));
     let registry = tracing_subscriber::registry().with(filter).with(ours);
@@ -78,7 +79,7 @@ pub fn flush_traces() {
 
 /// Whether `filter` can be read.
 pub fn is_filter(filter: &str) -> bool {
-    EnvFilter::try_new(filter).is_ok()
+    filter.parse::<Targets>().is_ok()
 }
 
 /// Whether a filter is asked at all. Only our own modules choose what they log: below warnings, libraries log what
