@@ -60,11 +60,14 @@ pub async fn login(
     // A second round only if the hash was replaced between the check and the session: then what was checked is old.
     let mut user_id = None;
     for _ in 0..2 {
-        let (found, is_known) = find(&state, &login, &origin).await?;
+        // In boxes of their own, what is done before the hash and after it: a crowd that waits for theirs needs no room
+        // for that.
+        let (found, is_known) = Box::pin(find(&state, &login, &origin)).await?;
         user_id = found.as_ref().map(|user| user.id);
         let mut attempts = vec![by_address.clone()];
         attempts.extend(attempts_on_account(found.as_ref(), &login, &origin, is_known));
-        let reservation = match state.limits.reserve(&state.db, &attempts, now).await? {
+        let reserving = Box::pin(state.limits.reserve(&state.db, &attempts, now));
+        let reservation = match reserving.await? {
             Outcome::Reserved(reservation) => reservation,
             Outcome::Refused(refusal) => {
                 if refusal.limit != LOGIN_ADDRESS.name {
@@ -83,9 +86,9 @@ pub async fn login(
         } else {
             None
         };
-        let started =
-            account::start_session(&state, &checked, rehashed, reservation, &origin, now).await?;
-        let Some((user, pair)) = started else { continue };
+        let starting =
+            account::start_session(&state, &checked, rehashed, reservation, &origin, now);
+        let Some((user, pair)) = Box::pin(starting).await? else { continue };
         return Ok(Json(LoginResponse {
             success: true,
             token: pair.access,

@@ -28,9 +28,13 @@ pub async fn unless_busy<T>(
     match outcome {
         Ok(value) => Ok((value, reservation)),
         Err(busy) => {
-            let mut tx = state.db.begin().await?;
-            reservation.give_back(&mut tx).await?;
-            tx.commit().await?;
+            // In a box, for the sake of all the others.
+            let giving_back = async {
+                let mut tx = state.db.begin().await?;
+                reservation.give_back(&mut tx).await?;
+                tx.commit().await
+            };
+            Box::pin(giving_back).await?;
             Err(busy.into())
         }
     }
