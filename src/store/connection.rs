@@ -123,23 +123,28 @@ impl DerefMut for Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        let (Some(loan), Ok(runtime)) = (self.loan.take(), Handle::try_current()) else { return };
+        let Some(loan) = self.loan.take() else { return };
+        let Ok(runtime) = Handle::try_current() else {
+            // By itself it would look for a runtime to return in, and panic where there is none.
+            drop(loan.conn.detach());
+            return;
+        };
         match self.unsettled {
             None => self.pool.keep(loan),
             Some(unsettled) => {
-                runtime.spawn(give_back(loan.conn, unsettled, self.behind_pooler));
+                runtime.spawn(give_back(loan, unsettled, self.behind_pooler));
             }
         }
     }
 }
 
-async fn give_back(mut conn: PoolConnection<Postgres>, unsettled: Unsettled, behind_pooler: bool) {
-    let settled = timeout(RETURN_TIMEOUT, settle(&mut conn, unsettled, behind_pooler)).await;
+async fn give_back(mut loan: Loan, unsettled: Unsettled, behind_pooler: bool) {
+    let settled = timeout(RETURN_TIMEOUT, settle(&mut loan.conn, unsettled, behind_pooler)).await;
     if matches!(settled, Ok(Ok(true))) {
-        return_to_pool(conn).await;
+        loan.return_to_pool().await;
     } else {
         // Closes it, and makes room for another one.
-        drop(conn.detach());
+        drop(loan.conn.detach());
     }
 }
 

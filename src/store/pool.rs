@@ -26,8 +26,9 @@ pub(super) struct Pool(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     inner: PgPool,
-    /// As many as there may be connections. Whoever has one and finds nothing at hand is served by the pool: so many of
-    /// its places are free, or on their way back to it.
+    /// As many as there may be connections, and one goes with each that is not at rest: lent, asked whether it is still
+    /// good, or on its way back. So whoever has one and finds nothing at hand has a free place in the pool. Who waited
+    /// for a place in there would not hear of what comes to hand meanwhile.
     permits: Arc<Semaphore>,
     at_hand: Mutex<Vec<Kept>>,
 }
@@ -39,12 +40,20 @@ struct Kept {
     since: Instant,
 }
 
-/// A connection that somebody uses.
+/// A connection that is not at rest.
 #[derive(Debug)]
 pub(super) struct Loan {
     pub conn: PoolConnection<Postgres>,
     since: Instant,
     permit: OwnedSemaphorePermit,
+}
+
+impl Loan {
+    pub async fn return_to_pool(self) {
+        let Self { conn, since: _, permit } = self;
+        return_to_pool(conn).await;
+        drop(permit);
+    }
 }
 
 impl Pool {
@@ -74,16 +83,30 @@ impl Pool {
     }
 
     /// Takes back a connection that has been answered to the end.
-    pub fn keep(&self, Loan { conn, since, permit }: Loan) {
-        let is_old = |kept: &mut Kept| kept.since.elapsed() >= AT_HAND || self.0.inner.is_closed();
-        let old: Vec<Kept> = {
-            let mut at_hand = self.0.at_hand();
+    pub fn keep(&self, loan: Loan) {
+        let mut leaving = Vec::new();
+        let mut at_hand = self.0.at_hand();
+        // Looked at in here: whoever closes takes afterwards what is at hand.
+        let (now, is_closed) = (Instant::now(), self.0.inner.is_closed());
+        let is_old = |since: Instant| is_closed || now.duration_since(since) >= AT_HAND;
+        // Where no permit is free, somebody is about to take it.
+        while let Some(place) = at_hand.iter().position(|kept| is_old(kept.since))
+            && let Ok(permit) = Arc::clone(&self.0.permits).try_acquire_owned()
+        {
+            let Kept { conn, since } = at_hand.remove(place);
+            leaving.push(Loan { conn, since, permit });
+        }
+        let Loan { conn, since, permit } = loan;
+        if is_old(since) {
+            leaving.push(Loan { conn, since, permit });
+            drop(at_hand);
+        } else {
             at_hand.push(Kept { conn, since });
-            at_hand.extract_if(.., is_old).collect()
-        };
-        drop(permit);
-        for kept in old {
-            tokio::spawn(return_to_pool(kept.conn));
+            drop(at_hand);
+            drop(permit);
+        }
+        for loan in leaving {
+            tokio::spawn(loan.return_to_pool());
         }
     }
 
