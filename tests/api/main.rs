@@ -47,6 +47,7 @@ mod one_statement;
 mod openapi;
 mod otlp;
 mod pgbouncer;
+mod pool;
 mod pooler;
 mod postgres;
 mod races;
