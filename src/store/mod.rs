@@ -144,7 +144,7 @@ impl Db {
             return Ok(self.begin().await?.inner);
         }
         let asked = async {
-            for _ in 0..self.pool.connections().2 {
+            for _ in 0..self.pool.most() {
                 let mut conn = Conn::plain(&self.pool).await?;
                 if conn.ping().await.is_ok() {
                     return Ok(conn);
@@ -195,7 +195,7 @@ impl Db {
     /// A transaction; dropped without `commit`, it never was.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
         let begun = async {
-            let mut left = self.pool.connections().2;
+            let mut left = self.pool.most();
             loop {
                 match self.begin_once().await {
                     // It broke while it waited in the pool: nothing was done yet.

@@ -112,9 +112,15 @@ impl Pool {
 
     /// The connections that there are, the idle ones among them, and how many there may be.
     pub fn connections(&self) -> (u32, usize, u32) {
-        let Shared { inner, at_hand: _, permits: _ } = &*self.0;
-        let idle = inner.num_idle() + self.0.at_hand().len();
-        (inner.size(), idle, inner.options().get_max_connections())
+        let inner = &self.0.inner;
+        // sqlx counts one that comes to rest after it may be taken: for a moment there may be fewer than none.
+        let idle = inner.num_idle().wrapping_add(self.0.at_hand().len()).cast_signed();
+        (inner.size(), usize::try_from(idle).unwrap_or(0), self.most())
+    }
+
+    /// How many connections there may be.
+    pub fn most(&self) -> u32 {
+        self.0.inner.options().get_max_connections()
     }
 
     pub async fn close(&self) {
