@@ -112,10 +112,14 @@ pub async fn give_back(db: &mut PgConnection, keys: &[Vec<u8>]) -> sqlx::Result<
     Ok(())
 }
 
-/// Removes at most 1,000 rows that say nothing any more.
+/// Removes at most 1,000 rows that say nothing any more, but for those that somebody counts on at this moment: it waits for
+/// nobody, for others wait for it, each with a row of its own, and in another order.
 pub async fn delete_expired(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "delete from limits where key in (select key from limits where expires_at < $1 limit 1000)",
+        "with old as materialized (
+             select key from limits where expires_at < $1 limit 1000 for update skip locked
+         )
+         delete from limits l using old where l.key = old.key",
         now
     )
     .execute(db)
