@@ -1,5 +1,7 @@
 //! The limits, and that they lock nobody out.
 
+use std::time::Duration;
+
 use axum::http::Method;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,6 +10,7 @@ use doorward::clock::Clock;
 use doorward::security::password::Hasher;
 use futures_util::future::join_all;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::support::{Answer, PASSWORD, TestApp, email_of, new_database};
 
@@ -299,4 +302,24 @@ async fn rows_that_say_nothing_any_more_go_away() {
     doorward::store::limits::delete_expired(&mut tx, app.clock.now()).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(rows().await, 0);
+}
+
+#[tokio::test]
+async fn the_clean_up_waits_for_nobody_and_leaves_what_is_counted_on_meanwhile() {
+    let app = limited().await;
+    guess(&app, HOME, "ann", "wrong").await.assert_error(401, "invalid_credentials");
+    app.clock.advance(TimeDelta::hours(2));
+    let mut counting = app.pool.begin().await.unwrap();
+    let sql = "update limits set expires_at = expires_at + interval '1 day'
+               where key = (select key from limits order by key limit 1)";
+    sqlx::query(sql).execute(&mut *counting).await.unwrap();
+    let mut tx = app.state.db.begin().await.unwrap();
+    let removing = doorward::store::limits::delete_expired(&mut tx, app.clock.now());
+    let removed = timeout(Duration::from_secs(1), removing).await.expect("it waits for nobody");
+    assert_eq!(removed.unwrap(), 2);
+    tx.commit().await.unwrap();
+    counting.commit().await.unwrap();
+    let left: i64 =
+        sqlx::query_scalar("select count(*) from limits").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(left, 1);
 }

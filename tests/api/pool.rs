@@ -240,6 +240,7 @@ async fn connections_whose_processes_were_ended_are_replaced_unnoticed() {
 #[tokio::test]
 async fn what_has_been_at_hand_for_a_second_is_asked_when_the_next_one_comes_back() {
     let (db, eye) = pool().await;
+    let began = Instant::now();
     fill(&db).await;
     // Whatever a process is asked, though it be nothing, is the last thing that it did.
     let last_asked = async || {
@@ -249,10 +250,13 @@ async fn what_has_been_at_hand_for_a_second_is_asked_when_the_next_one_comes_bac
     let filled = last_asked().await;
     assert!(read(&db).await.unwrap());
     sleep(Duration::from_millis(200)).await;
-    assert_eq!(last_asked().await, filled, "a young one is not asked");
+    let then = last_asked().await;
+    if began.elapsed() < Duration::from_secs(1) {
+        assert_eq!(then, filled, "a young one is not asked");
+    }
     sleep(Duration::from_millis(900)).await;
     assert!(read(&db).await.unwrap());
-    eventually("the others have been asked", async || last_asked().await > filled).await;
+    eventually("the others have been asked", async || last_asked().await > then).await;
     fill(&db).await;
     assert_eq!(ask::<i64>(&eye, "count(*)").await, i64::from(CONNECTIONS));
 }
@@ -261,7 +265,8 @@ async fn what_has_been_at_hand_for_a_second_is_asked_when_the_next_one_comes_bac
 async fn a_pool_that_closes_waits_for_those_who_use_it_and_lets_nobody_in() {
     let (db, eye) = pool().await;
     eye.execute("create table marks (id bigint primary key)").await.unwrap();
-    fill(&db).await;
+    // Young ones: what is old is the inner pool's, which closes it with the last one.
+    while timeout(Duration::from_millis(500), fill(&db)).await.is_err() {}
     let mut held = Vec::new();
     for _ in 1..CONNECTIONS {
         held.push(db.begin().await.unwrap());
