@@ -136,7 +136,7 @@ pub enum Outcome {
 }
 
 /// Attempts that have been counted.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Reservation(Vec<Vec<u8>>);
 
 impl Reservation {

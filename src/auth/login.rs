@@ -58,7 +58,7 @@ pub async fn login(
         return Err(limited(refusal));
     }
     // A second round only if the hash was replaced between the check and the session: then what was checked is old.
-    let mut user_id = None;
+    let (mut user_id, mut counted) = (None, None);
     for _ in 0..2 {
         // In boxes of their own, what is done before the hash and after it: a crowd that waits for theirs needs no room
         // for that.
@@ -66,8 +66,11 @@ pub async fn login(
         user_id = found.as_ref().map(|user| user.id);
         let mut attempts = vec![by_address.clone()];
         attempts.extend(attempts_on_account(found.as_ref(), &login, &origin, is_known));
-        let reserving = Box::pin(state.limits.reserve(&state.db, &attempts, now));
-        let reservation = match reserving.await? {
+        let outcome = match counted.take() {
+            Some(reservation) => Outcome::Reserved(reservation),
+            None => Box::pin(state.limits.reserve(&state.db, &attempts, now)).await?,
+        };
+        let reservation = match outcome {
             Outcome::Reserved(reservation) => reservation,
             Outcome::Refused(refusal) => {
                 if refusal.limit != LOGIN_ADDRESS.name {
@@ -86,6 +89,8 @@ pub async fn login(
         } else {
             None
         };
+        // It is one login, however many rounds it takes.
+        counted = Some(reservation.clone());
         let starting =
             account::start_session(&state, &checked, rehashed, reservation, &origin, now);
         let Some((user, pair)) = Box::pin(starting).await? else { continue };
