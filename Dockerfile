@@ -3,6 +3,9 @@ FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev make \
     && rm -rf /var/lib/apt/lists/*
+# jemalloc takes the builder's page size for everybody's, and an ARM server's may be larger.
+RUN test "$(uname -m)" != aarch64 \
+    || printf '[env]\nJEMALLOC_SYS_WITH_LG_PAGE = "16"\n' >> "${CARGO_HOME:-$HOME/.cargo}/config.toml"
 WORKDIR /src
 
 # The dependencies alone, under empty sources: this layer lasts until Cargo.toml or Cargo.lock changes.

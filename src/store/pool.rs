@@ -126,6 +126,8 @@ impl Pool {
     pub async fn close(&self) {
         // Before: what is on loan comes back to the pool from then on.
         let closing = self.0.inner.close();
+        // Whoever waits hears of it at once.
+        self.0.permits.close();
         for kept in std::mem::take(&mut *self.0.at_hand()) {
             tokio::spawn(return_to_pool(kept.conn));
         }

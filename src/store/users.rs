@@ -297,17 +297,17 @@ pub async fn list(
     );
     push_filter(&mut query, filter);
     if let Some(position) = after {
-        query.push(format_args!(" and ({column}, id) {beyond} ("));
+        // In sub-selects, where the planner does not see how much is left, and the limit as a number, where it does: so
+        // one plan is as good as any for a page, and it does not make a new one for each.
+        query.push(format_args!(" and ({column}, id) {beyond} ((select "));
         if sort_by.is_instant() {
             query.push_bind(position.instant());
         } else {
             query.push_bind(position.value.clone());
         }
-        query.push(", ").push_bind(position.id).push(")");
+        query.push("), (select ").push_bind(position.id).push("))");
     }
-    query
-        .push(format_args!(" order by {column} {direction}, id {direction} limit "))
-        .push_bind(limit);
+    query.push(format_args!(" order by {column} {direction}, id {direction} limit {limit}"));
     // A plan for any word at all would not look for the word's letters.
     let persistent = filter.search.is_none();
     query.build_query_as().persistent(persistent).fetch_all(db).await
