@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use futures_util::future::CatchUnwind;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use crate::http::client::Peer;
@@ -26,7 +26,7 @@ use crate::state::AppState;
 /// How long a client may take to send the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a handler may take once the body is there, so that an answer comes within 10 seconds whatever hangs.
+/// How long a handler may take, beside the body's way, so that an answer comes within 10 seconds whatever hangs.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Longest path and query.
@@ -108,15 +108,17 @@ impl Future for Passage {
 /// it, is its own time; the body's way is the client's.
 async fn end(body: Option<Arrival>) -> ApiError {
     let hanging = || ApiError { cause: Some("handler timed out".into()), ..Code::Busy.into() };
+    let (began, mut left) = (Instant::now(), HANDLER_TIMEOUT);
     if let Some(body) = body {
-        if timeout(HANDLER_TIMEOUT, body.wanted).await.is_err() {
+        if timeout(left, body.wanted).await.is_err() {
             return hanging();
         }
+        left = left.saturating_sub(began.elapsed());
         if timeout(BODY_TIMEOUT, body.arrived).await.is_err() {
             return ApiError::malformed("The body did not arrive in time.");
         }
     }
-    tokio::time::sleep(HANDLER_TIMEOUT).await;
+    tokio::time::sleep(left).await;
     hanging()
 }
 
