@@ -145,6 +145,10 @@ impl Reservation {
         &self.0
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes the count back, in the transaction of what turned out well.
     pub async fn give_back(self, db: &mut PgConnection) -> sqlx::Result<()> {
         if self.0.is_empty() { Ok(()) } else { limits::give_back(db, &self.0).await }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::account::{self, Origin};
 use crate::fields::Password;
 use crate::http::error::{ApiError, Code};
-use crate::http::limit::unless_busy;
+use crate::http::limit::{giving_back, unless_busy};
 use crate::http::user::PublicUser;
 use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS, Outcome};
 use crate::state::AppState;
@@ -93,7 +93,9 @@ pub async fn login(
         counted = Some(reservation.clone());
         let starting =
             account::start_session(&state, &checked, rehashed, reservation, &origin, now);
-        let Some((user, pair)) = Box::pin(starting).await? else { continue };
+        let started = Box::pin(starting).await.map_err(ApiError::from);
+        let started = giving_back(&state, counted.clone().unwrap_or_default(), started)?;
+        let Some((user, pair)) = started else { continue };
         return Ok(Json(LoginResponse {
             success: true,
             token: pair.access,

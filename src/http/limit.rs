@@ -39,3 +39,24 @@ pub async fn unless_busy<T>(
         }
     }
 }
+
+/// The outcome of what was done after the password had been right. Where that failed (the database was away, a name was
+/// taken) the attempt is given back nevertheless, as well as may be: nobody is to be kept out after an outage because they
+/// tried on.
+pub fn giving_back<T>(
+    state: &AppState,
+    reservation: Reservation,
+    outcome: Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    if outcome.is_err() && !reservation.is_empty() {
+        let state = state.clone();
+        // Nobody waits for a database that has just failed.
+        tokio::spawn(async move {
+            let Ok(mut tx) = state.db.begin().await else { return };
+            if reservation.give_back(&mut tx).await.is_ok() {
+                let _ = tx.commit().await;
+            }
+        });
+    }
+    outcome
+}

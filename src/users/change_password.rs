@@ -9,7 +9,7 @@ use crate::account::Origin;
 use crate::fields::{Password, PasswordContext, parse_new_password};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
-use crate::http::limit::{reserve, unless_busy};
+use crate::http::limit::{giving_back, reserve, unless_busy};
 use crate::http::session::CurrentUser;
 use crate::limits::{Attempt, PASSWORD};
 use crate::state::AppState;
@@ -75,29 +75,38 @@ pub async fn change_password(
         let hashed = state.hasher.hash(origin.as_client(true), new.clone()).await;
         let (new_hash, reserved) = unless_busy(&state, reserved, hashed).await?;
         reservation = reserved;
-        let mut tx = state.db.begin().await?;
-        // Locked, so that whoever logs in, or out of everything, comes before this or after it.
-        let locked = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;
-        if locked.password_hash != present {
-            present = locked.password_hash;
+        let counted = reservation.clone();
+        let changing = async {
+            let mut tx = state.db.begin().await?;
+            // Locked, so that whoever logs in, or out of everything, comes before this or after it.
+            let locked = users::find_for_update(&mut tx, user.id).await?;
+            let locked = locked.ok_or(Code::SessionEnded)?;
+            if locked.password_hash != present {
+                return Ok(Some(locked.password_hash));
+            }
+            // A session that was ended while this call was on its way changes nothing any more.
+            let living = sessions::find_with_user(&mut tx, session.id, user.id, now).await?;
+            living.ok_or(Code::SessionEnded)?;
+            users::set_password_hash(&mut tx, user.id, &new_hash, now).await?;
+            counted.give_back(&mut tx).await?;
+            let (kept, reason) = (Some(session.id), "password_changed");
+            sessions::revoke_all(&mut tx, user.id, kept, reason, now).await?;
+            let event = Event {
+                name: "password_changed",
+                user_id: Some(user.id),
+                actor_id: Some(user.id),
+                session_id: Some(session.id),
+                ip: origin.ip,
+                ..Event::default()
+            };
+            audit::record(&mut tx, &event, now).await?;
+            state.commit(tx, user.id).await?;
+            Ok(None)
+        };
+        if let Some(replaced) = giving_back(&state, reservation.clone(), changing.await)? {
+            present = replaced;
             continue;
         }
-        // A session that was ended while this call was on its way changes nothing any more.
-        let living = sessions::find_with_user(&mut tx, session.id, user.id, now).await?;
-        living.ok_or(Code::SessionEnded)?;
-        users::set_password_hash(&mut tx, user.id, &new_hash, now).await?;
-        reservation.give_back(&mut tx).await?;
-        sessions::revoke_all(&mut tx, user.id, Some(session.id), "password_changed", now).await?;
-        let event = Event {
-            name: "password_changed",
-            user_id: Some(user.id),
-            actor_id: Some(user.id),
-            session_id: Some(session.id),
-            ip: origin.ip,
-            ..Event::default()
-        };
-        audit::record(&mut tx, &event, now).await?;
-        state.commit(tx, user.id).await?;
         let message = "The password is changed. Every other session has ended.";
         return Ok(Json(ChangePasswordResponse { success: true, message }));
     }

@@ -16,7 +16,7 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, FieldError, Name, Password, Username};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
-use crate::http::limit::{reserve, unless_busy};
+use crate::http::limit::{giving_back, reserve, unless_busy};
 use crate::http::session::{CurrentUser, SeenUser};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, PASSWORD, Reservation};
@@ -147,6 +147,7 @@ pub async fn update(
         None => false,
     };
 
+    let counted = reservation.clone();
     let writing = async {
         let mut tx = state.db.begin().await?;
         reservation.give_back(&mut tx).await?;
@@ -181,7 +182,7 @@ pub async fn update(
         state.commit(tx, user.id).await?;
         Ok((user, updated))
     };
-    let written = writing.await;
+    let written = giving_back(&state, counted, writing.await);
     let by = Event {
         actor_id: Some(caller.user.id),
         session_id: Some(caller.session.id),

@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::binary::eventually;
 use crate::support::{Answer, PASSWORD, TestApp, email_of, new_database};
 
 const HOME: &str = "198.51.100.7";
@@ -270,6 +271,39 @@ async fn the_present_password_can_be_guessed_five_times_by_either_way() {
     let change = json!({ "old_password": PASSWORD, "new_password": "another good one" });
     assert_limited(&ann.put("/api/v1/users/me/change_password", &change).await, "password", 900);
     app.clock.advance(TimeDelta::minutes(15));
+    ann.put("/api/v1/users/me/change_password", &change).await.assert_ok(200);
+}
+
+/// A server whose disk is full, as far as the users' table goes.
+const FULL: &str = "create function full_disk() returns trigger language plpgsql as $$ begin
+        raise exception 'no space left' using errcode = '53100';
+    end $$;
+    create trigger full_disk before update on users for each row execute function full_disk();
+    create trigger full_too before insert on sessions for each row execute function full_disk()";
+
+#[tokio::test]
+async fn a_right_password_costs_nothing_while_the_database_cannot_write() {
+    let app = limited().await;
+    let ann = app.newcomer("ann").await;
+    let change = json!({ "old_password": PASSWORD, "new_password": "a different good one" });
+    sqlx::raw_sql(FULL).execute(&app.pool).await.unwrap();
+    let before = counted(&app).await;
+    let given_back = async || {
+        eventually("an attempt is given back", async || counted(&app).await == before).await;
+    };
+    for _ in 0..6 {
+        let answer = ann.put("/api/v1/users/me/change_password", &change).await;
+        answer.assert_error(503, "database_unavailable");
+        given_back().await;
+    }
+    for _ in 0..11 {
+        let answer = guess(&app, HOME, "ann", PASSWORD).await;
+        answer.assert_error(503, "database_unavailable");
+        given_back().await;
+    }
+    let mend = "drop function full_disk cascade";
+    sqlx::raw_sql(mend).execute(&app.pool).await.unwrap();
+    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
     ann.put("/api/v1/users/me/change_password", &change).await.assert_ok(200);
 }
 
