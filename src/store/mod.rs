@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod changes;
 mod connection;
+mod error;
 pub mod limits;
 pub mod logins;
 pub mod outbox;
@@ -20,13 +21,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Transaction};
 use tokio::time::timeout;
 
 use connection::no_answer;
 pub use connection::{Conn, bounded};
+use error::is_broken;
+pub use error::{describe, is_unavailable, unique_violation};
 use pool::{ACQUIRE_TIMEOUT, Pool};
 pub use schema::Schema;
 pub use standby::StandbyFacts;
@@ -369,52 +371,4 @@ async fn estimate(db: &mut PgConnection, query: &'static str) -> sqlx::Result<i6
     let plan: serde_json::Value = sqlx::query_scalar(explain).fetch_one(db).await?;
     let rows = plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_i64);
     rows.ok_or_else(|| sqlx::Error::Decode("a plan without its rows".into()))
-}
-
-/// The name of the unique constraint that refused a statement, if one did.
-pub fn unique_violation(error: &sqlx::Error) -> Option<&str> {
-    error
-        .as_database_error()
-        .filter(|error| error.is_unique_violation())
-        .and_then(|error| error.constraint())
-}
-
-/// What an error says for the log. PostgreSQL repeats the value in what it says about bad data (class 22), and a value
-/// may be a secret. That of a violated constraint is in the error's detail, which is never shown.
-pub fn describe(error: &sqlx::Error) -> String {
-    match error.as_database_error().and_then(DatabaseError::code) {
-        Some(code) if code.starts_with("22") => format!("the database refused a value: {code}"),
-        _ => error.to_string(),
-    }
-}
-
-/// Whether the connection was closed at its other end.
-fn is_broken(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::BeginFailed => true,
-        // An administrator, a crash, or the server's end.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P0")),
-        _ => false,
-    }
-}
-
-/// Whether the database could not be reached or would not serve us now, as against a statement that is wrong.
-pub fn is_unavailable(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::BeginFailed => true,
-        // 08 connection, 53 resources, 57 operator intervention; 58 system error, 40001 and 40P01 a lost race,
-        // 25006 a standby, 55P03 a lock that was not to be had, 55000 a database closed for maintenance, 28 and 3D
-        // while it is being set up, 25P03 a transaction that did nothing for too long: its process was stopped.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            ["08", "53", "57", "58", "28", "3D"].iter().any(|class| code.starts_with(class))
-                || ["40001", "40P01", "25006", "25P03", "55P03", "55000"].contains(&code.as_ref())
-        }),
-        _ => false,
-    }
 }
