@@ -41,9 +41,10 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::BeginFailed => true,
         // 08 connection, 53 resources, 57 operator intervention; 58 system error, 40001 and 40P01 a lost race,
         // 25006 a standby, 55P03 a lock that was not to be had, 55000 a database closed for maintenance, 28 and 3D
-        // while it is being set up, 25P03 a transaction that did nothing for too long: its process was stopped.
+        // while it is being set up, 25P03 a transaction that did nothing for too long: its process was stopped; XX what
+        // the server itself calls broken, a page that it cannot read or cannot make sense of.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            ["08", "53", "57", "58", "28", "3D"].iter().any(|class| code.starts_with(class))
+            ["08", "53", "57", "58", "28", "3D", "XX"].iter().any(|class| code.starts_with(class))
                 || ["40001", "40P01", "25006", "25P03", "55P03", "55000"].contains(&code.as_ref())
         }),
         _ => false,

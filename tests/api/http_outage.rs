@@ -6,7 +6,7 @@ use axum::http::Method;
 use doorward::clock::Clock;
 use doorward::store::{Db, Tx, is_unavailable};
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::binary::{eventually, free_port};
 use crate::gate::Gate;
@@ -31,7 +31,7 @@ fn assert_unavailable(answer: &Answer) {
 /// Runs a statement as the cluster's owner, beside the test's own database.
 async fn run_outside(sql: String) {
     let pool = PgPool::connect_with(cluster().await.connect_options("postgres")).await.unwrap();
-    sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+    sqlx::query(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
     pool.close().await;
 }
 
@@ -216,6 +216,23 @@ async fn a_connection_that_takes_no_writes_is_not_kept() {
         // What was connected meanwhile stays read-only for as long as it lasts.
         run_outside(format!("alter database {name} reset default_transaction_read_only")).await;
         eventually("it takes writes again", async || write().await.is_ok()).await;
+    }
+}
+
+/// What is told as 503 and may be tried again, as against what would fail each time.
+#[tokio::test]
+async fn the_servers_own_trouble_is_told_from_a_statement_that_is_wrong() {
+    let db = Db::new(cluster().await.connect_options(&new_database().await), 1);
+    let raised = async |code: &str| {
+        let sql = format!("do $$ begin raise exception using errcode = '{code}'; end $$");
+        let mut conn = db.acquire().await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *conn).await.unwrap_err()
+    };
+    for code in ["53100", "53200", "53300", "58030", "XX000", "XX001", "XX002", "40001", "55P03"] {
+        assert!(is_unavailable(&raised(code).await), "{code}");
+    }
+    for code in ["22P02", "23505", "23514", "42P01", "42703", "0A000", "P0001"] {
+        assert!(!is_unavailable(&raised(code).await), "{code}");
     }
 }
 

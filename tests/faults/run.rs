@@ -71,7 +71,10 @@ pub async fn run(fault: &Fault) -> Report {
     returned(&world, &before, &load).await;
     for home in &world.homes {
         let log = std::fs::read_to_string(home.folder().join("serve.log")).unwrap_or_default();
-        if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
+        // And what it was that became a 500.
+        let tells =
+            |line: &&str| line.contains("panicked") || line.contains(r#""code":"internal""#);
+        for line in log.lines().filter(tells).take(3) {
             load.broken(Invariant::OnlyUnavailable, line);
         }
     }
