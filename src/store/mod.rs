@@ -12,6 +12,7 @@ mod pool;
 mod schema;
 pub mod sessions;
 mod standby;
+mod to_the_end;
 pub mod users;
 
 use std::net::IpAddr;
@@ -32,9 +33,9 @@ pub use error::{describe, is_unavailable, unique_violation};
 use pool::{ACQUIRE_TIMEOUT, Pool};
 pub use schema::Schema;
 pub use standby::StandbyFacts;
+pub use to_the_end::to_the_end;
 
 use crate::metrics::Tally;
-use crate::telemetry;
 
 /// How long the server works on a statement, waits for a lock, and waits for the next statement of a transaction before
 /// it gives up: an abandoned request must not keep its connection, nor what it has locked.
@@ -355,14 +356,6 @@ impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.inner
     }
-}
-
-/// Works in a task of its own, which goes on when nobody waits for it any more.
-pub async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = sqlx::Result<T>> + Send + 'static,
-) -> sqlx::Result<T> {
-    let task = tokio::spawn(telemetry::on_behalf_of(telemetry::caller(), work));
-    task.await.map_err(|_| sqlx::Error::WorkerCrashed)?
 }
 
 /// How many rows the planner thinks that a query of our own gives. It asks the statistics and reads no row.

@@ -1,0 +1,99 @@
+//! What is not to stop half way.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::runtime::Handle;
+
+use crate::telemetry;
+
+/// Work that is done to its end: whoever stops waiting for it leaves it to a task of its own, which goes on. So it costs no
+/// task, and wakes no other thread, where somebody waits.
+pub fn to_the_end<F>(work: F) -> impl Future<Output = F::Output> + Send
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    ToTheEnd(Some(Box::pin(work)))
+}
+
+/// Nothing once it is done.
+struct ToTheEnd<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
+
+impl<F: Future<Output: Send> + Send + 'static> Future for ToTheEnd<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // Taken out: what panics is not polled again.
+        let mut work = self.0.take().expect("not polled once it is done");
+        let polled = work.as_mut().poll(context);
+        if polled.is_pending() {
+            self.0 = Some(work);
+        }
+        polled
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for ToTheEnd<F> {
+    fn drop(&mut self) {
+        let Some(work) = self.0.take() else { return };
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(telemetry::on_behalf_of(telemetry::caller(), work));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::AssertUnwindSafe;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_ends_whether_somebody_waits_or_not() {
+        assert_eq!(to_the_end(async { 7 }).await, 7);
+        let (go, gone) = oneshot::channel();
+        let (said, hears) = oneshot::channel();
+        let work = to_the_end(async move {
+            gone.await.expect("told to go");
+            said.send(8).expect("heard");
+        });
+        assert!(timeout(Duration::from_millis(1), work).await.is_err(), "it waits to be told");
+        go.send(()).expect("it waits still");
+        assert_eq!(hears.await, Ok(8));
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_it_is_done_on_behalf_of_the_same_caller() {
+        let (go, gone) = oneshot::channel::<()>();
+        let (said, hears) = oneshot::channel();
+        let work = async move {
+            let _ = gone.await;
+            let _ = said.send(telemetry::caller().request_id);
+        };
+        let caller = telemetry::Caller { request_id: Some("7".into()), ..Default::default() };
+        let asking = telemetry::on_behalf_of(caller, to_the_end(work));
+        assert!(timeout(Duration::from_millis(1), asking).await.is_err(), "it waits to be told");
+        drop(go);
+        assert_eq!(hears.await.expect("said").as_deref(), Some("7"));
+    }
+
+    #[tokio::test]
+    async fn what_panicked_is_not_tried_again() {
+        let polls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&polls);
+        let work = std::future::poll_fn(move |_| -> Poll<()> {
+            counted.fetch_add(1, Ordering::SeqCst);
+            panic!("at once")
+        });
+        assert!(AssertUnwindSafe(to_the_end(work)).catch_unwind().await.is_err());
+        tokio::task::yield_now().await;
+        assert_eq!(polls.load(Ordering::SeqCst), 1);
+    }
+}
