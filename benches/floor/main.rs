@@ -21,6 +21,8 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use doorward::fields::Password;
 use doorward::security::password::{Hasher, production_params};
 use doorward::security::queue::Client;
@@ -28,6 +30,7 @@ use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, decode, encode}
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{FromRow, Row};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -43,6 +46,8 @@ struct Floor {
     refresh: (EncodingKey, DecodingKey),
     /// As many passwords are hashed at once as there are processors.
     hashing: Semaphore,
+    /// Checks the passwords of logins: the same hasher as Doorward's, for it is what surrounds a hash that is compared.
+    hasher: Hasher,
 }
 
 #[derive(sqlx::FromRow)]
@@ -162,6 +167,41 @@ async fn refresh(
     tx.commit().await.unwrap();
     Ok(Json(json!({
         "token": floor.access_token(id, &user), "refresh_token": floor.refresh_token(id, counter),
+    })))
+}
+
+/// A user read by their name, their password checked, a session inserted, and two tokens signed.
+async fn login(
+    State(floor): State<Arc<Floor>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, StatusCode> {
+    let basic = headers.get("authorization").and_then(|value| value.to_str().ok());
+    let basic = basic.and_then(|value| STANDARD.decode(value.strip_prefix("Basic ")?).ok());
+    let basic = String::from_utf8(basic.ok_or(StatusCode::UNAUTHORIZED)?).unwrap();
+    let (name, password) = basic.split_once(':').ok_or(StatusCode::UNAUTHORIZED)?;
+    let (user, hash) = {
+        let row = sqlx::query(
+            "select id, username, email, first_name, last_name, role, created_at, modified_at, password_hash
+             from users where username_key = $1",
+        );
+        let row = row.bind(name).fetch_one(&floor.pool).await;
+        let row = row.map_err(|_| StatusCode::UNAUTHORIZED)?;
+        (User::from_row(&row).unwrap(), row.get::<String, _>("password_hash"))
+    };
+    let client = Client { key: 1, is_known: false };
+    let verdict = floor.hasher.verify(client, Password::claimed(password), Some(&hash)).await;
+    if !verdict.is_ok_and(|verdict| verdict.matches) {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    let id = Uuid::now_v7();
+    sqlx::query("insert into floor_sessions (id, user_id) values ($1, $2)")
+        .bind(id)
+        .bind(user.id)
+        .execute(&floor.pool)
+        .await
+        .unwrap();
+    Ok(Json(json!({
+        "token": floor.access_token(id, &user), "refresh_token": floor.refresh_token(id, 0), "user": user.json(),
     })))
 }
 
@@ -302,11 +342,13 @@ async fn serve(port: u16, database: &str, public_x: &str) {
         signing: EncodingKey::from_ed_der(signing.as_ref()),
         refresh: (EncodingKey::from_secret(&secret), DecodingKey::from_secret(&secret)),
         hashing: Semaphore::new(processors),
+        hasher: Hasher::new(production_params(), processors),
     };
     let app = Router::new()
         .route("/hello", get(hello))
         .route("/me", get(me))
         .route("/list", get(list))
+        .route("/login", post(login))
         .route("/refresh", post(refresh))
         .route("/register", post(register))
         .with_state(Arc::new(floor));

@@ -77,9 +77,10 @@ pub async fn slice(
         }
         Requests::Login | Requests::LoginWrong => {
             let end = if requests == Requests::Login { "" } else { ", no" };
+            let call = if is_floor { "POST /login" } else { "POST /api/v1/login" };
             for number in 1..=PEOPLE.min(stage.users) {
                 let credentials = STANDARD.encode(format!("user{number}:{PASSWORD}{end}"));
-                line("POST /api/v1/login", "authorization", &format!("Basic {credentials}"), "");
+                line(call, "authorization", &format!("Basic {credentials}"), "");
             }
         }
         Requests::Refresh => {

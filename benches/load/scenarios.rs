@@ -143,11 +143,13 @@ pub static SCENARIOS: &[Scenario] = &[
         contestants: &[
             ask("login", Doorward, Login),
             plain("floor: Argon2, the hasher alone", Run::Hash { plain: false }),
+            ask("floor: login", Floor, Login),
             ask("login, wrong password", Doorward, LoginWrong),
             plain("floor: Argon2, the plain crate", Run::Hash { plain: true }),
         ],
         goals: &[
             rate("login", "floor: Argon2, the hasher alone", AtLeast(0.97), BUSY),
+            rate("login", "floor: login", AtLeast(0.97), BUSY),
             rate("login, wrong password", "floor: Argon2, the hasher alone", AtLeast(0.97), BUSY),
             rate(
                 "floor: Argon2, the hasher alone",
