@@ -1,6 +1,7 @@
 //! What an error of the database means: to whoever called, to whoever may try again, and to the log.
 
 use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// The name of the unique constraint that refused a statement, if one did.
 pub fn unique_violation(error: &sqlx::Error) -> Option<&str> {
@@ -41,12 +42,20 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::BeginFailed => true,
         // 08 connection, 53 resources, 57 operator intervention; 58 system error, 40001 and 40P01 a lost race,
         // 25006 a standby, 55P03 a lock that was not to be had, 55000 a database closed for maintenance, 28 and 3D
-        // while it is being set up, 25P03 a transaction that did nothing for too long: its process was stopped; XX what
-        // the server itself calls broken, a page that it cannot read or cannot make sense of.
+        // while it is being set up, 25P03 a transaction that did nothing for too long: its process was stopped.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            ["08", "53", "57", "58", "28", "3D", "XX"].iter().any(|class| code.starts_with(class))
+            ["08", "53", "57", "58", "28", "3D"].iter().any(|class| code.starts_with(class))
                 || ["40001", "40P01", "25006", "25P03", "55P03", "55000"].contains(&code.as_ref())
+                || (code.starts_with("XX") && ends_connection(error.as_ref()))
         }),
         _ => false,
     }
+}
+
+/// Trouble of the server's own (class XX) that ends a connection, or allows none, passes: "could not write init file"
+/// while its disk is full. In the answer to a statement it is a bug or a damaged table, and meant to be seen.
+fn ends_connection(error: &dyn DatabaseError) -> bool {
+    error
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }

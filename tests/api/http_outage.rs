@@ -6,7 +6,10 @@ use axum::http::Method;
 use doorward::clock::Clock;
 use doorward::store::{Db, Tx, is_unavailable};
 use serde_json::json;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, PgPool};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::binary::{eventually, free_port};
 use crate::gate::Gate;
@@ -228,12 +231,36 @@ async fn the_servers_own_trouble_is_told_from_a_statement_that_is_wrong() {
         let mut conn = db.acquire().await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *conn).await.unwrap_err()
     };
-    for code in ["53100", "53200", "53300", "58030", "XX000", "XX001", "XX002", "40001", "55P03"] {
+    for code in ["53100", "53200", "53300", "58030", "40001", "55P03"] {
         assert!(is_unavailable(&raised(code).await), "{code}");
     }
-    for code in ["22P02", "23505", "23514", "42P01", "42703", "0A000", "P0001"] {
+    for code in ["22P02", "23505", "23514", "42P01", "42703", "0A000", "P0001", "XX000", "XX001"] {
         assert!(!is_unavailable(&raised(code).await), "{code}");
     }
+}
+
+/// A server whose disk is full may answer so to whoever connects.
+#[tokio::test]
+async fn who_is_not_let_in_because_of_the_servers_own_trouble_may_try_again() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let start_up = client.read_u32().await.unwrap();
+            client.read_exact(&mut vec![0; start_up as usize - 4]).await.unwrap();
+            let fields = b"SFATAL\0VFATAL\0CXX000\0Mcould not write init file\0\0";
+            client.write_u8(b'E').await.unwrap();
+            client.write_u32(4 + u32::try_from(fields.len()).unwrap()).await.unwrap();
+            client.write_all(fields).await.unwrap();
+        }
+    });
+    let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
+    let db = Db::new(options.username("doorward").ssl_mode(PgSslMode::Disable), 1);
+    let error = db.acquire().await.unwrap_err();
+    assert!(error.to_string().contains("could not write init file"), "{error}");
+    assert!(is_unavailable(&error));
+    server.abort();
 }
 
 /// Else what it has locked stays locked for as long as the server believes in a connection that leads nowhere.

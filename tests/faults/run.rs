@@ -71,10 +71,10 @@ pub async fn run(fault: &Fault) -> Report {
     returned(&world, &before, &load).await;
     for home in &world.homes {
         let log = std::fs::read_to_string(home.folder().join("serve.log")).unwrap_or_default();
-        // And what it was that became a 500.
-        let tells =
-            |line: &&str| line.contains("panicked") || line.contains(r#""code":"internal""#);
-        for line in log.lines().filter(tells).take(3) {
+        let panicked = log.lines().filter(|line| line.contains("panicked")).take(1);
+        // What it was that became a 500.
+        let failed = log.lines().filter(|line| line.contains(r#""code":"internal""#)).take(2);
+        for line in panicked.chain(failed) {
             load.broken(Invariant::OnlyUnavailable, line);
         }
     }
