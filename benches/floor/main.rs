@@ -40,6 +40,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 struct Floor {
     pool: PgPool,
+    /// For logins: it does not ask a connection whether it still works before it lends it.
+    unasked: PgPool,
     access: DecodingKey,
     /// Signs the access tokens of a refresh.
     signing: EncodingKey,
@@ -184,7 +186,7 @@ async fn login(
             "select id, username, email, first_name, last_name, role, created_at, modified_at, password_hash
              from users where username_key = $1",
         );
-        let row = row.bind(name).fetch_one(&floor.pool).await;
+        let row = row.bind(name).fetch_one(&floor.unasked).await;
         let row = row.map_err(|_| StatusCode::UNAUTHORIZED)?;
         (User::from_row(&row).unwrap(), row.get::<String, _>("password_hash"))
     };
@@ -197,7 +199,7 @@ async fn login(
     sqlx::query("insert into floor_sessions (id, user_id) values ($1, $2)")
         .bind(id)
         .bind(user.id)
-        .execute(&floor.pool)
+        .execute(&floor.unasked)
         .await
         .unwrap();
     Ok(Json(json!({
@@ -255,6 +257,20 @@ impl Floor {
     }
 }
 
+/// The hasher turns them off for the whole process once it has its own memory; the plain crate may have them.
+fn allow_huge_pages() {
+    rustix::thread::disable_transparent_huge_pages(false).unwrap();
+}
+
+/// A hasher each of whose threads has its memory.
+async fn warm_hasher(threads: usize) -> Hasher {
+    let hasher = Hasher::new(production_params(), threads);
+    let client = Client { key: 1, is_known: false };
+    let hash = || hasher.hash(client, Password::claimed("a long and good one"));
+    futures_util::future::join_all((0..threads * 8).map(|_| hash())).await;
+    hasher
+}
+
 /// How many passwords `threads` threads check in a second.
 fn hash(how: &str, threads: usize, seconds: u64) {
     // What the hasher's threads have, so that whatever else runs here disturbs both alike.
@@ -284,6 +300,7 @@ fn hash(how: &str, threads: usize, seconds: u64) {
             .collect();
         callers.into_iter().map(|caller| runtime.block_on(caller).unwrap()).sum()
     } else {
+        allow_huge_pages();
         let check = || {
             let mut checked = 0;
             while Instant::now() < deadline {
@@ -333,17 +350,21 @@ async fn serve(port: u16, database: &str, public_x: &str) {
     .execute(&pool)
     .await
     .unwrap();
+    let unasked = PgPoolOptions::new().max_connections(10).test_before_acquire(false);
+    let unasked = unasked.connect(database).await.unwrap();
     let secret = [7; 32];
     let signing = Ed25519KeyPair::from_seed_unchecked(&secret).unwrap().to_pkcs8v1().unwrap();
     let processors = std::thread::available_parallelism().unwrap().get();
     let floor = Floor {
         pool,
+        unasked,
         access: DecodingKey::from_ed_components(public_x).unwrap(),
         signing: EncodingKey::from_ed_der(signing.as_ref()),
         refresh: (EncodingKey::from_secret(&secret), DecodingKey::from_secret(&secret)),
         hashing: Semaphore::new(processors),
-        hasher: Hasher::new(production_params(), processors),
+        hasher: warm_hasher(processors).await,
     };
+    allow_huge_pages();
     let app = Router::new()
         .route("/hello", get(hello))
         .route("/me", get(me))

@@ -8,6 +8,7 @@
 #![expect(clippy::print_stderr, reason = "why it failed")]
 #![expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 
+mod fleet;
 mod measure;
 mod process;
 mod report;

@@ -45,6 +45,12 @@ pub async fn run(
     if contestant.cleaning_up {
         stage.begin_cleaning_up(OLD_ROWS_A_SECOND * (seconds + 2)).await?;
     }
+    if let Run::Ask(target, _) = contestant.run
+        && !stage.prepare(target).await?
+    {
+        println!("  {}: HAProxy or PgBouncer is not installed", contestant.name);
+        return Ok(vec![(contestant.name, Sample { rate: f64::NAN, ..Sample::default() })]);
+    }
     let mut samples = Vec::new();
     let sample = match (contestant.run, contestant.beside) {
         (Run::Ask(target, requests), None) => {
@@ -130,14 +136,18 @@ async fn ask(
         return Err(format!("{}: more requests were made than there are", contestant.name).into());
     }
     let unexpected = if requests == Requests::LoginWrong { made - refused } else { refused };
-    let each = |number: usize| (made > 0).then(|| (after[number] - before[number]) / made as f64);
+    // What stands behind a balancer is not told: its own processor time and memory say nothing.
+    let is_one_process = !matches!(target, Target::OneOfFleet | Target::Fleet);
+    let each = |number: usize| {
+        (made > 0 && is_one_process).then(|| (after[number] - before[number]) / made as f64)
+    };
     Ok(Sample {
         rate: made as f64 * 1e6 / micros as f64,
         p50: (made > 0).then_some(p50 as f64 / 1e3),
         p99: (made > 0).then_some(p99 as f64 / 1e3),
         program_cpu: each(0),
         postgres_cpu: each(1),
-        program_memory: Some(process::memory(program.pid)),
+        program_memory: is_one_process.then(|| process::memory(program.pid)),
         postgres_memory: Some(process::family_memory(stage.postmaster)),
         // That nobody was answered is a failure, too.
         failed: unexpected + broken + u64::from(made == 0),

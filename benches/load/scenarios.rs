@@ -7,6 +7,9 @@ pub enum Target {
     /// With `SESSION_CACHE=off`.
     Uncached,
     Floor,
+    /// Behind HAProxy, on PostgreSQL behind PgBouncer: one instance, and three by turns.
+    OneOfFleet,
+    Fleet,
 }
 
 /// What it is asked for. The floor's paths are its own.
@@ -103,7 +106,7 @@ const fn rate(of: &'static str, against: &'static str, bound: Bound, at: &'stati
 
 use Bound::{AtLeast, AtMost};
 use Requests::{Hello, HelloWithToken, List, ListFar, Login, LoginWrong, Me, Refresh, Register};
-use Target::{Doorward, Floor, Uncached};
+use Target::{Doorward, Fleet, Floor, OneOfFleet, Uncached};
 
 const ALL: &[u32] = &[1, 16, 64];
 const BUSY: &[u32] = &[16, 64];
@@ -236,6 +239,24 @@ pub static SCENARIOS: &[Scenario] = &[
         goals: &[
             rate("me, cleaning up", "me", AtLeast(0.9), ALL),
             rate("refresh, cleaning up", "refresh", AtLeast(0.9), ALL),
+        ],
+    },
+    Scenario {
+        name: "instances",
+        about: "three instances behind HAProxy and PgBouncer beside one, all on the same processors",
+        connections: BUSY,
+        contestants: &[
+            ask("me, one instance", OneOfFleet, Me),
+            ask("me, three instances", Fleet, Me),
+            ask("refresh, one instance", OneOfFleet, Refresh),
+            ask("refresh, three instances", Fleet, Refresh),
+            ask("login, one instance", OneOfFleet, Login),
+            ask("login, three instances", Fleet, Login),
+        ],
+        goals: &[
+            rate("me, three instances", "me, one instance", Bound::None, ALL),
+            rate("refresh, three instances", "refresh, one instance", Bound::None, ALL),
+            rate("login, three instances", "login, one instance", Bound::None, ALL),
         ],
     },
 ];

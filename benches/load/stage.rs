@@ -1,4 +1,5 @@
-//! What is measured, running: a private PostgreSQL with people and sessions in it, the service twice, the floor.
+//! What is measured, running: a private PostgreSQL with people and sessions in it, the service twice, the floor; several
+//! instances once they are asked for.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
+use crate::fleet::Fleet;
 use crate::process;
 use crate::scenarios::Target;
 
@@ -49,6 +51,7 @@ pub struct Stage {
     doorward: Program,
     uncached: Program,
     floor: Program,
+    fleet: Option<Fleet>,
     /// Where the reports and the logs go.
     pub results: PathBuf,
     /// An empty folder, so that nobody finds settings in it.
@@ -74,7 +77,8 @@ impl Stage {
         seed(&pool, users, sessions).await?;
 
         let keys = TokenKeys::new(&SECRET.to_owned().into(), None, PUBLIC_URL);
-        let site = Site { url: postgres.url("doorward"), work: &work, results: &results };
+        let url = postgres.url("doorward");
+        let site = Site { url, direct_url: None, work: &work, results: &results };
         let doorward = site.start(Target::Doorward, &keys).await?;
         let uncached = site.start(Target::Uncached, &keys).await?;
         let floor = site.start(Target::Floor, &keys).await?;
@@ -91,6 +95,7 @@ impl Stage {
             doorward,
             uncached,
             floor,
+            fleet: None,
             results: results.clone(),
             work,
         })
@@ -98,6 +103,7 @@ impl Stage {
 
     pub async fn close(self) {
         self.pool.close().await;
+        drop(self.fleet);
         for program in [self.doorward, self.uncached, self.floor] {
             program.kill().await;
         }
@@ -105,12 +111,31 @@ impl Stage {
         let _ = std::fs::remove_dir_all(&self.work);
     }
 
+    /// Starts what is not there from the beginning; `false` where it cannot be had here.
+    pub async fn prepare(&mut self, target: Target) -> Result<bool, Failure> {
+        let is_fleet = matches!(target, Target::OneOfFleet | Target::Fleet);
+        if is_fleet && self.fleet.is_none() {
+            let server = self.postgres.connect_options("doorward");
+            self.fleet = Fleet::start(&self.site(), &server, &self.keys).await?;
+        }
+        Ok(!is_fleet || self.fleet.is_some())
+    }
+
+    /// Panics unless the target was prepared.
     pub fn program(&self, target: Target) -> &Program {
+        let fleet = || self.fleet.as_ref().expect("it was prepared");
         match target {
             Target::Doorward => &self.doorward,
             Target::Uncached => &self.uncached,
             Target::Floor => &self.floor,
+            Target::OneOfFleet => &fleet().one,
+            Target::Fleet => &fleet().all,
         }
+    }
+
+    fn site(&self) -> Site<'_> {
+        let (work, results) = (self.work.as_path(), self.results.as_path());
+        Site { url: self.database_url(), direct_url: None, work, results }
     }
 
     pub fn database_url(&self) -> String {
@@ -119,9 +144,8 @@ impl Stage {
 
     /// How long it took from the start of the process to the first answer that says that all is ready.
     pub async fn restart(&mut self) -> Result<Duration, Failure> {
-        let site = Site { url: self.database_url(), work: &self.work, results: &self.results };
         let began = Instant::now();
-        let program = site.start(Target::Doorward, &self.keys).await?;
+        let program = self.site().start(Target::Doorward, &self.keys).await?;
         let took = began.elapsed();
         std::mem::replace(&mut self.doorward, program).kill().await;
         Ok(took)
@@ -159,43 +183,54 @@ impl Stage {
 }
 
 /// What a program needs to run.
-struct Site<'a> {
-    url: String,
-    work: &'a Path,
-    results: &'a Path,
+pub struct Site<'a> {
+    pub url: String,
+    /// The way past PgBouncer, where `url` leads through it.
+    pub direct_url: Option<String>,
+    pub work: &'a Path,
+    pub results: &'a Path,
 }
 
 impl Site<'_> {
     /// Starts a program with the settings of production; returns once it is ready.
-    async fn start(&self, target: Target, keys: &TokenKeys) -> Result<Program, Failure> {
-        let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
-        let (mut command, log, ready) = match target {
-            Target::Floor => {
-                let floor =
-                    std::env::var("FLOOR").map_err(|_| "run script/bench: FLOOR is unset")?;
-                let x = keys.jwks()["keys"][0]["x"].as_str().ok_or("the key has no x")?.to_owned();
-                let mut command = Command::new(floor);
-                command.args([&port.to_string(), &self.url, &x]);
-                (command, "floor.log", "/hello")
-            }
-            Target::Doorward | Target::Uncached => {
-                let cache = if target == Target::Uncached { "off" } else { "on" };
-                let mut command = Command::new(DOORWARD);
-                command.arg("serve").env_clear().envs([
-                    ("DATABASE_URL", self.url.as_str()),
-                    ("HOST", "127.0.0.1"),
-                    ("PORT", &port.to_string()),
-                    ("PUBLIC_URL", PUBLIC_URL),
-                    ("SECRET_KEY", SECRET),
-                    ("RATE_LIMITS", "off"),
-                    ("SESSION_CACHE", cache),
-                    ("WORKER", cache),
-                ]);
-                let log = if target == Target::Uncached { "uncached.log" } else { "doorward.log" };
-                (command, log, "/readyz")
-            }
-        };
+    pub async fn start(&self, target: Target, keys: &TokenKeys) -> Result<Program, Failure> {
+        let port = free_port().await?;
+        if target == Target::Floor {
+            let floor = std::env::var("FLOOR").map_err(|_| "run script/bench: FLOOR is unset")?;
+            let x = keys.jwks()["keys"][0]["x"].as_str().ok_or("the key has no x")?.to_owned();
+            let mut command = Command::new(floor);
+            command.args([&port.to_string(), &self.url, &x]);
+            return self.launch(command, port, "floor.log", Some("/hello")).await;
+        }
+        let is_plain = target == Target::Doorward;
+        let mut command = Command::new(DOORWARD);
+        command.arg("serve").env_clear().envs([
+            ("DATABASE_URL", self.url.as_str()),
+            ("HOST", "127.0.0.1"),
+            ("PORT", &port.to_string()),
+            ("PUBLIC_URL", PUBLIC_URL),
+            ("SECRET_KEY", SECRET),
+            ("RATE_LIMITS", "off"),
+            ("SESSION_CACHE", if target == Target::Uncached { "off" } else { "on" }),
+            ("WORKER", if is_plain { "on" } else { "off" }),
+        ]);
+        if let Some(url) = &self.direct_url {
+            command.env("DATABASE_DIRECT_URL", url);
+        }
+        let log = if is_plain { "doorward.log" } else { "others.log" };
+        self.launch(command, port, log, Some("/readyz")).await
+    }
+
+    /// Runs a program until it is ready: `path` answers 200, or, where it speaks no HTTP, somebody listens.
+    pub async fn launch(
+        &self,
+        mut command: Command,
+        port: u16,
+        log: &str,
+        path: Option<&str>,
+    ) -> Result<Program, Failure> {
         let log = File::options().create(true).append(true).open(self.results.join(log))?;
+        let name = command.as_std().get_program().to_owned();
         let child = command
             .current_dir(self.work)
             .stdin(Stdio::null())
@@ -206,9 +241,11 @@ impl Site<'_> {
         let pid = child.id().ok_or("a program that was just started has an id")?;
         let mut program = Program { child, port, pid };
         let deadline = Instant::now() + PATIENCE;
-        while program.get(ready).await.unwrap_or(0) != 200 {
+        while !program.is_ready(path).await {
             if Instant::now() > deadline || program.child.try_wait()?.is_some() {
-                return Err(format!("{target:?} does not start: see target/bench/*.log").into());
+                return Err(
+                    format!("{} does not start: see target/bench/*.log", name.display()).into()
+                );
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -216,7 +253,18 @@ impl Site<'_> {
     }
 }
 
+pub async fn free_port() -> Result<u16, Failure> {
+    Ok(TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port())
+}
+
 impl Program {
+    async fn is_ready(&self, path: Option<&str>) -> bool {
+        match path {
+            Some(path) => self.get(path).await.is_ok_and(|status| status == 200),
+            None => TcpStream::connect(("127.0.0.1", self.port)).await.is_ok(),
+        }
+    }
+
     /// The status of an answer.
     async fn get(&self, path: &str) -> Result<u16, Failure> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
