@@ -26,6 +26,7 @@ pub const VARIABLES: &[&str] = &[
     "GMAIL_ADDRESS",
     "GMAIL_APP_PASSWORD",
     "HOST",
+    "KEEP_ALIVE_SECONDS",
     "LOG",
     "MAIL_FROM",
     "METRICS_TOKEN",
@@ -125,6 +126,8 @@ pub struct Config {
     pub first_admin: Option<FirstAdmin>,
     /// What `GET /metrics` has to be asked with; without it there is no such path.
     pub metrics_token: Option<SecretString>,
+    /// How long a connection may wait for the next request, and the head of one be on its way.
+    pub keep_alive: Duration,
     /// How long to go on answering after SIGTERM, no longer ready: until then the balancer has noticed.
     pub shutdown_delay: Duration,
     /// Where traces are sent, if they are; OpenTelemetry's own library reads the rest.
@@ -241,6 +244,7 @@ impl Vars<'_> {
             worker_inside: self.choice("WORKER", true, &[("on", true), ("off", false)]),
             first_admin: self.first_admin(),
             metrics_token: self.metrics_token(),
+            keep_alive: Duration::from_secs(self.number("KEEP_ALIVE_SECONDS", 10, 1..=3600)),
             shutdown_delay: Duration::from_secs(self.number(
                 "SHUTDOWN_DELAY_SECONDS",
                 if production { 3 } else { 0 },

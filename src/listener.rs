@@ -26,8 +26,6 @@ use crate::http::client::Peer;
 use crate::router::App;
 use crate::state::AppState;
 
-/// How long a client may take to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take none of an answer that waits for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest head of a request in bytes, and the most fields in it.
@@ -64,7 +62,7 @@ pub async fn serve(
     state: AppState,
 ) {
     let mut http = http1::Builder::new();
-    http.header_read_timeout(HEADER_TIMEOUT)
+    http.header_read_timeout(state.config.keep_alive)
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADER_FIELDS)
         // Answers are small: to copy one to its head costs less than a call of the system that gathers the two.

@@ -42,7 +42,7 @@ struct Cli {
 enum Command {
     /// Answer requests. Migrates the database first and sends the mails too (unless WORKER=off)
     Serve,
-    /// Send the mails that wait in the outbox, as a process of its own
+    /// Send the mails that wait in the outbox and remove old rows, as a process of its own
     Worker,
     /// Bring the database up to date and exit; several at once wait for each other
     Migrate,

@@ -172,6 +172,23 @@ async fn held(home: &Home, greeting: &str, drip: &str) -> Duration {
     }
 }
 
+/// A balancer that keeps idle connections for longer than the service would use one that is about to close.
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_as_long_as_is_set() {
+    let kept = async |seconds: u64| {
+        let (home, _) = Home::with_database(&[("KEEP_ALIVE_SECONDS", &seconds.to_string())]).await;
+        let service = home.start().await;
+        let asked = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+        let times = tokio::join!(held(&home, "", ""), held(&home, asked, ""));
+        service.stop().await;
+        let seconds = Duration::from_secs(seconds);
+        for took in [times.0, times.1] {
+            assert!(took >= seconds && took < seconds + Duration::from_secs(2), "{took:?}");
+        }
+    };
+    tokio::join!(kept(1), kept(3));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_and_idle_connections_end_in_time_and_leave_nothing_behind() {
     let (slow, idle) = if is_full() { (2_000, 1_000) } else { (100, 50) };
