@@ -1,10 +1,10 @@
 //! `GET /users/`: all users, page by page or as a stream.
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use axum::{BoxError, Json};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::stream;
@@ -64,7 +64,7 @@ pub struct ListResponse {
     extensions(("x-codes" = json!(["malformed_request", "forbidden", "validation_failed"]))),
 )]
 pub async fn list(
-    _: AdminUser,
+    caller: AdminUser,
     State(state): State<AppState>,
     headers: HeaderMap,
     QueryString(form): QueryString,
@@ -76,7 +76,7 @@ pub async fn list(
             .is_ok_and(|value| value.to_ascii_lowercase().contains("application/x-ndjson"))
     });
     if wants_stream {
-        return Ok(all(state, request));
+        return Ok(all(state, caller, request));
     }
 
     let (filter, after) = (&request.filter, request.after.as_ref());
@@ -207,11 +207,14 @@ fn parse_cursor(raw: &str, sort: (SortBy, bool)) -> Result<Position, FieldError>
 }
 
 /// Every user that the filters leave, one JSON object a line. Each batch is a query of its own, so that neither memory
-/// nor a connection is held for a slow reader.
-fn all(state: AppState, request: ListRequest) -> Response {
-    let start = Some((state, request));
+/// nor a connection is held for a slow reader; and before each it is asked whether the reader may still see it.
+fn all(state: AppState, caller: AdminUser, request: ListRequest) -> Response {
+    let start = Some((state, caller, request));
     let batches = stream::try_unfold(start, async |position| {
-        let Some((state, mut request)) = position else { return Ok(None) };
+        let Some((state, caller, mut request)) = position else { return Ok(None) };
+        if !caller.is_still(&state).await? {
+            return Err(BoxError::from("the reader is an admin no more"));
+        }
         let (filter, after) = (&request.filter, request.after.as_ref());
         let sort = request.sort;
         let batch = |mut db: Conn| async move {
@@ -224,12 +227,11 @@ fn all(state: AppState, request: ListRequest) -> Response {
             found.last().map(|last| Position { value: request.sort.0.value(last), id: last.id });
         let mut lines = Vec::new();
         for user in found {
-            serde_json::to_writer(&mut lines, &PublicUser::from(user))
-                .map_err(sqlx::Error::decode)?;
+            serde_json::to_writer(&mut lines, &PublicUser::from(user))?;
             lines.push(b'\n');
         }
-        let next = if is_last { None } else { Some((state, request)) };
-        Ok::<_, sqlx::Error>(Some((Bytes::from(lines), next)))
+        let next = if is_last { None } else { Some((state, caller, request)) };
+        Ok(Some((Bytes::from(lines), next)))
     });
     let media_type = HeaderValue::from_static("application/x-ndjson");
     ([(header::CONTENT_TYPE, media_type)], Body::from_stream(batches)).into_response()

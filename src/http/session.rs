@@ -115,6 +115,19 @@ impl FromRequestParts<AppState> for AdminUser {
     }
 }
 
+impl AdminUser {
+    /// Whether they are one still: for an answer that takes its time.
+    pub async fn is_still(&self, state: &AppState) -> sqlx::Result<bool> {
+        let (session, user) = (self.0.session.id, self.0.user.id);
+        let now = state.clock.now();
+        let find = |mut db: Conn| async move {
+            let found = sessions::find_with_user(&mut db, session, user, now).await;
+            db.done(found)
+        };
+        Ok(state.db.read(find).await?.is_some_and(|(_, user)| user.role.is_admin()))
+    }
+}
+
 /// The tokens that came with a request, each checked by itself; an access token may be over its time.
 #[derive(Clone, Debug)]
 pub struct PresentedTokens {

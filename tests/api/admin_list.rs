@@ -1,9 +1,10 @@
 //! `GET /users/`: what an admin may ask for, and what the filters leave.
 
 use axum::http::Method;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Person, TestApp};
+use crate::support::{Answer, PASSWORD, Person, TestApp};
 
 const LIST: &str = "/api/v1/users";
 
@@ -277,4 +278,27 @@ async fn a_stream_is_filtered_and_checked_like_a_page() {
     bad.assert_fields(&[("limit", "out_of_range"), ("role", "invalid_choice")]);
     assert_eq!(usernames(&stream("", "application/json").await).len(), 3);
     assert_eq!(usernames(&stream("", "*/*").await).len(), 3);
+}
+
+#[tokio::test]
+async fn a_stream_ends_where_its_reader_is_an_admin_no_more() {
+    let app = TestApp::start().await;
+    let boss = app.admin().await;
+    app.admin_called("eve").await;
+    insert_users(&app, 1_200).await;
+    for ends_session in [true, false] {
+        let eve = app.log_in("eve", PASSWORD).await;
+        let call = eve.call(Method::GET, LIST).header("accept", "application/x-ndjson");
+        let mut body = call.begin().await;
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(first.ends_with(b"}\n"), "{}", String::from_utf8_lossy(&first));
+        if ends_session {
+            eve.post("/api/v1/logout", &json!({})).await.assert_ok(200);
+        } else {
+            let path = format!("/api/v1/users/{}", eve.id());
+            boss.put(&path, &json!({ "role": "staff" })).await.assert_ok(200);
+        }
+        let rest = body.collect().await;
+        assert!(rest.is_err(), "the rest is not sent, and not passed off as all there is");
+    }
 }

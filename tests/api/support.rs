@@ -437,6 +437,12 @@ impl Call {
         self
     }
 
+    /// The answer's body, to be read bit by bit.
+    pub async fn begin(self) -> Body {
+        let request = self.request.body(Body::from(self.body)).unwrap();
+        self.app.next_instance().oneshot(request).await.unwrap().into_body()
+    }
+
     pub async fn send(self) -> Answer {
         let request = self.request.body(Body::from(self.body)).unwrap();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
