@@ -196,6 +196,18 @@ fn issue_pair(
     }
 }
 
+/// Who calls, locked until the transaction ends, unless their session has ended while the call was on its way.
+pub async fn lock_caller(
+    tx: &mut Tx,
+    user_id: Uuid,
+    session_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<User>> {
+    let Some(user) = users::find_for_update(tx, user_id).await? else { return Ok(None) };
+    let living = sessions::find_with_user(tx, session_id, user_id, now).await?;
+    Ok(living.map(|_| user))
+}
+
 /// Whether a letter may go to `recipient` because of a call from `origin`; counts it if so. Whoever may not is not told:
 /// the answer would tell a stranger what the address has been sent before.
 pub async fn may_send_mail(
@@ -212,6 +224,13 @@ pub async fn may_send_mail(
     ];
     let outcome = state.limits.reserve(&state.db, &attempts, now).await?;
     Ok(matches!(outcome, Outcome::Reserved(_)))
+}
+
+/// What a notice to the address that is to be replaced counts as. Whose it is asks for it, so they may be told.
+pub fn notice_attempts(recipient: &str) -> [Attempt; 2] {
+    let subject = format!("notice {}", recipient.to_ascii_lowercase());
+    [&limits::MAIL_RECIPIENT_HOUR, &limits::MAIL_RECIPIENT_DAY]
+        .map(|limit| Attempt::on(limit, &subject))
 }
 
 /// Queues the letter that asks to confirm the user's address: the pending one where there is one.

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
@@ -13,11 +14,12 @@ use crate::account::Origin;
 use crate::fields::{Role, RoleName};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::{OptionalJsonBody, QueryString};
-use crate::http::session::AdminUser;
+use crate::http::session::{AdminUser, CurrentUser};
 use crate::http::user::PublicUser;
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
-use crate::store::{Conn, users};
+use crate::store::users::User;
+use crate::store::{Conn, sessions, users};
 
 #[derive(Serialize, ToSchema)]
 pub struct UserResponse {
@@ -129,8 +131,7 @@ pub async fn set_role(
 
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
-    let admins = lock_admins(&mut tx, caller.user.id).await?;
-    let mut user = users::find_for_update(&mut tx, id).await?.ok_or(Code::UserNotFound)?;
+    let (admins, mut user) = lock(&mut tx, &caller, id, now).await?;
     if role > user.role && !user.is_email_verified() {
         return Err(Code::EmailNotVerified.into());
     }
@@ -169,9 +170,9 @@ pub async fn delete(
     PublicId(id): PublicId,
     origin: Origin,
 ) -> Result<Json<DeleteResponse>, ApiError> {
+    let now = state.clock.now();
     let mut tx = state.db.begin().await?;
-    let admins = lock_admins(&mut tx, caller.user.id).await?;
-    let user = users::find_for_update(&mut tx, id).await?.ok_or(Code::UserNotFound)?;
+    let (admins, user) = lock(&mut tx, &caller, id, now).await?;
     if admins == [id] {
         return Err(Code::LastAdmin.into());
     }
@@ -184,14 +185,27 @@ pub async fn delete(
         ip: origin.ip,
         details: json!({ "role": user.role }),
     };
-    audit::record(&mut tx, &event, state.clock.now()).await?;
+    audit::record(&mut tx, &event, now).await?;
     state.commit(tx, id).await?;
     Ok(Json(DeleteResponse { success: true, message: "The user is deleted." }))
 }
 
-/// Every admin, none of whom anybody else can demote or delete before this transaction ends. The caller has to be
-/// one of them still: of two admins who demote each other the second one comes too late.
-async fn lock_admins(db: &mut PgConnection, caller: Uuid) -> Result<Vec<Uuid>, ApiError> {
+/// Every admin, none of whom anybody else can demote or delete before this transaction ends, and the user that it is
+/// about, locked. The caller has to be an admin still, in a session that lives: of two admins who demote each other the
+/// second one comes too late.
+async fn lock(
+    db: &mut PgConnection,
+    caller: &CurrentUser,
+    id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<(Vec<Uuid>, User), ApiError> {
     let admins = users::list_admins_for_update(db).await?;
-    if admins.contains(&caller) { Ok(admins) } else { Err(Code::Forbidden.into()) }
+    if !admins.contains(&caller.user.id) {
+        return Err(Code::Forbidden.into());
+    }
+    let user = users::find_for_update(db, id).await?.ok_or(Code::UserNotFound)?;
+    // Last: the locks may have taken their time.
+    let living = sessions::find_with_user(db, caller.session.id, caller.user.id, now).await?;
+    living.ok_or(Code::SessionEnded)?;
+    Ok((admins, user))
 }

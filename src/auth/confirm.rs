@@ -135,7 +135,7 @@ async fn set_verified(
     origin: &Origin,
 ) -> Result<(), ApiError> {
     let now = state.clock.now();
-    let mut tx = state.db.begin().await?;
+    let mut tx = state.db.begin_for(claims.sub).await?;
     let mut user = users::find_for_update(&mut tx, claims.sub).await?.ok_or(Code::LinkExpired)?;
     let is = |address: &str| address.eq_ignore_ascii_case(&claims.email);
     let name = match &user {

@@ -13,6 +13,7 @@ mod schema;
 pub mod sessions;
 mod standby;
 mod to_the_end;
+mod turns;
 pub mod users;
 
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Transaction};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use connection::no_answer;
 pub use connection::{Conn, bounded};
@@ -34,6 +36,7 @@ use pool::{ACQUIRE_TIMEOUT, Pool};
 pub use schema::Schema;
 pub use standby::StandbyFacts;
 pub use to_the_end::to_the_end;
+use turns::{Turn, Turns};
 
 use crate::metrics::Tally;
 
@@ -60,6 +63,7 @@ pub struct Db {
     /// Past the pooler, where one stands before the database and this is known.
     direct_options: Option<PgConnectOptions>,
     behind_pooler: Arc<AtomicBool>,
+    turns: Turns,
     /// The security events of this instance, counted.
     pub events: Arc<Tally>,
     standby: Option<Arc<standby::Standby>>,
@@ -81,6 +85,7 @@ impl Db {
             options,
             direct_options: None,
             behind_pooler: Arc::default(),
+            turns: Turns::default(),
             events: Arc::default(),
             standby: None,
         }
@@ -210,6 +215,14 @@ impl Db {
         timeout(ACQUIRE_TIMEOUT, begun).await.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 
+    /// A transaction that locks this user's row. They take turns in this process before they take a connection: else whoever
+    /// calls for themselves often enough at once would hold all of them, waiting for one row.
+    pub async fn begin_for(&self, user_id: Uuid) -> sqlx::Result<Tx> {
+        let turn = timeout(ACQUIRE_TIMEOUT, self.turns.take(user_id)).await;
+        let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        Ok(Tx { _turn: Some(turn), ..self.begin().await? })
+    }
+
     async fn begin_once(&self) -> sqlx::Result<Tx> {
         let inner = if self.is_behind_pooler() {
             Conn::begin(&self.pool, AssertSqlSafe(begin_behind_pooler()), true).await?
@@ -220,7 +233,7 @@ impl Db {
     }
 
     fn transaction(&self, inner: Conn) -> Tx {
-        Tx { inner, events: Vec::new(), counts: Arc::clone(&self.events) }
+        Tx { inner, events: Vec::new(), counts: Arc::clone(&self.events), _turn: None }
     }
 
     /// A transaction in which sqlx may begin another one, as its migrator does.
@@ -309,6 +322,8 @@ pub struct Tx {
     inner: Conn,
     events: Vec<audit::Event>,
     counts: Arc<Tally>,
+    /// Dropped after the connection, whose transaction it is for.
+    _turn: Option<Turn>,
 }
 
 impl Tx {

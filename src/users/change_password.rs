@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::account::Origin;
+use crate::account::{self, Origin};
 use crate::fields::{Password, PasswordContext, parse_new_password};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
@@ -77,16 +77,13 @@ pub async fn change_password(
         reservation = reserved;
         let counted = reservation.clone();
         let changing = async {
-            let mut tx = state.db.begin().await?;
+            let mut tx = state.db.begin_for(user.id).await?;
             // Locked, so that whoever logs in, or out of everything, comes before this or after it.
-            let locked = users::find_for_update(&mut tx, user.id).await?;
+            let locked = account::lock_caller(&mut tx, user.id, session.id, now).await?;
             let locked = locked.ok_or(Code::SessionEnded)?;
             if locked.password_hash != present {
                 return Ok(Some(locked.password_hash));
             }
-            // A session that was ended while this call was on its way changes nothing any more.
-            let living = sessions::find_with_user(&mut tx, session.id, user.id, now).await?;
-            living.ok_or(Code::SessionEnded)?;
             users::set_password_hash(&mut tx, user.id, &new_hash, now).await?;
             counted.give_back(&mut tx).await?;
             let (kept, reason) = (Some(session.id), "password_changed");

@@ -141,6 +141,13 @@ pub async fn update(
             return Err(Code::WrongPassword.into());
         }
     }
+    // The old address is told of each change; so that this is no way to flood it, there are only so many.
+    let told = if proven {
+        let noticed = account::notice_attempts(&caller.user.email);
+        giving_back(&state, reservation.clone(), reserve(&state, &noticed, now).await)?
+    } else {
+        Reservation::default()
+    };
     let started = Instant::now();
     let may_send = match changes.new_address(&caller.user) {
         Some(email) => account::may_send_mail(&state, email, &origin, now).await?,
@@ -149,10 +156,11 @@ pub async fn update(
 
     let counted = reservation.clone();
     let writing = async {
-        let mut tx = state.db.begin().await?;
+        let mut tx = state.db.begin_for(caller.user.id).await?;
+        let before = account::lock_caller(&mut tx, caller.user.id, caller.session.id, now).await?;
+        let before = before.ok_or(Code::SessionEnded)?;
+        // After the user's row, as everywhere.
         reservation.give_back(&mut tx).await?;
-        let before =
-            users::find_for_update(&mut tx, caller.user.id).await?.ok_or(Code::SessionEnded)?;
         if changes.touches_verified_address(&before)
             && !(proven && before.password_hash == caller.user.password_hash)
         {
@@ -182,7 +190,7 @@ pub async fn update(
         state.commit(tx, user.id).await?;
         Ok((user, updated))
     };
-    let written = giving_back(&state, counted, writing.await);
+    let written = giving_back(&state, told, giving_back(&state, counted, writing.await));
     let by = Event {
         actor_id: Some(caller.user.id),
         session_id: Some(caller.session.id),

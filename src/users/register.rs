@@ -11,7 +11,7 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, Name, PasswordContext, Role, Username, parse_new_password};
 use crate::http::error::ApiError;
 use crate::http::form::JsonBody;
-use crate::http::limit::reserve;
+use crate::http::limit::{giving_back, reserve, unless_busy};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
 use crate::state::AppState;
@@ -86,8 +86,9 @@ pub async fn register(
     let now = state.clock.now();
     let attempts =
         [&REGISTER_HOUR, &REGISTER_DAY].map(|limit| Attempt::by_address(limit, origin.ip));
-    reserve(&state, &attempts, now).await?;
-    let password_hash = state.hasher.hash(origin.as_client(false), password).await?;
+    let reservation = reserve(&state, &attempts, now).await?;
+    let hashed = state.hasher.hash(origin.as_client(false), password).await;
+    let (password_hash, reservation) = unless_busy(&state, reservation, hashed).await?;
     let new = NewUser {
         id: Uuid::now_v7(),
         username: &username,
@@ -98,9 +99,9 @@ pub async fn register(
         role: Role::User,
         password_hash: &password_hash,
     };
-    // Counted, and sent in any case: an account without its first letter is no use.
-    account::may_send_mail(&state, email.as_str(), &origin, now).await?;
     let writing = async {
+        // Counted, and sent in any case: an account without its first letter is no use.
+        account::may_send_mail(&state, email.as_str(), &origin, now).await?;
         let mut tx = state.db.begin().await?;
         let user = users::insert(&mut tx, &new, now).await?;
         account::queue_confirmation(&mut tx, &user, now).await?;
@@ -115,7 +116,14 @@ pub async fn register(
         tx.commit().await?;
         Ok(user)
     };
-    let written = writing.await;
+    let written: Result<_, ApiError> = writing.await;
+    // Whoever was put off by us may try again; who asked for a name that is taken has tried.
+    let written = match written {
+        Err(error) if error.code.status().is_server_error() => {
+            giving_back(&state, reservation, Err(error))
+        }
+        written => written,
+    };
     let by = Event { ip: origin.ip, ..Event::default() };
     record_if_taken(&state, &written, by, now).await?;
     let user = written?;

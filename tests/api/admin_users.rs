@@ -330,3 +330,30 @@ async fn what_admins_do_is_on_record() {
     ];
     assert_eq!(record().await, expected);
 }
+
+#[tokio::test]
+async fn a_session_that_ends_half_way_through_makes_nobody_an_admin() {
+    let app = TestApp::start().await;
+    let (boss, ada) = (app.admin().await, app.user("ada").await);
+    for deletes in [false, true] {
+        let thief = app.log_in("boss", PASSWORD).await;
+        let mut logout = app.pool.begin().await.unwrap();
+        let sql = "update sessions set ended_at = created_at where id = (select max(id::text)::uuid from sessions)";
+        sqlx::query("select from users for update").execute(&mut *logout).await.unwrap();
+        sqlx::query(sql).execute(&mut *logout).await.unwrap();
+        let path = path(&ada);
+        let call = async {
+            if deletes {
+                return thief.delete(&path).await;
+            }
+            thief.put(&path, &json!({ "role": "admin" })).await
+        };
+        let commit_once_the_call_waits = async {
+            app.until_calls_are_held_up(1).await;
+            logout.commit().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(call, commit_once_the_call_waits);
+        answer.assert_error(401, "session_ended");
+        assert_eq!(boss.get(&path).await.assert_ok(200)["user"]["role"], "user");
+    }
+}

@@ -357,3 +357,40 @@ async fn the_clean_up_waits_for_nobody_and_leaves_what_is_counted_on_meanwhile()
         sqlx::query_scalar("select count(*) from limits").fetch_one(&app.pool).await.unwrap();
     assert_eq!(left, 1);
 }
+
+#[tokio::test]
+async fn a_registration_that_nobody_had_room_for_is_no_attempt() {
+    let database = new_database().await;
+    let cheap = argon2::Params::new(8, 1, 1, Some(32)).unwrap();
+    let clock = Clock::fixed("2026-01-02T03:04:05.678Z".parse().unwrap());
+    let on = [("RATE_LIMITS", "on")];
+    let busy = TestApp::hashing(&database, &on, clock, Hasher::new(cheap, 0)).await;
+    for number in 0..15 {
+        register(&busy, HOME, &format!("ann{number}")).await.assert_error(503, "busy");
+    }
+    let app = TestApp::on(&database, &on).await;
+    for number in 0..10 {
+        register(&app, HOME, &format!("ann{number}")).await.assert_ok(201);
+    }
+    assert_limited(&register(&app, HOME, "ann").await, "register_hour", 3600);
+}
+
+#[tokio::test]
+async fn an_address_is_not_flooded_with_notices_that_it_is_to_be_replaced() {
+    let app = limited().await;
+    let ann = app.user("ann").await;
+    app.deliver_mail().await;
+    let change = async |number: usize| {
+        let email = format!("ann{number}@example.com");
+        ann.put("/api/v1/users/me", &json!({ "email": email, "password": PASSWORD })).await
+    };
+    for number in 0..3 {
+        change(number).await.assert_ok(200);
+        app.deliver_mail().await;
+    }
+    for number in 3..20 {
+        // Nor does it use up what the password may be tried.
+        assert_limited(&change(number).await, "mail_recipient_hour", 3600);
+    }
+    assert_eq!(app.deliver_mail().await.len(), 0);
+}

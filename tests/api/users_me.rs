@@ -236,3 +236,64 @@ async fn of_twenty_users_who_want_one_name_at_once_one_gets_it() {
     let winner = app.log_in("ada", PASSWORD).await;
     assert_eq!(winner.user["email"], won.json["user"]["email"]);
 }
+
+#[tokio::test]
+async fn a_session_that_ends_half_way_through_changes_nothing() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let mut logout = app.pool.begin().await.unwrap();
+    for sql in ["select from users for update", "update sessions set ended_at = created_at"] {
+        sqlx::query(sql).execute(&mut *logout).await.unwrap();
+    }
+    let commit_once_the_call_waits = async {
+        app.until_calls_are_held_up(1).await;
+        logout.commit().await.unwrap();
+    };
+    let names = json!({ "first_name": "Mallory" });
+    let (answer, ()) = tokio::join!(ada.put(ME, &names), commit_once_the_call_waits);
+    answer.assert_error(401, "session_ended");
+    assert_eq!(app.log_in("ada", PASSWORD).await.user["first_name"], ada.user["first_name"]);
+}
+
+/// All that wait for one row would hold all connections.
+#[tokio::test]
+async fn one_user_who_calls_again_and_again_leaves_connections_for_the_others() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user("ada").await, app.user("bob").await);
+    let mut hold = app.pool.begin().await.unwrap();
+    let sql = "select from users where username = 'ada' for update";
+    sqlx::query(sql).execute(&mut *hold).await.unwrap();
+    let names = json!({ "last_name": "Lovelace" });
+    let calls = join_all((0..40).map(|_| ada.put(ME, &names)));
+    let others = async {
+        app.until_calls_are_held_up(1).await;
+        let asked = std::time::Instant::now();
+        bob.put(ME, &names).await.assert_ok(200);
+        let took = asked.elapsed();
+        hold.commit().await.unwrap();
+        took
+    };
+    let (answers, took) = tokio::join!(calls, others);
+    assert!(took < std::time::Duration::from_secs(1), "{took:?}");
+    assert!(answers.iter().all(|answer| answer.status == 200));
+}
+
+#[tokio::test]
+async fn a_new_address_and_a_new_password_at_once_do_not_lock_each_other_out() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    for round in 0..10 {
+        let (old, new) = (
+            format!("{PASSWORD}{}", ".".repeat(round)),
+            format!("{PASSWORD}{}", ".".repeat(round + 1)),
+        );
+        let address = json!({ "email": format!("ada{round}@example.com"), "password": old });
+        let passwords = json!({ "old_password": old, "new_password": new });
+        let calls = tokio::join!(
+            ada.put(ME, &address),
+            ada.put("/api/v1/users/me/change_password", &passwords)
+        );
+        calls.1.assert_ok(200);
+        assert!([200, 403, 422].contains(&calls.0.status.as_u16()), "{}", calls.0.text);
+    }
+}
