@@ -65,7 +65,8 @@ pub async fn serve(
     http.header_read_timeout(state.config.keep_alive)
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADER_FIELDS)
-        // Answers are small: to copy one to its head costs less than a call of the system that gathers the two.
+        // Answers are small: to copy one to its head costs less than a call of the system that gathers the two. The
+        // large ones come in slices.
         .writev(false);
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     let health_permits = Arc::new(Semaphore::new(HEALTH_CONNECTIONS));

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::http::client::{Peer, client_address};
 use crate::http::error::{ApiError, Code, ErrorBody};
+use crate::http::sliced::sliced;
 use crate::state::AppState;
 #[cfg(feature = "otlp")]
 use crate::telemetry::otlp::RequestSpan;
@@ -118,7 +119,7 @@ where
                     .headers_mut()
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response)
+            Ok(response.map(sliced))
         })
     }
 }

@@ -8,4 +8,5 @@ pub mod gate;
 pub mod limit;
 pub mod page;
 pub mod session;
+pub mod sliced;
 pub mod user;
