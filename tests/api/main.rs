@@ -63,6 +63,7 @@ mod session_cache_cut;
 mod session_cache_model;
 mod settings;
 mod siege;
+mod siege_answers;
 mod smoke;
 mod smtp_sink;
 mod standby;

@@ -69,7 +69,7 @@ impl std::fmt::Display for Latencies {
 }
 
 /// A line of the process's status, in MiB.
-fn memory(service: &Process, name: &str) -> usize {
+pub fn memory(service: &Process, name: &str) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", service.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<usize>().unwrap() / 1024
