@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::Response;
@@ -70,6 +70,7 @@ where
         let method = request.method().clone();
         let method_name = method_name(&method);
         let route = state.traffic.find(request.uri().path());
+        let has_body = !request.body().is_end_stream();
         let peer = request.extensions().get::<Peer>();
         let has_to_go = peer.is_some_and(|peer| peer.is_ambiguous || peer.is_crowded);
         let ip = client_address(request.headers(), peer, state.config.trusted_proxy_hops);
@@ -113,7 +114,12 @@ where
                 span.answered(status, code);
             }
             add_headers(&mut response, &request_id, state.config.is_https());
-            if state.readiness.is_draining() || has_to_go {
+            // What is left of a body that nobody wanted is read once the answer is made, and then the server goes on to
+            // the next request, written or not, unless the answer has a body of its own: whoever sends and never reads
+            // would fill the memory.
+            let is_unbraked =
+                has_body && (method == Method::HEAD || response.body().is_end_stream());
+            if state.readiness.is_draining() || has_to_go || is_unbraked {
                 // The client comes back on another connection, perhaps to another instance.
                 response
                     .headers_mut()
