@@ -73,3 +73,43 @@ async fn a_connection_keeps_no_memory_for_the_large_answer_that_it_carried() {
     }
     service.stop().await;
 }
+
+/// Sends the same again and again without reading, for as long as it is taken; then what was answered, up to the end of
+/// the connection.
+async fn pour(home: &Home, request: &str, patience: Duration) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", home.port())).await.unwrap();
+    let many = request.repeat(100);
+    let pouring = async { while stream.write_all(many.as_bytes()).await.is_ok() {} };
+    let _ = tokio::time::timeout(patience, pouring).await;
+    let mut answers = Vec::new();
+    // With a reset, if the server had more to read.
+    let _ = tokio::time::timeout(patience, stream.read_to_end(&mut answers)).await;
+    String::from_utf8(answers).unwrap()
+}
+
+/// The server reads these bodies after it has answered, and nothing holds back an answer that has none itself.
+#[tokio::test]
+async fn answers_that_nobody_reads_do_not_pile_up() {
+    let head = |more| format!("HEAD /healthz HTTP/1.1\r\nhost: x\r\n{more}\r\n");
+    let (home, _) = Home::with_database(&[]).await;
+    let service = home.start().await;
+    let before = resident(&home, &service, usize::MAX).await;
+    for request in [
+        head("expect: 100-continue\r\ncontent-length: 1\r\n") + "x",
+        head("expect: 100-continue\r\ntransfer-encoding: chunked\r\n") + "1\r\nx\r\n0\r\n\r\n",
+        head("transfer-encoding: chunked\r\n") + "1\r\nx\r\n0\r\n\r\n",
+        head("content-length: 1\r\n") + "x",
+    ] {
+        let answers = pour(&home, &request, Duration::from_secs(1)).await;
+        let after = memory(&service, "VmRSS:");
+        note(&format!("{before} MiB before, {after} MiB after {request:?}: {answers:.300}"));
+        assert!(after <= before + MOST_GROWTH, "{before} MiB before, {after} MiB after");
+        assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 1, "{answers:.2000}");
+        assert!(answers.contains("\r\nconnection: close\r\n"), "{answers}");
+    }
+    // Where nothing is left to be read the connection stays.
+    let answers = pour(&home, &head(""), Duration::from_secs(1)).await;
+    assert!(answers.matches("HTTP/1.1 200 OK\r\n").count() > 1, "{answers:.2000}");
+    assert!(!answers.contains("\r\nconnection: close\r\n"), "{answers:.2000}");
+    service.stop().await;
+}
