@@ -89,10 +89,11 @@ pub async fn serve(
     };
     loop {
         let accepted = async {
-            let (permit, is_crowded) = match Arc::clone(&permits).try_acquire_owned() {
-                Ok(permit) => (Ok(permit), false),
-                // Whoever comes when even these are taken waits in the system's queue.
-                Err(_) => (Arc::clone(&health_permits).acquire_owned().await, true),
+            // Whoever comes when all are taken waits in the system's queue for the first that is given back.
+            let (permit, is_crowded) = tokio::select! {
+                biased;
+                permit = Arc::clone(&permits).acquire_owned() => (permit, false),
+                permit = Arc::clone(&health_permits).acquire_owned() => (permit, true),
             };
             (listener.accept().await, permit, is_crowded)
         };
