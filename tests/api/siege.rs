@@ -189,11 +189,52 @@ async fn an_idle_connection_is_kept_for_as_long_as_is_set() {
     tokio::join!(kept(1), kept(3));
 }
 
+/// As many connections as the system lets this process have.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+}
+
+/// Somebody who has asked for `/`, and may have to wait.
+async fn visitor(home: &Home) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", home.port())).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    stream
+}
+
+/// The status of the answer, if there is one in time: 503 on a connection that is kept for health checks.
+async fn status(stream: &mut TcpStream, patience: Duration) -> Option<String> {
+    let mut answer = [0; 12];
+    tokio::time::timeout(patience, stream.read_exact(&mut answer)).await.ok()?.unwrap();
+    Some(String::from_utf8(answer[9..].to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn whoever_waits_before_a_full_house_comes_in_for_the_first_who_leaves() {
+    let (a_moment, patience) = (Duration::from_millis(300), Duration::from_secs(10));
+    raise_descriptor_limit();
+    let (home, _) = Home::with_database(&[("KEEP_ALIVE_SECONDS", "120")]).await;
+    let service = home.start().await;
+    let mut inside = Vec::new();
+    for _ in 0..4096 + 64 {
+        inside.push(TcpStream::connect(("127.0.0.1", home.port())).await.unwrap());
+    }
+    let (mut first, mut second) = (visitor(&home).await, visitor(&home).await);
+    assert_eq!(status(&mut first, a_moment).await, None);
+    drop(inside.remove(0));
+    assert_eq!(status(&mut first, patience).await.as_deref(), Some("200"));
+    assert_eq!(status(&mut second, a_moment).await, None);
+    // The last ones let in have the connections for health checks.
+    drop(inside.pop());
+    assert_eq!(status(&mut second, patience).await.as_deref(), Some("503"));
+    drop(inside);
+    service.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_and_idle_connections_end_in_time_and_leave_nothing_behind() {
     let (slow, idle) = if is_full() { (2_000, 1_000) } else { (100, 50) };
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    raise_descriptor_limit();
     let (home, _) = Home::with_database(&[]).await;
     let service = home.start().await;
     let client = client_at([127, 0, 0, 1]);
