@@ -258,7 +258,8 @@ async fn a_session_that_ends_half_way_through_changes_nothing() {
 /// All that wait for one row would hold all connections.
 #[tokio::test]
 async fn one_user_who_calls_again_and_again_leaves_connections_for_the_others() {
-    let app = TestApp::start().await;
+    // Each process sees to its own.
+    let app = TestApp::start().await.alone();
     let (ada, bob) = (app.user("ada").await, app.user("bob").await);
     let mut hold = app.pool.begin().await.unwrap();
     let sql = "select from users where username = 'ada' for update";
