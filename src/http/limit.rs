@@ -29,15 +29,17 @@ pub async fn unless_busy<T>(
         Ok(value) => Ok((value, reservation)),
         Err(busy) => {
             // In a box, for the sake of all the others.
-            let giving_back = async {
-                let mut tx = state.db.begin().await?;
-                reservation.give_back(&mut tx).await?;
-                tx.commit().await
-            };
-            Box::pin(giving_back).await?;
+            Box::pin(give_back(state, reservation)).await?;
             Err(busy.into())
         }
     }
+}
+
+/// Takes the count back before anybody goes on.
+pub async fn give_back(state: &AppState, reservation: Reservation) -> sqlx::Result<()> {
+    let mut tx = state.db.begin().await?;
+    reservation.give_back(&mut tx).await?;
+    tx.commit().await
 }
 
 /// The outcome of what was done after the password had been right. Where that failed (the database was away, a name was
@@ -52,10 +54,7 @@ pub fn giving_back<T>(
         let state = state.clone();
         // Nobody waits for a database that has just failed.
         tokio::spawn(async move {
-            let Ok(mut tx) = state.db.begin().await else { return };
-            if reservation.give_back(&mut tx).await.is_ok() {
-                let _ = tx.commit().await;
-            }
+            let _ = give_back(&state, reservation).await;
         });
     }
     outcome

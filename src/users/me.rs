@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, FieldError, Name, Password, Username};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
-use crate::http::limit::{giving_back, reserve, unless_busy};
+use crate::http::limit::{give_back, giving_back, reserve, unless_busy};
 use crate::http::session::{CurrentUser, SeenUser};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, PASSWORD, Reservation};
@@ -141,10 +142,8 @@ pub async fn update(
             return Err(Code::WrongPassword.into());
         }
     }
-    // The old address is told of each change; so that this is no way to flood it, there are only so many.
     let told = if proven {
-        let noticed = account::notice_attempts(&caller.user.email);
-        giving_back(&state, reservation.clone(), reserve(&state, &noticed, now).await)?
+        reserve_notice(&state, &caller.user, &reservation, now).await?
     } else {
         Reservation::default()
     };
@@ -225,6 +224,23 @@ pub async fn patch(
     update(state, caller, origin, body).await
 }
 
+/// The old address is told of each change; so that this is no way to flood it, there are only so many. Where there are no
+/// more, the right password is given back at once.
+async fn reserve_notice(
+    state: &AppState,
+    user: &User,
+    counted: &Reservation,
+    now: DateTime<Utc>,
+) -> Result<Reservation, ApiError> {
+    match reserve(state, &account::notice_attempts(&user.email), now).await {
+        Ok(told) => Ok(told),
+        Err(refused) => {
+            give_back(state, counted.clone()).await?;
+            Err(refused)
+        }
+    }
+}
+
 async fn sleep_until_beat(started: Instant) {
     let beats = started.elapsed().as_millis() / BEAT.as_millis() + 1;
     tokio::time::sleep_until(started + BEAT * u32::try_from(beats).unwrap_or(1)).await;
@@ -287,7 +303,7 @@ async fn queue_letters(
     before: &User,
     after: &User,
     may_send: bool,
-    now: chrono::DateTime<chrono::Utc>,
+    now: DateTime<Utc>,
 ) -> Result<(), ApiError> {
     if let Some(pending) =
         after.pending_email.as_ref().filter(|_| after.pending_email != before.pending_email)
