@@ -13,9 +13,9 @@ use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::logins::{self, NewSession};
 use crate::store::outbox::{self, LetterKind};
-use crate::store::sessions::{self, Rotated};
+use crate::store::sessions::{self, Rotated, Session};
 use crate::store::users::{self, User};
-use crate::store::{Tx, bounded, to_the_end};
+use crate::store::{Conn, Tx, bounded, to_the_end};
 
 /// A refresh token that is not used for this long is worth nothing.
 const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
@@ -194,6 +194,20 @@ fn issue_pair(
         refresh: state.keys.issue_refresh(refresh, refreshed_at, expires_at),
         expires_in: lifetime.num_seconds(),
     }
+}
+
+/// A session and its user, if it lives: read, and nothing locked.
+pub async fn living_session(
+    state: &AppState,
+    id: Uuid,
+    user_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<(Session, User)>> {
+    let find = |mut db: Conn| async move {
+        let found = sessions::find_with_user(&mut db, id, user_id, now).await;
+        db.done(found)
+    };
+    state.db.read(find).await
 }
 
 /// Who calls, locked until the transaction ends, unless their session has ended while the call was on its way.

@@ -259,6 +259,14 @@ impl Limits {
         Ok(Outcome::Refused(refusal))
     }
 
+    /// Forgets what was refused because of attempts that were none in the end.
+    pub fn forget(&self, given_back: &Reservation) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in &given_back.0 {
+            refused.remove(key);
+        }
+    }
+
     fn key(&self, attempt: &Attempt) -> Vec<u8> {
         self.hash.of(&format!("{} {}", attempt.limit.name, attempt.subject))
     }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::account::Origin;
+use crate::account::{self, Origin};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::QueryString;
 use crate::http::session::PresentedTokens;
@@ -46,6 +46,11 @@ pub async fn logout(
     query.check()?;
 
     let now = state.clock.now();
+    if everywhere {
+        // Before anything is locked: with the tokens of a session that is over nobody makes others wait.
+        let living = account::living_session(&state, session_id, user_id, now).await?;
+        living.ok_or(Code::SessionEnded)?;
+    }
     let mut tx = state.db.begin().await?;
     if everywhere {
         // One at a time: two sessions that each end the other would wait for each other, each having ended itself.

@@ -38,8 +38,10 @@ pub async fn unless_busy<T>(
 /// Takes the count back before anybody goes on.
 pub async fn give_back(state: &AppState, reservation: Reservation) -> sqlx::Result<()> {
     let mut tx = state.db.begin().await?;
-    reservation.give_back(&mut tx).await?;
-    tx.commit().await
+    reservation.clone().give_back(&mut tx).await?;
+    tx.commit().await?;
+    state.limits.forget(&reservation);
+    Ok(())
 }
 
 /// The outcome of what was done after the password had been right. Where that failed (the database was away, a name was

@@ -7,14 +7,15 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 use chrono::{DateTime, Utc};
 
+use crate::account;
 use crate::http::error::{ApiError, Code};
 use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenDigest, TokenError};
 use crate::session_cache::Seen;
 use crate::state::AppState;
+use crate::store::Tx;
 use crate::store::audit::Event;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
-use crate::store::{Conn, Tx};
 
 static ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
 static REFRESH_TOKEN: HeaderName = HeaderName::from_static("x-refresh-token");
@@ -47,12 +48,8 @@ impl CurrentUser {
         claims: &AccessClaims,
         now: DateTime<Utc>,
     ) -> Result<Self, ApiError> {
-        let (sid, sub) = (claims.sid, claims.sub);
-        let find = |mut db: Conn| async move {
-            let found = sessions::find_with_user(&mut db, sid, sub, now).await;
-            db.done(found)
-        };
-        let (session, user) = state.db.read(find).await?.ok_or(Code::SessionEnded)?;
+        let living = account::living_session(state, claims.sid, claims.sub, now).await?;
+        let (session, user) = living.ok_or(Code::SessionEnded)?;
         if !session.successor_used && claims.generation == Some(session.counter) {
             // The pair of the last refresh has arrived: from now on its predecessor counts as replaced.
             let (id, counter) = (session.id, session.counter);
@@ -119,12 +116,8 @@ impl AdminUser {
     /// Whether they are one still: for an answer that takes its time.
     pub async fn is_still(&self, state: &AppState) -> sqlx::Result<bool> {
         let (session, user) = (self.0.session.id, self.0.user.id);
-        let now = state.clock.now();
-        let find = |mut db: Conn| async move {
-            let found = sessions::find_with_user(&mut db, session, user, now).await;
-            db.done(found)
-        };
-        Ok(state.db.read(find).await?.is_some_and(|(_, user)| user.role.is_admin()))
+        let living = account::living_session(state, session, user, state.clock.now()).await?;
+        Ok(living.is_some_and(|(_, user)| user.role.is_admin()))
     }
 }
 

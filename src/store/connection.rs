@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::pool::{Loan, Pool};
+use super::turns::Turn;
 
 /// How long a connection that comes back may take to show that it is still good.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,6 +41,8 @@ pub struct Conn {
     loan: Option<Loan>,
     unsettled: Option<Unsettled>,
     behind_pooler: bool,
+    /// Somebody's, until what the connection does for them is settled.
+    turn: Option<Turn>,
 }
 
 /// What is not known to have ended well.
@@ -55,7 +58,11 @@ enum Unsettled {
 impl Conn {
     async fn take(pool: &Pool, unsettled: Unsettled, behind_pooler: bool) -> sqlx::Result<Self> {
         let (loan, pool) = (Some(pool.acquire().await?), pool.clone());
-        Ok(Self { pool, loan, unsettled: Some(unsettled), behind_pooler })
+        Ok(Self { pool, loan, unsettled: Some(unsettled), behind_pooler, turn: None })
+    }
+
+    pub(super) fn hold(&mut self, turn: Turn) {
+        self.turn = Some(turn);
     }
 
     /// To read with.
@@ -132,13 +139,14 @@ impl Drop for Conn {
         match self.unsettled {
             None => self.pool.keep(loan),
             Some(unsettled) => {
-                runtime.spawn(give_back(loan, unsettled, self.behind_pooler));
+                let turn = self.turn.take();
+                runtime.spawn(give_back(loan, unsettled, self.behind_pooler, turn));
             }
         }
     }
 }
 
-async fn give_back(mut loan: Loan, unsettled: Unsettled, behind_pooler: bool) {
+async fn give_back(mut loan: Loan, unsettled: Unsettled, behind_pooler: bool, _turn: Option<Turn>) {
     let settled = timeout(RETURN_TIMEOUT, settle(&mut loan.conn, unsettled, behind_pooler)).await;
     if matches!(settled, Ok(Ok(true))) {
         loan.return_to_pool().await;

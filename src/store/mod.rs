@@ -36,7 +36,7 @@ use pool::{ACQUIRE_TIMEOUT, Pool};
 pub use schema::Schema;
 pub use standby::StandbyFacts;
 pub use to_the_end::to_the_end;
-use turns::{Turn, Turns};
+use turns::Turns;
 
 use crate::metrics::Tally;
 
@@ -220,7 +220,9 @@ impl Db {
     pub async fn begin_for(&self, user_id: Uuid) -> sqlx::Result<Tx> {
         let turn = timeout(ACQUIRE_TIMEOUT, self.turns.take(user_id)).await;
         let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        Ok(Tx { _turn: Some(turn), ..self.begin().await? })
+        let mut tx = self.begin().await?;
+        tx.inner.hold(turn);
+        Ok(tx)
     }
 
     async fn begin_once(&self) -> sqlx::Result<Tx> {
@@ -233,7 +235,7 @@ impl Db {
     }
 
     fn transaction(&self, inner: Conn) -> Tx {
-        Tx { inner, events: Vec::new(), counts: Arc::clone(&self.events), _turn: None }
+        Tx { inner, events: Vec::new(), counts: Arc::clone(&self.events) }
     }
 
     /// A transaction in which sqlx may begin another one, as its migrator does.
@@ -322,8 +324,6 @@ pub struct Tx {
     inner: Conn,
     events: Vec<audit::Event>,
     counts: Arc<Tally>,
-    /// Dropped after the connection, whose transaction it is for.
-    _turn: Option<Turn>,
 }
 
 impl Tx {

@@ -148,13 +148,12 @@ pub async fn update(
         Reservation::default()
     };
     let started = Instant::now();
-    let may_send = match changes.new_address(&caller.user) {
-        Some(email) => account::may_send_mail(&state, email, &origin, now).await?,
-        None => false,
-    };
-
-    let counted = reservation.clone();
+    let (counted, noticed) = (reservation.clone(), told.clone());
     let writing = async {
+        let may_send = match changes.new_address(&caller.user) {
+            Some(email) => account::may_send_mail(&state, email, &origin, now).await?,
+            None => false,
+        };
         let mut tx = state.db.begin_for(caller.user.id).await?;
         let before = account::lock_caller(&mut tx, caller.user.id, caller.session.id, now).await?;
         let before = before.ok_or(Code::SessionEnded)?;
@@ -185,6 +184,9 @@ pub async fn update(
                 details: serde_json::json!({ "fields": updated }),
             };
             audit::record(&mut tx, &event, now).await?;
+        }
+        if user.pending_email == before.pending_email {
+            noticed.give_back(&mut tx).await?;
         }
         state.commit(tx, user.id).await?;
         Ok((user, updated))
