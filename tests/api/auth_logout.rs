@@ -1,5 +1,7 @@
 //! `POST /logout`: this session or all of them, by either token.
 
+use std::time::{Duration, Instant};
+
 use axum::http::Method;
 use chrono::TimeDelta;
 use serde_json::json;
@@ -242,4 +244,21 @@ async fn sessions_that_all_log_out_everywhere_at_once_do_not_wait_for_each_other
             *person = app.log_in("ada", PASSWORD).await;
         }
     }
+}
+
+/// Else whoever logged out once could make every connection wait for their row, again and again.
+#[tokio::test]
+async fn the_tokens_of_a_session_that_is_over_wait_for_nobody() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    log_out_by(&app, PATH, &[("x-access-token", ada.access_token())]).await.assert_ok(200);
+    let mut hold = app.pool.begin().await.unwrap();
+    sqlx::query("select from users for update").execute(&mut *hold).await.unwrap();
+    let asked = Instant::now();
+    for token in [("x-access-token", ada.access_token()), ("x-refresh-token", ada.refresh_token())]
+    {
+        log_out_by(&app, EVERYWHERE, &[token]).await.assert_error(401, "session_ended");
+    }
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    hold.rollback().await.unwrap();
 }
