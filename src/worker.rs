@@ -36,7 +36,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// How often old rows are removed, and how old they have to be.
 const TIDY: Duration = Duration::from_hours(1);
 /// Between two batches of them, 1,000 rows each: without it refreshes take twice as long for as long as there are old rows
-/// left. So 2,000 a second go at least, many times what can come.
+/// left. So some 2,000 a second go.
 const BREATH: Duration = Duration::from_millis(400);
 const KEEP: TimeDelta = TimeDelta::days(30);
 

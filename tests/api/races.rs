@@ -5,6 +5,8 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 
+use crate::support::{Answer, TestApp};
+
 /// Makes `count` calls at once; their answers in the order of their numbers.
 pub async fn at_once<T, F>(count: usize, call: impl Fn(usize) -> F) -> Vec<T>
 where
@@ -34,4 +36,18 @@ pub async fn lock_waits(pool: &PgPool, count: i64) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("nobody waits for a lock");
+}
+
+/// The answer to a call that waits for its user's row while every session is ended.
+pub async fn ended_half_way(app: &TestApp, call: impl Future<Output = Answer>) -> Answer {
+    // Somebody logs everybody out everywhere, and has not finished yet when the call comes.
+    let mut logout = app.pool.begin().await.unwrap();
+    for sql in ["select from users for update", "update sessions set ended_at = created_at"] {
+        sqlx::query(sql).execute(&mut *logout).await.unwrap();
+    }
+    let commit_once_the_call_waits = async {
+        app.until_calls_are_held_up(1).await;
+        logout.commit().await.unwrap();
+    };
+    tokio::join!(call, commit_once_the_call_waits).0
 }

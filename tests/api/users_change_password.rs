@@ -4,6 +4,7 @@ use axum::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::races::ended_half_way;
 use crate::support::{Answer, PASSWORD, Person, TestApp};
 
 const PATH: &str = "/api/v1/users/me/change_password";
@@ -189,16 +190,7 @@ async fn a_login_at_the_same_time_leaves_no_session_that_knew_only_the_old_passw
 async fn a_session_that_ends_half_way_through_changes_no_password() {
     let app = TestApp::start().await;
     let ada = app.user("ada").await;
-    // Somebody logs her out everywhere, and has not finished yet when she calls.
-    let mut logout = app.pool.begin().await.unwrap();
-    for sql in ["select from users for update", "update sessions set ended_at = created_at"] {
-        sqlx::query(sql).execute(&mut *logout).await.unwrap();
-    }
-    let commit_once_the_call_waits = async {
-        app.until_calls_are_held_up(1).await;
-        logout.commit().await.unwrap();
-    };
-    let (answer, ()) = tokio::join!(change(&ada, PASSWORD, NEW), commit_once_the_call_waits);
+    let answer = ended_half_way(&app, change(&ada, PASSWORD, NEW)).await;
     answer.assert_error(401, "session_ended");
     app.log_in("ada", PASSWORD).await;
 }

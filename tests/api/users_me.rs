@@ -5,6 +5,7 @@ use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::races::ended_half_way;
 use crate::support::{PASSWORD, Person, TestApp, only_winner};
 
 const ME: &str = "/api/v1/users/me";
@@ -241,16 +242,8 @@ async fn of_twenty_users_who_want_one_name_at_once_one_gets_it() {
 async fn a_session_that_ends_half_way_through_changes_nothing() {
     let app = TestApp::start().await;
     let ada = app.user("ada").await;
-    let mut logout = app.pool.begin().await.unwrap();
-    for sql in ["select from users for update", "update sessions set ended_at = created_at"] {
-        sqlx::query(sql).execute(&mut *logout).await.unwrap();
-    }
-    let commit_once_the_call_waits = async {
-        app.until_calls_are_held_up(1).await;
-        logout.commit().await.unwrap();
-    };
     let names = json!({ "first_name": "Mallory" });
-    let (answer, ()) = tokio::join!(ada.put(ME, &names), commit_once_the_call_waits);
+    let answer = ended_half_way(&app, ada.put(ME, &names)).await;
     answer.assert_error(401, "session_ended");
     assert_eq!(app.log_in("ada", PASSWORD).await.user["first_name"], ada.user["first_name"]);
 }
