@@ -399,3 +399,22 @@ async fn an_address_is_not_flooded_with_notices_that_it_is_to_be_replaced() {
     }
     assert_eq!(app.deliver_mail().await.len(), 0);
 }
+
+/// A change of the password locks the user first, too: else the two could wait for each other.
+#[tokio::test]
+async fn a_new_address_waits_for_its_user_before_it_locks_what_was_counted() {
+    let app = limited().await;
+    let ann = app.user("ann").await;
+    let mut hold = app.pool.begin().await.unwrap();
+    sqlx::query("select from users for update").execute(&mut *hold).await.unwrap();
+    let address = json!({ "email": "ann2@example.com", "password": PASSWORD });
+    let look = async {
+        app.until_calls_are_held_up(1).await;
+        let counted = "select from limits for update nowait";
+        let counted = sqlx::query(counted).execute(&app.pool).await.unwrap();
+        assert!(counted.rows_affected() > 0);
+        hold.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(ann.put("/api/v1/users/me", &address), look);
+    answer.assert_ok(200);
+}

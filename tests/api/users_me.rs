@@ -271,23 +271,3 @@ async fn one_user_who_calls_again_and_again_leaves_connections_for_the_others() 
     assert!(took < std::time::Duration::from_secs(1), "{took:?}");
     assert!(answers.iter().all(|answer| answer.status == 200));
 }
-
-#[tokio::test]
-async fn a_new_address_and_a_new_password_at_once_do_not_lock_each_other_out() {
-    let app = TestApp::start().await;
-    let ada = app.user("ada").await;
-    for round in 0..10 {
-        let (old, new) = (
-            format!("{PASSWORD}{}", ".".repeat(round)),
-            format!("{PASSWORD}{}", ".".repeat(round + 1)),
-        );
-        let address = json!({ "email": format!("ada{round}@example.com"), "password": old });
-        let passwords = json!({ "old_password": old, "new_password": new });
-        let calls = tokio::join!(
-            ada.put(ME, &address),
-            ada.put("/api/v1/users/me/change_password", &passwords)
-        );
-        calls.1.assert_ok(200);
-        assert!([200, 403, 422].contains(&calls.0.status.as_u16()), "{}", calls.0.text);
-    }
-}
