@@ -3,12 +3,13 @@
 //! Hashing is the one expensive thing that a stranger can ask for, so its cost is bounded four times: each thread
 //! owns one block of memory and reuses it, a queue of fixed length stands before the threads, whoever finds no room in
 //! it is told so at once, and whoever waited too long is told so instead of being served. The threads run at a lower
-//! priority: a flood of logins leaves the processor to the calls that only read.
+//! priority: a flood of logins leaves the processor to the calls that only read. And while many wait, results are told
+//! several at once: see [`Results`].
 //!
 //! The crate `argon2` reads and writes the hashes, `argon2-rust` computes them: the same function with the best
 //! instructions that the processor has, chosen when it runs. Both are held against each other before the first use.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
@@ -26,6 +27,8 @@ use crate::security::random_bytes;
 const QUEUE_PER_THREAD: usize = 64;
 /// Whoever waited for this long is told to come back: on a slow processor the queue's length alone would be no bound.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How many results for each thread are told together while many wait.
+const RESULTS_PER_THREAD: usize = 3;
 /// Bytes of a hash.
 const OUTPUT_BYTES: usize = 32;
 
@@ -95,12 +98,14 @@ impl Hasher {
         check_this_processor();
         let queue = Arc::new(Queue::new(threads * QUEUE_PER_THREAD));
         let load = Arc::<Load>::default();
+        let results = Arc::new(Results::new(threads * RESULTS_PER_THREAD));
         for number in 0..threads {
-            let (jobs, load) = (Arc::clone(&queue), Arc::clone(&load));
+            let (jobs, load, results) =
+                (Arc::clone(&queue), Arc::clone(&load), Arc::clone(&results));
             let params = params.clone();
             std::thread::Builder::new()
                 .name(format!("argon2-{number}"))
-                .spawn(move || work(&jobs, &load, &params))
+                .spawn(move || work(&jobs, &load, &results, &params))
                 .expect("the operating system gives a thread at start");
         }
         let dummy = phc_string(&params, &[0; 16], &[0; OUTPUT_BYTES]);
@@ -168,33 +173,84 @@ fn cost(params: &Params) -> (u32, u32, u32) {
     (params.m_cost(), params.t_cost(), params.p_cost())
 }
 
-fn work(jobs: &Queue<Waiting>, load: &Load, params: &Params) {
+fn work(jobs: &Queue<Waiting>, load: &Load, results: &Results, params: &Params) {
     // Best effort: where it is not allowed, hashing competes with the rest as equals.
     let _ = rustix::process::setpriority_process(None, 10);
     let mut engine = Engine::new(params);
     while let Some(Waiting { since, job }) = jobs.pop() {
         let waited = since.elapsed();
         load.wait.observe(waited);
-        if waited > LONGEST_WAIT {
-            continue;
+        if waited <= LONGEST_WAIT {
+            let _present = load.running.enter();
+            results.add(compute(job, &mut engine, params));
         }
-        let _present = load.running.enter();
-        match job {
-            // Whoever hung up while waiting in the queue costs nothing more.
-            Job::Hash(_, answer) if answer.is_closed() => {}
-            Job::Verify(_, _, answer) if answer.is_closed() => {}
-            Job::Hash(password, answer) => {
-                let salt = random_bytes::<16>();
-                if let Some(output) = engine.compute(params, &password, &salt) {
-                    let _ = answer.send(phc_string(params, &salt, &output));
-                }
-            }
-            Job::Verify(password, hash, answer) => {
-                if let Some(is_right) = matches(&password, &hash, &mut engine) {
-                    let _ = answer.send(is_right);
-                }
-            }
+        let (known, strangers) = jobs.waiting();
+        results.tell(known + strangers);
+    }
+}
+
+/// Does what is asked for; how to tell it to whoever asked. `None`: they hung up while they waited, which costs nothing
+/// more, or there is no memory.
+fn compute(job: Job, engine: &mut Engine, params: &Params) -> Option<Told> {
+    match job {
+        Job::Hash(_, answer) if answer.is_closed() => None,
+        Job::Verify(_, _, answer) if answer.is_closed() => None,
+        Job::Hash(password, answer) => {
+            let salt = random_bytes::<16>();
+            let output = engine.compute(params, &password, &salt)?;
+            let hash = phc_string(params, &salt, &output);
+            Some(Box::new(move || {
+                let _ = answer.send(hash);
+            }))
         }
+        Job::Verify(password, hash, answer) => {
+            let is_right = matches(&password, &hash, engine)?;
+            Some(Box::new(move || {
+                let _ = answer.send(is_right);
+            }))
+        }
+    }
+}
+
+/// Tells a result to whoever waits for it.
+type Told = Box<dyn FnOnce() + Send>;
+
+/// Results that are told together while many wait for a hash.
+///
+/// A hash fills the processor's caches, so whatever runs next to it finds them cold: what a login does after its hash,
+/// and PostgreSQL for it, takes twice as long for one at a time as for several one after the other. Nobody waits for it
+/// where it is quiet: a result is kept back only while as many as are told at once wait for a hash themselves, and by
+/// no more than it takes to make that many.
+struct Results {
+    together: usize,
+    ready: Mutex<Vec<Told>>,
+}
+
+impl Results {
+    fn new(together: usize) -> Self {
+        Self { together, ready: Mutex::default() }
+    }
+
+    fn add(&self, result: Option<Told>) {
+        self.lock().extend(result);
+    }
+
+    /// Tells all that is ready if that is enough, or fewer than that wait. Whoever takes a job asks afterwards, so nothing
+    /// stays untold.
+    fn tell(&self, waiting: usize) {
+        let mut ready = self.lock();
+        if ready.len() < self.together && waiting >= self.together {
+            return;
+        }
+        let told = std::mem::take(&mut *ready);
+        drop(ready);
+        for tell in told {
+            tell();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Told>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -372,8 +428,32 @@ mod tests {
         let since = Instant::now().checked_sub(LONGEST_WAIT * 2).expect("the machine runs longer");
         queue.push(SOMEBODY, Waiting { since, job }).expect("room");
         queue.close();
-        work(&queue, &Load::default(), &cheap());
+        work(&queue, &Load::default(), &Results::new(1), &cheap());
         assert!(result.await.is_err());
+    }
+
+    #[test]
+    fn while_many_wait_results_are_told_together() {
+        let (told, seen) = std::sync::mpsc::channel();
+        let results = Results::new(3);
+        let add = |number: u32| {
+            let told = told.clone();
+            results.add(Some(Box::new(move || told.send(number).expect("seen"))));
+        };
+        let seen = || seen.try_iter().collect::<Vec<_>>();
+        add(1);
+        results.tell(3);
+        add(2);
+        results.tell(30);
+        assert_eq!(seen(), [0; 0], "many wait");
+        add(3);
+        results.tell(30);
+        assert_eq!(seen(), [1, 2, 3], "they are three");
+        add(4);
+        results.tell(3);
+        results.add(None);
+        results.tell(2);
+        assert_eq!(seen(), [4], "few wait");
     }
 
     #[tokio::test]
