@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -21,6 +22,12 @@ use crate::store::{Conn, Tx, bounded, to_the_end};
 const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
 /// A session ends this long after its login, however busy it is.
 const SESSION_LIFETIME: TimeDelta = TimeDelta::days(90);
+/// An account keeps so many sessions, the last ones used: whoever logs in for each call makes thousands a day, and to end all
+/// of them has to stay a matter of a second.
+pub const SESSIONS_KEPT: i64 = 50_000;
+/// One login in so many looks whether there are more: where there are few, which is all that most ever have, it should
+/// cost nothing.
+const LOGINS_A_LOOK: u8 = 128;
 /// For this long after a refresh its token gives the same successor again, used or not.
 const ROTATION_GRACE: TimeDelta = TimeDelta::seconds(20);
 /// How long the link in a letter is good.
@@ -71,6 +78,7 @@ pub async fn start_session(
     let id = Uuid::now_v7();
     let expires_at = now + IDLE_LIFETIME;
     let (user_id, hash) = (checked.id, checked.password_hash.clone());
+    let ip = origin.ip;
     let (shared, origin) = (state.clone(), origin.clone());
     let opening = async move {
         let session = &NewSession {
@@ -96,11 +104,42 @@ pub async fn start_session(
     };
     // To the end: a session that is opened is logged, whether the client has waited for it or not.
     let user = to_the_end(bounded(opening)).await?;
+    // The last byte of an id is random.
+    if user.is_some()
+        && id.as_bytes()[15].is_multiple_of(LOGINS_A_LOOK)
+        && let Err(error) = bounded(delete_surplus_sessions(state, user_id, ip, now)).await
+    {
+        tracing::warn!(%error, "surplus sessions could not be removed");
+    }
     let refresh = RefreshClaims { sub: checked.id, sid: id, counter: 0 };
     Ok(user.map(|user| {
         let pair = issue_pair(state, &user, &refresh, now, expires_at, now);
         (user, pair)
     }))
+}
+
+/// Removes some of the sessions that the account has beyond [`SESSIONS_KEPT`].
+async fn delete_surplus_sessions(
+    state: &AppState,
+    user_id: Uuid,
+    ip: Option<IpAddr>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let mut tx = state.db.begin_for(user_id).await?;
+    // Whoever ends all of them holds this lock: two who lock the same sessions would do so in different orders.
+    users::find_for_update(&mut tx, user_id).await?;
+    let deleted = sessions::delete_surplus(&mut tx, user_id, SESSIONS_KEPT).await?;
+    if deleted > 0 {
+        let event = Event {
+            name: "sessions_removed",
+            user_id: Some(user_id),
+            ip,
+            details: json!({ "count": deleted }),
+            ..Event::default()
+        };
+        audit::record(&mut tx, &event, now).await?;
+    }
+    state.commit(tx, user_id).await
 }
 
 /// What became of a refresh token.

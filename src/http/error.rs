@@ -208,6 +208,9 @@ impl From<sqlx::Error> for ApiError {
             Some("users_email_key") => return Code::EmailTaken.into(),
             _ => {}
         }
+        if store::is_out_of_turn(&error) {
+            return Self { cause: Some(error.to_string()), ..Code::Busy.into() };
+        }
         if store::is_unavailable(&error) {
             return Self { cause: Some(error.to_string()), ..Code::DatabaseUnavailable.into() };
         }

@@ -12,7 +12,7 @@ use crate::metrics::Tally;
 use crate::telemetry;
 
 /// Every event there is.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     "already_taken",
     "create_admin",
     "email_changed",
@@ -29,6 +29,7 @@ pub const NAMES: [&str; 18] = [
     "refresh_token_reused",
     "registered",
     "role_changed",
+    "sessions_removed",
     "user_deleted",
     "wrong_password",
 ];

@@ -37,6 +37,7 @@ pub use schema::Schema;
 pub use standby::StandbyFacts;
 pub use to_the_end::to_the_end;
 use turns::Turns;
+pub use turns::is_out_of_turn;
 
 use crate::metrics::Tally;
 
@@ -218,8 +219,7 @@ impl Db {
     /// A transaction that locks this user's row. They take turns in this process before they take a connection: else whoever
     /// calls for themselves often enough at once would hold all of them, waiting for one row.
     pub async fn begin_for(&self, user_id: Uuid) -> sqlx::Result<Tx> {
-        let turn = timeout(ACQUIRE_TIMEOUT, self.turns.take(user_id)).await;
-        let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        let turn = self.turns.take(user_id, ACQUIRE_TIMEOUT).await?;
         let mut tx = self.begin().await?;
         tx.inner.hold(turn);
         Ok(tx)

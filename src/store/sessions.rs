@@ -223,6 +223,23 @@ pub async fn revoke_all(
     Ok(done.rows_affected())
 }
 
+/// Removes sessions of a user beyond the `kept` that are living and were logged in or refreshed last, at most 1,000; how
+/// many.
+pub async fn delete_surplus(db: &mut PgConnection, user_id: Uuid, kept: i64) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "delete from sessions where id in (
+             select id from sessions where user_id = $1
+             order by (ended_at is null) desc, coalesce(rotated_at, created_at) desc, id desc
+             offset $2 limit 1000
+         )",
+        user_id,
+        kept
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Removes at most 1,000 sessions that could not be refreshed any more before `before`. What ran out earlier, unused,
 /// stays until then: an index by which it could be found would make every refresh dearer.
 pub async fn delete_expired(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {

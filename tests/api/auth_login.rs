@@ -4,6 +4,7 @@ use axum::http::Method;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use chrono::TimeDelta;
+use doorward::account;
 use serde_json::{Value, json};
 
 use crate::races::at_once;
@@ -340,4 +341,43 @@ async fn each_of_20_logins_at_once_has_a_session_of_its_own() {
     for person in &people[1..] {
         person.get("/api/v1/users/me").await.assert_ok(200);
     }
+}
+
+#[tokio::test]
+async fn an_account_with_too_many_sessions_loses_those_not_used_for_the_longest_time() {
+    let app = TestApp::start().await;
+    let mut ada = app.newcomer("ada").await;
+    app.newcomer("bob").await;
+    // Hers is the oldest, but refreshed. Of the others the last ones have ended.
+    sqlx::query("update sessions set created_at = '2000-01-01'").execute(&app.pool).await.unwrap();
+    ada.refresh().await.assert_ok(200);
+    let sql = "insert into sessions (id, user_id, created_at, expires_at, ends_at, ended_at)
+        select gen_random_uuid(), id, u.created_at - i * interval '1 second', 'infinity', 'infinity',
+            case when i <= 100 then u.created_at end
+        from generate_series(1, 50500) i, users u";
+    sqlx::query(sql).execute(&app.pool).await.unwrap();
+    let count = async |name: &str, which: &str| -> i64 {
+        let sql = format!(
+            "select count(*) from sessions s join users u on u.id = s.user_id
+             where username = '{name}' and {which}"
+        );
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&app.pool).await.unwrap()
+    };
+    let (mut logins, mut newest) = (1, ada.clone());
+    while count("ada", "true").await > account::SESSIONS_KEPT {
+        logins += 1;
+        assert!(logins < 3_000, "one login in 128 looks");
+        newest = app.log_in("ada", PASSWORD).await;
+    }
+    assert_eq!(count("ada", "ended_at is null").await, 50_000, "those that had ended went first");
+    let oldest = 100 + 50_000 - logins;
+    let kept = format!("s.created_at >= u.created_at - {oldest} * interval '1 second'");
+    assert_eq!(count("ada", &kept).await, 49_999, "then those not used for the longest time");
+    for person in [&ada, &newest] {
+        person.get("/api/v1/users/me").await.assert_ok(200);
+    }
+    assert_eq!(count("bob", "true").await, 50_501, "nobody else's");
+    let sql = "select sum((details->>'count')::bigint)::bigint from audit_log where event = 'sessions_removed'";
+    let removed: i64 = sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap();
+    assert_eq!(removed, 500 + logins);
 }

@@ -198,6 +198,30 @@ async fn sessions_of(watch: &mut Watch<'_>, ada: &Value) {
     watch.none(refresh(home, &first), 401).await;
 }
 
+/// One login in 128 looks for them.
+async fn too_many_sessions_of(watch: &mut Watch<'_>, ada: &Value) {
+    let sql = "insert into sessions (id, user_id, created_at, expires_at, ends_at)
+        select gen_random_uuid(), $1::uuid, now(), 'infinity', 'infinity' from generate_series(1, 50001)";
+    sqlx::query(sql).bind(ada.as_str().unwrap()).execute(&watch.pool).await.unwrap();
+    for _ in 0..3_000 {
+        watch.home.log_in_with("ada", NEW_PASSWORD).send().await.expect(200);
+        let (mut logged, mut recorded) = (watch.take_logged(), watch.take_recorded().await);
+        assert_eq!(
+            (&logged[0]["event"], &recorded[0]["event"]),
+            (&json!("login"), &json!("login"))
+        );
+        if logged.len() > 1 {
+            let (mut logged, recorded) = (logged.remove(1), recorded.remove(1));
+            logged.as_object_mut().unwrap().remove("request_id");
+            assert_eq!(logged, recorded);
+            assert_eq!(logged["event"], "sessions_removed");
+            watch.seen.insert(("sessions_removed".to_owned(), true));
+            return;
+        }
+    }
+    panic!("no session was removed");
+}
+
 async fn acts_of_the_admin(watch: &mut Watch<'_>, ada: &Value) {
     let home = watch.home;
     let boss = watch.log_in("boss", PASSWORD).await;
@@ -234,6 +258,7 @@ async fn each_event_is_logged_once_with_who_and_where_and_recorded_if_something_
     let mut watch = Watch::start(&home, pool).await;
     let ada = account_of_ada(&mut watch, &sink).await;
     sessions_of(&mut watch, &ada).await;
+    too_many_sessions_of(&mut watch, &ada).await;
     acts_of_the_admin(&mut watch, &ada).await;
 
     let create = ["create-admin", "--email", "chief@example.com", "--password-stdin"];
