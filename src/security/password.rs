@@ -27,8 +27,11 @@ use crate::security::random_bytes;
 const QUEUE_PER_THREAD: usize = 64;
 /// Whoever waited for this long is told to come back: on a slow processor the queue's length alone would be no bound.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How many results for each thread are told together while many wait.
+/// How many results are told together while many wait: so many for each thread, but no more than that.
 const RESULTS_PER_THREAD: usize = 3;
+const MOST_RESULTS: usize = 8;
+/// A result whose hash was begun this long ago is not kept back for others.
+const LONGEST_KEPT_BACK: Duration = Duration::from_millis(60);
 /// Bytes of a hash.
 const OUTPUT_BYTES: usize = 32;
 
@@ -98,7 +101,7 @@ impl Hasher {
         check_this_processor();
         let queue = Arc::new(Queue::new(threads * QUEUE_PER_THREAD));
         let load = Arc::<Load>::default();
-        let results = Arc::new(Results::new(threads * RESULTS_PER_THREAD));
+        let results = Arc::new(Results::new((threads * RESULTS_PER_THREAD).min(MOST_RESULTS)));
         for number in 0..threads {
             let (jobs, load, results) =
                 (Arc::clone(&queue), Arc::clone(&load), Arc::clone(&results));
@@ -182,7 +185,8 @@ fn work(jobs: &Queue<Waiting>, load: &Load, results: &Results, params: &Params) 
         load.wait.observe(waited);
         if waited <= LONGEST_WAIT {
             let _present = load.running.enter();
-            results.add(compute(job, &mut engine, params));
+            let begun = Instant::now();
+            results.add(begun, compute(job, &mut engine, params));
         }
         let (known, strangers) = jobs.waiting();
         results.tell(known + strangers);
@@ -219,11 +223,12 @@ type Told = Box<dyn FnOnce() + Send>;
 ///
 /// A hash fills the processor's caches, so whatever runs next to it finds them cold: what a login does after its hash,
 /// and PostgreSQL for it, takes twice as long for one at a time as for several one after the other. Nobody waits for it
-/// where it is quiet: a result is kept back only while as many as are told at once wait for a hash themselves, and by
-/// no more than it takes to make that many.
+/// where it is quiet: a result is kept back only while as many as are told at once wait for a hash themselves, and where
+/// hashes take long not at all.
 struct Results {
     together: usize,
-    ready: Mutex<Vec<Told>>,
+    /// Each with when its hash was begun, in the order in which they were ready.
+    ready: Mutex<Vec<(Instant, Told)>>,
 }
 
 impl Results {
@@ -231,25 +236,26 @@ impl Results {
         Self { together, ready: Mutex::default() }
     }
 
-    fn add(&self, result: Option<Told>) {
-        self.lock().extend(result);
+    fn add(&self, begun: Instant, result: Option<Told>) {
+        self.lock().extend(result.map(|tell| (begun, tell)));
     }
 
-    /// Tells all that is ready if that is enough, or fewer than that wait. Whoever takes a job asks afterwards, so nothing
-    /// stays untold.
+    /// Tells all that is ready if that is enough, or one of them is late, or few wait. Whoever takes a job asks
+    /// afterwards, so nothing stays untold.
     fn tell(&self, waiting: usize) {
         let mut ready = self.lock();
-        if ready.len() < self.together && waiting >= self.together {
+        let is_late = ready.iter().any(|(begun, _)| begun.elapsed() > LONGEST_KEPT_BACK);
+        if ready.len() < self.together && waiting >= self.together && !is_late {
             return;
         }
         let told = std::mem::take(&mut *ready);
         drop(ready);
-        for tell in told {
+        for (_, tell) in told {
             tell();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Told>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Told)>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -350,6 +356,10 @@ mod tests {
 
     const SOMEBODY: Client = Client { key: 1, is_known: false };
 
+    fn long_ago(limit: Duration) -> Instant {
+        Instant::now().checked_sub(limit * 2).expect("the machine runs longer")
+    }
+
     fn cheap() -> Params {
         Params::new(8, 1, 1, Some(OUTPUT_BYTES)).expect("valid")
     }
@@ -425,7 +435,7 @@ mod tests {
         let queue = Queue::new(1);
         let (answer, result) = oneshot::channel();
         let job = Job::Hash(Password::claimed("correct horse"), answer);
-        let since = Instant::now().checked_sub(LONGEST_WAIT * 2).expect("the machine runs longer");
+        let since = long_ago(LONGEST_WAIT);
         queue.push(SOMEBODY, Waiting { since, job }).expect("room");
         queue.close();
         work(&queue, &Load::default(), &Results::new(1), &cheap());
@@ -436,10 +446,11 @@ mod tests {
     fn while_many_wait_results_are_told_together() {
         let (told, seen) = std::sync::mpsc::channel();
         let results = Results::new(3);
-        let add = |number: u32| {
+        let add_begun = |begun: Instant, number: u32| {
             let told = told.clone();
-            results.add(Some(Box::new(move || told.send(number).expect("seen"))));
+            results.add(begun, Some(Box::new(move || told.send(number).expect("seen"))));
         };
+        let add = |number: u32| add_begun(Instant::now(), number);
         let seen = || seen.try_iter().collect::<Vec<_>>();
         add(1);
         results.tell(3);
@@ -451,9 +462,28 @@ mod tests {
         assert_eq!(seen(), [1, 2, 3], "they are three");
         add(4);
         results.tell(3);
-        results.add(None);
+        results.add(Instant::now(), None);
         results.tell(2);
         assert_eq!(seen(), [4], "few wait");
+        add_begun(long_ago(LONGEST_KEPT_BACK), 5);
+        results.tell(30);
+        assert_eq!(seen(), [5], "it took long");
+    }
+
+    #[tokio::test]
+    async fn nothing_stays_untold_where_those_who_wait_are_gone() {
+        let queue = Queue::new(4);
+        let mut results = Vec::new();
+        for since in [Instant::now()].into_iter().chain([long_ago(LONGEST_WAIT); 3]) {
+            let (answer, result) = oneshot::channel();
+            let job = Job::Hash(Password::claimed("correct horse"), answer);
+            queue.push(SOMEBODY, Waiting { since, job }).expect("room");
+            results.push(result);
+        }
+        queue.close();
+        work(&queue, &Load::default(), &Results::new(3), &cheap());
+        assert!(results.remove(0).await.is_ok());
+        assert!(results.remove(0).await.is_err());
     }
 
     #[tokio::test]
