@@ -1,6 +1,7 @@
 //! Rules about accounts and sessions that have more than one caller. Knows no HTTP.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -16,7 +17,8 @@ use crate::store::logins::{self, NewSession};
 use crate::store::outbox::{self, LetterKind};
 use crate::store::sessions::{self, Rotated, Session};
 use crate::store::users::{self, User};
-use crate::store::{Conn, Tx, bounded, to_the_end};
+use crate::store::{Conn, Tx, bounded, describe, to_the_end};
+use crate::telemetry;
 
 /// A refresh token that is not used for this long is worth nothing.
 const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
@@ -28,6 +30,8 @@ pub const SESSIONS_KEPT: i64 = 50_000;
 /// One login in so many looks whether there are more: where there are few, which is all that most ever have, it should
 /// cost nothing.
 const LOGINS_A_LOOK: u8 = 128;
+/// Between two batches of surplus sessions.
+const BREATH: Duration = Duration::from_millis(400);
 /// For this long after a refresh its token gives the same successor again, used or not.
 const ROTATION_GRACE: TimeDelta = TimeDelta::seconds(20);
 /// How long the link in a letter is good.
@@ -78,7 +82,6 @@ pub async fn start_session(
     let id = Uuid::now_v7();
     let expires_at = now + IDLE_LIFETIME;
     let (user_id, hash) = (checked.id, checked.password_hash.clone());
-    let ip = origin.ip;
     let (shared, origin) = (state.clone(), origin.clone());
     let opening = async move {
         let session = &NewSession {
@@ -97,20 +100,22 @@ pub async fn start_session(
             tx.commit().await?;
             Ok(user)
         };
-        let Some(new) = &rehashed else { return shared.db.write(open).await };
-        let mut tx = shared.db.begin().await?;
-        users::set_rehashed_password(&mut tx, user_id, &hash, new).await?;
-        open(tx).await
+        let opened = if let Some(new) = &rehashed {
+            let mut tx = shared.db.begin().await?;
+            users::set_rehashed_password(&mut tx, user_id, &hash, new).await?;
+            open(tx).await?
+        } else {
+            shared.db.write(open).await?
+        };
+        // The last byte of an id is random.
+        if opened.is_some() && id.as_bytes()[15].is_multiple_of(LOGINS_A_LOOK) {
+            let removing = remove_surplus_sessions(shared.clone(), user_id, origin.ip);
+            tokio::spawn(telemetry::on_behalf_of(telemetry::caller(), removing));
+        }
+        Ok(opened)
     };
     // To the end: a session that is opened is logged, whether the client has waited for it or not.
     let user = to_the_end(bounded(opening)).await?;
-    // The last byte of an id is random.
-    if user.is_some()
-        && id.as_bytes()[15].is_multiple_of(LOGINS_A_LOOK)
-        && let Err(error) = bounded(delete_surplus_sessions(state, user_id, ip, now)).await
-    {
-        tracing::warn!(%error, "surplus sessions could not be removed");
-    }
     let refresh = RefreshClaims { sub: checked.id, sid: id, counter: 0 };
     Ok(user.map(|user| {
         let pair = issue_pair(state, &user, &refresh, now, expires_at, now);
@@ -118,28 +123,42 @@ pub async fn start_session(
     }))
 }
 
-/// Removes some of the sessions that the account has beyond [`SESSIONS_KEPT`].
-async fn delete_surplus_sessions(
+/// Removes the sessions that the account has beyond [`SESSIONS_KEPT`], a batch at a time. Whoever comes while this goes on
+/// leaves it to a later login.
+async fn remove_surplus_sessions(state: AppState, user_id: Uuid, ip: Option<IpAddr>) {
+    let Ok(_alone) = state.surplus.try_lock() else { return };
+    loop {
+        match bounded(remove_some_surplus_sessions(&state, user_id, ip)).await {
+            Ok(sessions::BATCH) => tokio::time::sleep(BREATH).await,
+            Ok(_) => return,
+            Err(error) => {
+                let error = describe(&error);
+                tracing::warn!(error, %user_id, "surplus sessions could not be removed");
+                return;
+            }
+        }
+    }
+}
+
+async fn remove_some_surplus_sessions(
     state: &AppState,
     user_id: Uuid,
     ip: Option<IpAddr>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    let mut tx = state.db.begin_for(user_id).await?;
-    // Whoever ends all of them holds this lock: two who lock the same sessions would do so in different orders.
-    users::find_for_update(&mut tx, user_id).await?;
-    let deleted = sessions::delete_surplus(&mut tx, user_id, SESSIONS_KEPT).await?;
-    if deleted > 0 {
+) -> sqlx::Result<u64> {
+    let mut tx = state.db.begin().await?;
+    let count = sessions::delete_surplus(&mut tx, user_id, SESSIONS_KEPT).await?;
+    if count > 0 {
         let event = Event {
             name: "sessions_removed",
             user_id: Some(user_id),
             ip,
-            details: json!({ "count": deleted }),
+            details: json!({ "count": count }),
             ..Event::default()
         };
-        audit::record(&mut tx, &event, now).await?;
+        audit::record(&mut tx, &event, state.clock.now()).await?;
     }
-    state.commit(tx, user_id).await
+    state.commit(tx, user_id).await?;
+    Ok(count)
 }
 
 /// What became of a refresh token.
@@ -261,14 +280,14 @@ pub async fn lock_caller(
     Ok(living.map(|_| user))
 }
 
-/// Whether a letter may go to `recipient` because of a call from `origin`; counts it if so. Whoever may not is not told:
-/// the answer would tell a stranger what the address has been sent before.
-pub async fn may_send_mail(
+/// What a letter to `recipient` because of a call from `origin` was counted as; `None` where there are to be no more.
+/// Whoever may not is not told: the answer would tell a stranger what the address has been sent before.
+pub async fn reserve_letter(
     state: &AppState,
     recipient: &str,
     origin: &Origin,
     now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
+) -> sqlx::Result<Option<Reservation>> {
     let recipient = recipient.to_ascii_lowercase();
     let attempts = [
         Attempt::on(&limits::MAIL_RECIPIENT_HOUR, &recipient),
@@ -276,7 +295,10 @@ pub async fn may_send_mail(
         Attempt::by_address(&limits::MAIL_ADDRESS, origin.ip),
     ];
     let outcome = state.limits.reserve(&state.db, &attempts, now).await?;
-    Ok(matches!(outcome, Outcome::Reserved(_)))
+    Ok(match outcome {
+        Outcome::Reserved(reservation) => Some(reservation),
+        Outcome::Refused(_) => None,
+    })
 }
 
 /// What a notice to the address that is to be replaced counts as. Whose it is asks for it, so they may be told.

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
@@ -20,7 +21,7 @@ use crate::metrics::Tally;
 use crate::security::KeyedHash;
 use crate::store::audit::Event;
 use crate::store::limits::{self, Allowance, Decision};
-use crate::store::{Db, Tx};
+use crate::store::{Db, Turn, Turns, Tx};
 
 /// One line of the table of limits.
 #[derive(Debug)]
@@ -52,8 +53,10 @@ pub static MAIL_ADDRESS: Limit = window("mail_address", 20, 60);
 /// Wrong present passwords of somebody who is logged in.
 pub static PASSWORD: Limit = window("password", 5, 15);
 pub static REFRESH: Limit = window("refresh", 30, 1);
+/// Changes of one user's own data: each leaves its row in the audit table, and asks whether a name is taken.
+pub static PROFILE: Limit = window("profile", 60, 60);
 
-pub static ALL: [&Limit; 10] = [
+pub static ALL: [&Limit; 11] = [
     &LOGIN_ADDRESS,
     &LOGIN_ACCOUNT,
     &LOGIN_STRANGERS,
@@ -64,6 +67,7 @@ pub static ALL: [&Limit; 10] = [
     &MAIL_ADDRESS,
     &PASSWORD,
     &REFRESH,
+    &PROFILE,
 ];
 
 /// Something tried: the limit that counts it, and whom it is about.
@@ -155,6 +159,12 @@ impl Reservation {
     }
 }
 
+/// Logins that come together and are all right wait for each other, and do not use up what is for failures. A third of what a
+/// limit lets through at once is on its way in one process: so three of them stay within it.
+static UNDER_WAY: [(&Limit, usize); 2] = [(&LOGIN_ADDRESS, 10), (&LOGIN_ACCOUNT, 3)];
+/// How long one waits for those before.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Refusals remembered at most: about 5 MB.
 const REMEMBERED: usize = 50_000;
 
@@ -163,6 +173,7 @@ pub struct Limits {
     is_on: bool,
     hash: KeyedHash,
     refused: Mutex<HashMap<Vec<u8>, Refusal>>,
+    under_way: Vec<Turns>,
     /// How often each limit has refused, remembered refusals among it.
     pub refusals: Tally,
 }
@@ -173,6 +184,7 @@ impl Limits {
             is_on,
             hash: KeyedHash::new(secret, "doorward/limits/1"),
             refused: Mutex::default(),
+            under_way: UNDER_WAY.iter().map(|(_, at_once)| Turns::new(*at_once)).collect(),
             refusals: Tally::default(),
         }
     }
@@ -191,6 +203,19 @@ impl Limits {
             self.refusals.add(refusal.limit);
         }
         found
+    }
+
+    /// Waits until few enough of the same are on their way, and holds their place. To be taken before they are counted.
+    pub async fn take_turns(&self, attempts: &[Attempt]) -> sqlx::Result<Vec<Turn>> {
+        let mut held = Vec::new();
+        if self.is_on {
+            for ((limit, _), turns) in UNDER_WAY.iter().zip(&self.under_way) {
+                for attempt in attempts.iter().filter(|attempt| attempt.limit.name == limit.name) {
+                    held.push(turns.take(&self.key(attempt), PATIENCE).await?);
+                }
+            }
+        }
+        Ok(held)
     }
 
     /// Remembers that `attempt` would meet with `refusal`, too.
@@ -259,11 +284,17 @@ impl Limits {
         Ok(Outcome::Refused(refusal))
     }
 
-    /// Forgets what was refused because of attempts that were none in the end.
-    pub fn forget(&self, given_back: &Reservation) {
+    /// Forgets what was refused because of attempts that were none in the end, and what was remembered beside it.
+    pub fn forget(&self, given_back: &Reservation, beside: Option<&Attempt>) {
+        if !self.is_on {
+            return;
+        }
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         for key in &given_back.0 {
             refused.remove(key);
+        }
+        if let Some(attempt) = beside {
+            refused.remove(&self.key(attempt));
         }
     }
 

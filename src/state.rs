@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -34,6 +34,8 @@ pub struct Shared {
     pub traffic: Traffic,
     /// Rung after a letter was queued, so that the worker does not have to wait for its next round.
     pub mail_queued: Notify,
+    /// Held by whoever removes the sessions that an account has too many of: one at a time.
+    pub surplus: Mutex<()>,
 }
 
 impl AppState {

@@ -29,6 +29,8 @@ const BACKOFF: [TimeDelta; 5] = [
 ];
 /// A letter that could not be sent for this long is given up: its link would come as a surprise.
 const GIVE_UP_AFTER: TimeDelta = TimeDelta::hours(24);
+/// But not before it was tried this often: it may have waited for its first attempt, there having been no mail server.
+const FEWEST_ATTEMPTS: i32 = 5;
 /// Letters on their way at once.
 const SENDERS: usize = 4;
 /// How long to wait for something to do, where nobody rings.
@@ -112,7 +114,9 @@ async fn settle(
             outbox::set_sent(&mut tx, id, now).await?;
             SENT
         }
-        Err(SendError::Transient(reason)) if now - claimed.created_at < GIVE_UP_AFTER => {
+        Err(SendError::Transient(reason))
+            if now - claimed.created_at < GIVE_UP_AFTER || attempts < FEWEST_ATTEMPTS =>
+        {
             let next_attempt_at = now + backoff(attempts);
             tracing::warn!(letter = %id, attempts, reason, %next_attempt_at, "a letter could not be sent yet");
             outbox::set_next_attempt(&mut tx, id, &reason, next_attempt_at).await?;

@@ -59,6 +59,7 @@ pub async fn login(
     }
     // A second round only if the hash was replaced between the check and the session: then what was checked is old.
     let (mut user_id, mut counted) = (None, None);
+    let mut turns = Vec::new();
     for _ in 0..2 {
         // In boxes of their own, what is done before the hash and after it: a crowd that waits for theirs needs no room
         // for that.
@@ -66,6 +67,9 @@ pub async fn login(
         user_id = found.as_ref().map(|user| user.id);
         let mut attempts = vec![by_address.clone()];
         attempts.extend(attempts_on_account(found.as_ref(), &login, &origin, is_known));
+        if turns.is_empty() {
+            turns = Box::pin(state.limits.take_turns(&attempts)).await?;
+        }
         let outcome = match counted.take() {
             Some(reservation) => Outcome::Reserved(reservation),
             None => Box::pin(state.limits.reserve(&state.db, &attempts, now)).await?,
@@ -96,6 +100,7 @@ pub async fn login(
         let started = Box::pin(starting).await.map_err(ApiError::from);
         let started = giving_back(&state, counted.clone().unwrap_or_default(), started)?;
         let Some((user, pair)) = started else { continue };
+        state.limits.forget(&counted.unwrap_or_default(), Some(&as_typed));
         return Ok(Json(LoginResponse {
             success: true,
             token: pair.access,

@@ -51,7 +51,8 @@ pub async fn logout(
         let living = account::living_session(&state, session_id, user_id, now).await?;
         living.ok_or(Code::SessionEnded)?;
     }
-    let mut tx = state.db.begin().await?;
+    let mut tx =
+        if everywhere { state.db.begin_for(user_id).await? } else { state.db.begin().await? };
     if everywhere {
         // One at a time: two sessions that each end the other would wait for each other, each having ended itself.
         users::find_for_update(&mut tx, user_id).await?.ok_or(Code::SessionEnded)?;

@@ -205,6 +205,7 @@ fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
         readiness: Readiness::default(),
         traffic: Traffic::default(),
         mail_queued: Notify::new(),
+        surplus: tokio::sync::Mutex::default(),
         config,
     }))
 }

@@ -209,7 +209,7 @@ impl From<sqlx::Error> for ApiError {
             _ => {}
         }
         if store::is_out_of_turn(&error) {
-            return Self { cause: Some(error.to_string()), ..Code::Busy.into() };
+            return Self { cause: Some(store::describe(&error)), ..Code::Busy.into() };
         }
         if store::is_unavailable(&error) {
             return Self { cause: Some(error.to_string()), ..Code::DatabaseUnavailable.into() };

@@ -40,7 +40,7 @@ pub async fn give_back(state: &AppState, reservation: Reservation) -> sqlx::Resu
     let mut tx = state.db.begin().await?;
     reservation.clone().give_back(&mut tx).await?;
     tx.commit().await?;
-    state.limits.forget(&reservation);
+    state.limits.forget(&reservation, None);
     Ok(())
 }
 
@@ -60,4 +60,18 @@ pub fn giving_back<T>(
         });
     }
     outcome
+}
+
+/// The same, but for what the caller is to answer for.
+pub fn giving_back_our_fault<T>(
+    state: &AppState,
+    reservation: Reservation,
+    outcome: Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    match outcome {
+        Err(error) if error.code.status().is_server_error() => {
+            giving_back(state, reservation, Err(error))
+        }
+        outcome => outcome,
+    }
 }

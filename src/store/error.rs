@@ -16,6 +16,8 @@ pub fn unique_violation(error: &sqlx::Error) -> Option<&str> {
 pub fn describe(error: &sqlx::Error) -> String {
     match error.as_database_error().and_then(DatabaseError::code) {
         Some(code) if code.starts_with("22") => format!("the database refused a value: {code}"),
+        // One of ours, which sqlx takes for a driver's.
+        _ if let sqlx::Error::AnyDriverError(cause) = error => cause.to_string(),
         _ => error.to_string(),
     }
 }

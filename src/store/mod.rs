@@ -36,8 +36,7 @@ use pool::{ACQUIRE_TIMEOUT, Pool};
 pub use schema::Schema;
 pub use standby::StandbyFacts;
 pub use to_the_end::to_the_end;
-use turns::Turns;
-pub use turns::is_out_of_turn;
+pub use turns::{Turn, Turns, is_out_of_turn};
 
 use crate::metrics::Tally;
 
@@ -86,7 +85,7 @@ impl Db {
             options,
             direct_options: None,
             behind_pooler: Arc::default(),
-            turns: Turns::default(),
+            turns: Turns::new(1),
             events: Arc::default(),
             standby: None,
         }
@@ -219,7 +218,7 @@ impl Db {
     /// A transaction that locks this user's row. They take turns in this process before they take a connection: else whoever
     /// calls for themselves often enough at once would hold all of them, waiting for one row.
     pub async fn begin_for(&self, user_id: Uuid) -> sqlx::Result<Tx> {
-        let turn = self.turns.take(user_id, ACQUIRE_TIMEOUT).await?;
+        let turn = self.turns.take(user_id.as_bytes(), ACQUIRE_TIMEOUT).await?;
         let mut tx = self.begin().await?;
         tx.inner.hold(turn);
         Ok(tx)

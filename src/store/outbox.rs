@@ -86,6 +86,8 @@ pub async fn claim_next(
          where users.id = outbox.user_id and outbox.id = (
              select id from outbox
              where sent_at is null and failed_at is null and next_attempt_at <= $1
+                 -- One of a newer release's is left to it.
+                 and kind in ('confirmation', 'email_change_notice')
              order by next_attempt_at
              limit 1
              for update skip locked

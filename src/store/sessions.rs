@@ -223,15 +223,22 @@ pub async fn revoke_all(
     Ok(done.rows_affected())
 }
 
-/// Removes sessions of a user beyond the `kept` that are living and were logged in or refreshed last, at most 1,000; how
-/// many.
+/// How many sessions are removed in one transaction.
+pub const BATCH: u64 = 1_000;
+
+/// Removes sessions of a user beyond the `kept` that are living and were logged in or refreshed last, at most [`BATCH`];
+/// how many. It waits for nobody, and leaves alone what is refreshed meanwhile.
 pub async fn delete_surplus(db: &mut PgConnection, user_id: Uuid, kept: i64) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "delete from sessions where id in (
-             select id from sessions where user_id = $1
-             order by (ended_at is null) desc, coalesce(rotated_at, created_at) desc, id desc
-             offset $2 limit 1000
-         )",
+        "with surplus as materialized (
+             select s.id from sessions s join (
+                 select id, counter from sessions where user_id = $1
+                 order by (ended_at is null) desc, coalesce(rotated_at, created_at) desc, id desc
+                 offset $2 limit 1000
+             ) seen on seen.id = s.id and seen.counter = s.counter
+             for update of s skip locked
+         )
+         delete from sessions where id in (select id from surplus)",
         user_id,
         kept
     )
@@ -240,13 +247,14 @@ pub async fn delete_surplus(db: &mut PgConnection, user_id: Uuid, kept: i64) -> 
     Ok(done.rows_affected())
 }
 
-/// Removes at most 1,000 sessions that could not be refreshed any more before `before`. What ran out earlier, unused,
-/// stays until then: an index by which it could be found would make every refresh dearer.
+/// Removes at most 1,000 sessions that could not be refreshed any more before `before`, and waits for nobody: others lock
+/// them in another order. What ran out earlier, unused, stays until then: an index by which it could be found would make every refresh dearer.
 pub async fn delete_expired(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "delete from sessions where id in (
-             select id from sessions where ends_at < $1 order by ends_at limit 1000
-         )",
+        "with old as materialized (
+             select id from sessions where ends_at < $1 order by ends_at limit 1000 for update skip locked
+         )
+         delete from sessions where id in (select id from old)",
         before
     )
     .execute(db)

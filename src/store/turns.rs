@@ -1,4 +1,4 @@
-//! Who waits for whom before a connection is taken.
+//! Who waits for whom before anything is asked of the database.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,42 +6,39 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use uuid::Uuid;
 
-/// Users share a turn when their ids are alike in the last bits, which are random: seldom enough.
+/// Two share their turns when their keys are alike in the last bits, which are random: seldom enough.
 const TURNS: usize = 1024;
 
-/// One transaction at a time for each user.
+/// So many at a time for each key.
 #[derive(Clone, Debug)]
-pub(super) struct Turns(Arc<[Arc<Semaphore>]>);
+pub struct Turns(Arc<[Arc<Semaphore>]>);
 
 /// Somebody's turn, until it is dropped.
-pub(super) type Turn = OwnedSemaphorePermit;
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self((0..TURNS).map(|_| Arc::new(Semaphore::new(1))).collect())
-    }
-}
+pub type Turn = OwnedSemaphorePermit;
 
 impl Turns {
-    /// Waits for so long at most.
-    pub async fn take(&self, user_id: Uuid, patience: Duration) -> sqlx::Result<Turn> {
-        let number =
-            usize::from(u16::from_be_bytes([user_id.as_bytes()[14], user_id.as_bytes()[15]]));
-        let turn = timeout(patience, Arc::clone(&self.0[number % TURNS]).acquire_owned()).await;
+    pub fn new(at_once: usize) -> Self {
+        Self((0..TURNS).map(|_| Arc::new(Semaphore::new(at_once))).collect())
+    }
+
+    /// Waits for so long at most. The key's last two bytes have to be random.
+    pub async fn take(&self, key: &[u8], patience: Duration) -> sqlx::Result<Turn> {
+        let last = key.last_chunk().copied().unwrap_or_default();
+        let number = usize::from(u16::from_be_bytes(last)) % TURNS;
+        let turn = timeout(patience, Arc::clone(&self.0[number]).acquire_owned()).await;
         let turn = turn.map_err(|_| sqlx::Error::AnyDriverError(Box::new(TurnTimedOut)))?;
         Ok(turn.expect("it is never closed"))
     }
 }
 
-/// Too many of the same user's calls came before.
+/// Too many of the same kind came before.
 #[derive(Debug)]
 struct TurnTimedOut;
 
 impl fmt::Display for TurnTimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the user's other calls took too long")
+        f.write_str("the calls before this one took too long")
     }
 }
 

@@ -17,10 +17,10 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, FieldError, Name, Password, Username};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
-use crate::http::limit::{give_back, giving_back, reserve, unless_busy};
+use crate::http::limit::{give_back, giving_back, giving_back_our_fault, reserve, unless_busy};
 use crate::http::session::{CurrentUser, SeenUser};
 use crate::http::user::PublicUser;
-use crate::limits::{Attempt, PASSWORD, Reservation};
+use crate::limits::{Attempt, PASSWORD, PROFILE, Reservation};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::outbox::{self, LetterKind};
@@ -124,36 +124,25 @@ pub async fn update(
     form.check()?;
     let proven = changes.touches_verified_address(&caller.user);
     let now = state.clock.now();
-    let mut reservation = Reservation::default();
-    if let (true, Some(password)) = (proven, password) {
-        // The same budget as for changing the password: here it could be guessed as well.
-        let attempts = [Attempt::on(&PASSWORD, &caller.user.id.to_string())];
-        let reserved = reserve(&state, &attempts, now).await?;
-        let checked = state
-            .hasher
-            .verify(origin.as_client(true), password, Some(&caller.user.password_hash))
-            .await;
-        let verdict;
-        (verdict, reservation) = unless_busy(&state, reserved, checked).await?;
-        if !verdict.matches {
-            let (user_id, session_id) = (Some(caller.user.id), Some(caller.session.id));
-            Event { name: "wrong_password", user_id, session_id, ..Event::default() }
-                .log(&state.db.events);
-            return Err(Code::WrongPassword.into());
-        }
-    }
+    let attempts = [Attempt::on(&PROFILE, &caller.user.id.to_string())];
+    let change = reserve(&state, &attempts, now).await?;
+    let reservation = match password {
+        Some(password) if proven => prove(&state, &caller, password, &origin, now).await?,
+        _ => Reservation::default(),
+    };
     let told = if proven {
         reserve_notice(&state, &caller.user, &reservation, now).await?
     } else {
         Reservation::default()
     };
     let started = Instant::now();
-    let (counted, noticed) = (reservation.clone(), told.clone());
+    let (counted, noticed, unused) = (reservation.clone(), told.clone(), change.clone());
+    let mut letter = None;
     let writing = async {
-        let may_send = match changes.new_address(&caller.user) {
-            Some(email) => account::may_send_mail(&state, email, &origin, now).await?,
-            None => false,
-        };
+        if let Some(email) = changes.new_address(&caller.user) {
+            letter = account::reserve_letter(&state, email, &origin, now).await?;
+        }
+        let may_send = letter.is_some();
         let mut tx = state.db.begin_for(caller.user.id).await?;
         let before = account::lock_caller(&mut tx, caller.user.id, caller.session.id, now).await?;
         let before = before.ok_or(Code::SessionEnded)?;
@@ -171,7 +160,9 @@ pub async fn update(
         }
         let mut user = before.clone();
         let updated = changes.apply(&mut user);
-        if !updated.is_empty() {
+        if updated.is_empty() {
+            unused.give_back(&mut tx).await?;
+        } else {
             user.modified_at = now;
             users::update_profile(&mut tx, &user).await?;
             queue_letters(&mut tx, &before, &user, may_send, now).await?;
@@ -192,6 +183,9 @@ pub async fn update(
         Ok((user, updated))
     };
     let written = giving_back(&state, told, giving_back(&state, counted, writing.await));
+    // No letter, no count: else strangers would use up those of whoever has the address.
+    let written = giving_back(&state, letter.unwrap_or_default(), written);
+    let written = giving_back_our_fault(&state, change, written);
     let by = Event {
         actor_id: Some(caller.user.id),
         session_id: Some(caller.session.id),
@@ -224,6 +218,29 @@ pub async fn patch(
     body: JsonBody,
 ) -> Result<Json<UpdateResponse>, ApiError> {
     update(state, caller, origin, body).await
+}
+
+/// Whether the password is right; what it was counted as. The same budget as for changing it: here it could be guessed as
+/// well.
+async fn prove(
+    state: &AppState,
+    caller: &CurrentUser,
+    password: Password,
+    origin: &Origin,
+    now: DateTime<Utc>,
+) -> Result<Reservation, ApiError> {
+    let CurrentUser { user, session } = caller;
+    let attempts = [Attempt::on(&PASSWORD, &user.id.to_string())];
+    let reserved = reserve(state, &attempts, now).await?;
+    let checked =
+        state.hasher.verify(origin.as_client(true), password, Some(&user.password_hash)).await;
+    let (verdict, reserved) = unless_busy(state, reserved, checked).await?;
+    if verdict.matches {
+        return Ok(reserved);
+    }
+    let (user_id, session_id) = (Some(user.id), Some(session.id));
+    Event { name: "wrong_password", user_id, session_id, ..Event::default() }.log(&state.db.events);
+    Err(Code::WrongPassword.into())
 }
 
 /// The old address is told of each change; so that this is no way to flood it, there are only so many. Where there are no

@@ -11,7 +11,7 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, Name, PasswordContext, Role, Username, parse_new_password};
 use crate::http::error::ApiError;
 use crate::http::form::JsonBody;
-use crate::http::limit::{giving_back, reserve, unless_busy};
+use crate::http::limit::{giving_back, giving_back_our_fault, reserve, unless_busy};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
 use crate::state::AppState;
@@ -99,9 +99,10 @@ pub async fn register(
         role: Role::User,
         password_hash: &password_hash,
     };
+    let mut letter = None;
     let writing = async {
         // Counted, and sent in any case: an account without its first letter is no use.
-        account::may_send_mail(&state, email.as_str(), &origin, now).await?;
+        letter = account::reserve_letter(&state, email.as_str(), &origin, now).await?;
         let mut tx = state.db.begin().await?;
         let user = users::insert(&mut tx, &new, now).await?;
         account::queue_confirmation(&mut tx, &user, now).await?;
@@ -117,13 +118,10 @@ pub async fn register(
         Ok(user)
     };
     let written: Result<_, ApiError> = writing.await;
+    // No letter, no count: else strangers would use up those of whoever has the address.
+    let written = giving_back(&state, letter.unwrap_or_default(), written);
     // Whoever was put off by us may try again; who asked for a name that is taken has tried.
-    let written = match written {
-        Err(error) if error.code.status().is_server_error() => {
-            giving_back(&state, reservation, Err(error))
-        }
-        written => written,
-    };
+    let written = giving_back_our_fault(&state, reservation, written);
     let by = Event { ip: origin.ip, ..Event::default() };
     record_if_taken(&state, &written, by, now).await?;
     let user = written?;

@@ -35,7 +35,7 @@ pub async fn verify_email(
         return Err(Code::EmailAlreadyVerified.into());
     }
     let recipient = user.pending_email.as_ref().unwrap_or(&user.email);
-    if account::may_send_mail(&state, recipient, &origin, now).await? {
+    if account::reserve_letter(&state, recipient, &origin, now).await?.is_some() {
         let mut tx = state.db.begin().await?;
         // Locked, so that of calls at once each sees the letter of the one before it, and none outlives its user.
         let user = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use chrono::TimeDelta;
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::races::at_once;
@@ -261,4 +262,32 @@ async fn the_tokens_of_a_session_that_is_over_wait_for_nobody() {
     }
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     hold.rollback().await.unwrap();
+}
+
+/// All that wait for one row would hold all connections.
+#[tokio::test]
+async fn sessions_that_all_log_out_everywhere_leave_connections_for_the_others() {
+    let app = TestApp::start().await.alone();
+    let bob = app.newcomer("bob").await;
+    app.newcomer("ada").await;
+    let mut sessions = Vec::new();
+    for _ in 0..20 {
+        sessions.push(app.log_in("ada", PASSWORD).await);
+    }
+    let mut hold = app.pool.begin().await.unwrap();
+    let sql = "select from users where username = 'ada' for update";
+    sqlx::query(sql).execute(&mut *hold).await.unwrap();
+    let nothing = json!({});
+    let out = join_all(sessions.iter().map(|ada| ada.post(EVERYWHERE, &nothing)));
+    let others = async {
+        app.until_calls_are_held_up(1).await;
+        let asked = Instant::now();
+        bob.put("/api/v1/users/me", &json!({ "first_name": "Bob" })).await.assert_ok(200);
+        let took = asked.elapsed();
+        hold.commit().await.unwrap();
+        took
+    };
+    let (answers, took) = tokio::join!(out, others);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1);
 }

@@ -418,3 +418,82 @@ async fn a_new_address_waits_for_its_user_before_it_locks_what_was_counted() {
     let (answer, ()) = tokio::join!(ann.put("/api/v1/users/me", &address), look);
     answer.assert_ok(200);
 }
+
+#[tokio::test]
+async fn right_passwords_that_come_together_wait_for_each_other_and_refuse_nobody() {
+    let app = limited().await.alone();
+    let before = counted(&app).await;
+    for name in ["ann", "bea"] {
+        app.newcomer(name).await;
+    }
+    let registered = counted(&app).await;
+    // More than each limit lets through at once.
+    let name = |number: usize| if number.is_multiple_of(2) { "ann" } else { "bea" };
+    for login in join_all((0..80).map(|number| guess(&app, HOME, name(number), PASSWORD))).await {
+        login.assert_ok(200);
+    }
+    let left = counted(&app).await;
+    assert!(before < registered && left == registered, "{before} {registered} {left}");
+}
+
+#[tokio::test]
+async fn a_refusal_because_of_logins_that_were_right_is_forgotten_with_the_first_of_them() {
+    let database = new_database().await;
+    let slow = argon2::Params::new(65_536, 3, 1, Some(32)).unwrap();
+    let hasher = Hasher::new(slow, 1);
+    let clock = Clock::fixed("2026-01-02T03:04:05.678Z".parse().unwrap());
+    let settings = [("RATE_LIMITS", "on")];
+    let app = TestApp::hashing(&database, &settings, clock, hasher).await.alone();
+    app.newcomer("ann").await;
+    for _ in 0..9 {
+        guess(&app, HOME, "ann", "wrong").await.assert_error(401, "invalid_credentials");
+    }
+    // One more is let through: of two at once the other is refused, until that turns out to be right.
+    let (one, other) =
+        tokio::join!(guess(&app, HOME, "ann", PASSWORD), guess(&app, HOME, "ann", PASSWORD));
+    let refused = [&one, &other].into_iter().filter(|answer| answer.status == 429).count();
+    assert_eq!(refused, 1);
+    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn calls_that_are_refused_use_up_nobodys_letters() {
+    let app = limited().await;
+    let ann = app.newcomer("ann").await;
+    assert_eq!(app.deliver_mail().await.len(), 1);
+    let eve = app.newcomer("eve").await;
+    app.deliver_mail().await;
+    let before = counted(&app).await;
+    let body = json!({ "username": "other", "email": email_of("ann"), "password": PASSWORD });
+    for _ in 0..3 {
+        let answer = eve.put("/api/v1/users/me", &json!({ "email": email_of("ann") })).await;
+        answer.assert_error(409, "email_taken");
+        let answer = app.anonymous().post("/api/v1/users/", &body).await;
+        answer.assert_error(409, "email_taken");
+    }
+    // What was asked for counts as a registration, or as a change; no letter does.
+    let others = (3 + 3 + 3) * 1000;
+    eventually("letters are given back", async || counted(&app).await == before + others).await;
+    for _ in 0..2 {
+        ann.post("/api/v1/users/me/verify_email", &json!({})).await.assert_ok(202);
+        assert_eq!(app.deliver_mail().await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn somebodys_own_data_changes_sixty_times_an_hour() {
+    let app = limited().await;
+    let ann = app.newcomer("ann").await;
+    let bea = app.newcomer("bea").await;
+    let set = async |name: &str| ann.put("/api/v1/users/me", &json!({ "first_name": name })).await;
+    // What changes nothing is no change.
+    set("").await.assert_ok(200);
+    for number in 0..60 {
+        set(&format!("Ann {number}")).await.assert_ok(200);
+    }
+    assert_limited(&set("Ann").await, "profile", 3600);
+    bea.put("/api/v1/users/me", &json!({ "first_name": "Bea" })).await.assert_ok(200);
+    app.clock.advance(TimeDelta::hours(1));
+    let ann = app.log_in("ann", PASSWORD).await;
+    ann.put("/api/v1/users/me", &json!({ "first_name": "Ann" })).await.assert_ok(200);
+}

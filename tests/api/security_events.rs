@@ -203,23 +203,23 @@ async fn too_many_sessions_of(watch: &mut Watch<'_>, ada: &Value) {
     let sql = "insert into sessions (id, user_id, created_at, expires_at, ends_at)
         select gen_random_uuid(), $1::uuid, now(), 'infinity', 'infinity' from generate_series(1, 50001)";
     sqlx::query(sql).bind(ada.as_str().unwrap()).execute(&watch.pool).await.unwrap();
+    let (mut logged, mut recorded) = (Vec::new(), Vec::new());
+    let is_it = |event: &Value| event["event"] == "sessions_removed";
     for _ in 0..3_000 {
         watch.home.log_in_with("ada", NEW_PASSWORD).send().await.expect(200);
-        let (mut logged, mut recorded) = (watch.take_logged(), watch.take_recorded().await);
-        assert_eq!(
-            (&logged[0]["event"], &recorded[0]["event"]),
-            (&json!("login"), &json!("login"))
-        );
-        if logged.len() > 1 {
-            let (mut logged, recorded) = (logged.remove(1), recorded.remove(1));
-            logged.as_object_mut().unwrap().remove("request_id");
-            assert_eq!(logged, recorded);
-            assert_eq!(logged["event"], "sessions_removed");
-            watch.seen.insert(("sessions_removed".to_owned(), true));
-            return;
+        logged.extend(watch.take_logged().into_iter().filter(is_it));
+        recorded.extend(watch.take_recorded().await.into_iter().filter(is_it));
+        if !logged.is_empty() && !recorded.is_empty() {
+            break;
         }
     }
-    panic!("no session was removed");
+    logged[0].as_object_mut().unwrap().remove("request_id");
+    assert_eq!(logged[0], recorded[0]);
+    watch.seen.insert(("sessions_removed".to_owned(), true));
+    // Of the last of those logins one may have begun to look, too.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    watch.take_logged();
+    watch.take_recorded().await;
 }
 
 async fn acts_of_the_admin(watch: &mut Watch<'_>, ada: &Value) {

@@ -218,6 +218,7 @@ impl TestApp {
                 readiness: Readiness::default(),
                 traffic: Traffic::default(),
                 mail_queued: Notify::new(),
+                surplus: tokio::sync::Mutex::default(),
                 config: config.clone(),
             });
             all.push(Instance { app: app(state.clone()), state });

@@ -33,6 +33,7 @@ pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
         readiness: Readiness::default(),
         traffic: Traffic::default(),
         mail_queued: Notify::new(),
+        surplus: tokio::sync::Mutex::default(),
         config,
     })
 }
@@ -335,4 +336,33 @@ async fn a_letter_of_an_instance_whose_clock_is_ahead_is_sent_by_one_whose_is_no
     // The database's own clock has gone on since.
     right.clock.advance(TimeDelta::minutes(1));
     right.letter_to("ada@example.com").await;
+}
+
+#[tokio::test]
+async fn a_letter_that_waited_for_a_mail_server_is_not_given_up_at_its_first_failure() {
+    let app = TestApp::start().await;
+    register(&app, "ada").await;
+    // Nobody had said where the letters go.
+    app.clock.advance(TimeDelta::days(3));
+    for _ in 0..4 {
+        app.letters.fail_next(away());
+        assert!(deliver_next(&app.state).await.unwrap());
+        assert_eq!(row(&app).await.3, None);
+        app.clock.advance(TimeDelta::hours(4));
+    }
+    app.letter_to("ada@example.com").await;
+}
+
+#[tokio::test]
+async fn a_newer_releases_letter_is_left_to_it_and_holds_up_no_other() {
+    let app = TestApp::start().await;
+    register(&app, "ada").await;
+    let newer = "alter table outbox drop constraint outbox_kind_check;
+        update outbox set kind = 'password_reset'";
+    sqlx::raw_sql(newer).execute(&app.pool).await.unwrap();
+    register(&app, "bob").await;
+    let letters = app.deliver_mail().await;
+    assert_eq!(letters.iter().map(|letter| &letter.to).collect::<Vec<_>>(), ["bob@example.com"]);
+    let untouched = "select count(*) from outbox where kind = 'password_reset' and attempts = 0";
+    assert_eq!(count(&app, untouched).await, 1);
 }
