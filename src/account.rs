@@ -30,7 +30,9 @@ pub const SESSIONS_KEPT: i64 = 50_000;
 /// One login in so many looks whether there are more: where there are few, which is all that most ever have, it should
 /// cost nothing.
 const LOGINS_A_LOOK: u8 = 128;
-/// Between two batches of surplus sessions.
+/// How many batches of surplus sessions one look removes, so that other accounts get theirs.
+const BATCHES: u32 = 20;
+/// Between two of them.
 const BREATH: Duration = Duration::from_millis(400);
 /// For this long after a refresh its token gives the same successor again, used or not.
 const ROTATION_GRACE: TimeDelta = TimeDelta::seconds(20);
@@ -127,10 +129,10 @@ pub async fn start_session(
 /// leaves it to a later login.
 async fn remove_surplus_sessions(state: AppState, user_id: Uuid, ip: Option<IpAddr>) {
     let Ok(_alone) = state.surplus.try_lock() else { return };
-    loop {
+    for _ in 0..BATCHES {
         match bounded(remove_some_surplus_sessions(&state, user_id, ip)).await {
-            Ok(sessions::BATCH) => tokio::time::sleep(BREATH).await,
-            Ok(_) => return,
+            Ok(0) => return,
+            Ok(_) => tokio::time::sleep(BREATH).await,
             Err(error) => {
                 let error = describe(&error);
                 tracing::warn!(error, %user_id, "surplus sessions could not be removed");

@@ -2,14 +2,14 @@
 //!
 //! An attempt is counted before the work is done, and given back if it was none of those that the limit is there for
 //! (a login that succeeds): so guesses in parallel count. The counts are the database's, shared by all instances. What
-//! it has refused is remembered here until it may be tried again, so that a flood costs the database nothing. No
+//! it has refused is remembered here for a while, so that a flood costs the database nothing. No
 //! account is ever locked: what strangers use up of an account's budget is not the one of an address that has logged
 //! in to it before.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
@@ -161,9 +161,19 @@ impl Reservation {
 
 /// Logins that come together and are all right wait for each other, and do not use up what is for failures. A third of what a
 /// limit lets through at once is on its way in one process: so three of them stay within it.
-static UNDER_WAY: [(&Limit, usize); 2] = [(&LOGIN_ADDRESS, 10), (&LOGIN_ACCOUNT, 3)];
-/// How long one waits for those before.
+/// The account first: so one account's logins do not wait in the places of all that come from their address.
+static UNDER_WAY: [(&Limit, usize); 2] = [(&LOGIN_ACCOUNT, 3), (&LOGIN_ADDRESS, 10)];
+/// How long one waits for those before, all in all.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A refusal that is remembered, and until when: not for long, for what it was counted for may be given back elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    refusal: Refusal,
+    good_until: DateTime<Utc>,
+}
+
+const GOOD_FOR: TimeDelta = TimeDelta::seconds(30);
 
 /// Refusals remembered at most: about 5 MB.
 const REMEMBERED: usize = 50_000;
@@ -172,8 +182,9 @@ const REMEMBERED: usize = 50_000;
 pub struct Limits {
     is_on: bool,
     hash: KeyedHash,
-    refused: Mutex<HashMap<Vec<u8>, Refusal>>,
-    under_way: Vec<Turns>,
+    refused: Mutex<HashMap<Vec<u8>, Remembered>>,
+    /// For strangers to the account, and for those who are known to it: who is known waits for no stranger.
+    under_way: [Vec<Turns>; 2],
     /// How often each limit has refused, remembered refusals among it.
     pub refusals: Tally,
 }
@@ -184,7 +195,9 @@ impl Limits {
             is_on,
             hash: KeyedHash::new(secret, "doorward/limits/1"),
             refused: Mutex::default(),
-            under_way: UNDER_WAY.iter().map(|(_, at_once)| Turns::new(*at_once)).collect(),
+            under_way: std::array::from_fn(|_| {
+                UNDER_WAY.iter().map(|(_, at_once)| Turns::new(*at_once)).collect()
+            }),
             refusals: Tally::default(),
         }
     }
@@ -197,8 +210,8 @@ impl Limits {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let found = attempts
             .iter()
-            .find_map(|attempt| refused.get(&self.key(attempt)).filter(|r| r.until > now))
-            .copied();
+            .find_map(|attempt| refused.get(&self.key(attempt)).filter(|r| r.good_until > now))
+            .map(|remembered| remembered.refusal);
         if let Some(refusal) = found {
             self.refusals.add(refusal.limit);
         }
@@ -206,12 +219,19 @@ impl Limits {
     }
 
     /// Waits until few enough of the same are on their way, and holds their place. To be taken before they are counted.
-    pub async fn take_turns(&self, attempts: &[Attempt]) -> sqlx::Result<Vec<Turn>> {
+    pub async fn take_turns(
+        &self,
+        attempts: &[Attempt],
+        is_known: bool,
+    ) -> sqlx::Result<Vec<Turn>> {
         let mut held = Vec::new();
+        let started = Instant::now();
         if self.is_on {
-            for ((limit, _), turns) in UNDER_WAY.iter().zip(&self.under_way) {
+            for ((limit, _), turns) in UNDER_WAY.iter().zip(&self.under_way[usize::from(is_known)])
+            {
                 for attempt in attempts.iter().filter(|attempt| attempt.limit.name == limit.name) {
-                    held.push(turns.take(&self.key(attempt), PATIENCE).await?);
+                    let left = PATIENCE.saturating_sub(started.elapsed());
+                    held.push(turns.take(&self.key(attempt), left).await?);
                 }
             }
         }
@@ -222,13 +242,14 @@ impl Limits {
     pub fn remember(&self, attempt: &Attempt, refusal: Refusal, now: DateTime<Utc>) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.len() >= REMEMBERED {
-            refused.retain(|_, refusal| refusal.until > now);
+            refused.retain(|_, remembered| remembered.good_until > now);
         }
         // Full of living ones: a flood so wide that it is cheaper to ask again than to remember.
         if refused.len() >= REMEMBERED {
             refused.clear();
         }
-        refused.insert(self.key(attempt), refusal);
+        let good_until = refusal.until.min(now + GOOD_FOR);
+        refused.insert(self.key(attempt), Remembered { refusal, good_until });
     }
 
     /// Counts all of these, or none of them: what was counted beside one that was refused is given back at once.

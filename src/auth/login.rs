@@ -68,7 +68,7 @@ pub async fn login(
         let mut attempts = vec![by_address.clone()];
         attempts.extend(attempts_on_account(found.as_ref(), &login, &origin, is_known));
         if turns.is_empty() {
-            turns = Box::pin(state.limits.take_turns(&attempts)).await?;
+            turns = Box::pin(state.limits.take_turns(&attempts, is_known)).await?;
         }
         let outcome = match counted.take() {
             Some(reservation) => Outcome::Reserved(reservation),

@@ -1,6 +1,7 @@
 //! Limits at the door of a handler.
 
 use chrono::{DateTime, Utc};
+use tokio::runtime::Handle;
 
 use crate::http::error::ApiError;
 use crate::limits::{Attempt, Outcome, Reservation};
@@ -52,17 +53,42 @@ pub fn giving_back<T>(
     reservation: Reservation,
     outcome: Result<T, ApiError>,
 ) -> Result<T, ApiError> {
-    if outcome.is_err() && !reservation.is_empty() {
-        let state = state.clone();
-        // Nobody waits for a database that has just failed.
-        tokio::spawn(async move {
-            let _ = give_back(&state, reservation).await;
-        });
+    // Nobody waits for a database that has just failed.
+    let counted = Tentative::new(state, reservation);
+    if outcome.is_ok() {
+        counted.keep();
     }
     outcome
 }
 
-/// The same, but for what the caller is to answer for.
+/// What was counted and is given back when this is dropped, by whoever hangs up too, unless it is kept.
+pub struct Tentative {
+    state: AppState,
+    reservation: Reservation,
+}
+
+impl Tentative {
+    pub fn new(state: &AppState, reservation: Reservation) -> Self {
+        Self { state: state.clone(), reservation }
+    }
+
+    pub fn keep(mut self) {
+        self.reservation = Reservation::default();
+    }
+}
+
+impl Drop for Tentative {
+    fn drop(&mut self) {
+        let (state, reservation) = (self.state.clone(), std::mem::take(&mut self.reservation));
+        if let (false, Ok(runtime)) = (reservation.is_empty(), Handle::try_current()) {
+            runtime.spawn(async move {
+                let _ = give_back(&state, reservation).await;
+            });
+        }
+    }
+}
+
+/// As [`giving_back`], but for what the caller is to answer for.
 pub fn giving_back_our_fault<T>(
     state: &AppState,
     reservation: Reservation,

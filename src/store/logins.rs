@@ -17,7 +17,7 @@ use super::users::User;
 use crate::fields::Role;
 
 /// Finds by username or by e-mail address, without regard to case, and tells whether `address` has logged in to the
-/// account before, as far as its sessions are remembered: of a thousand of them, where it has more.
+/// account before, as far as its sessions are remembered.
 ///
 /// No name holds an `@` and every address does, so one query serves both, in the same time; and there is always one row,
 /// so that nobody's sessions are looked for as well: the answer takes as long.
@@ -34,11 +34,9 @@ pub async fn find(
                u.first_name as "first_name?", u.last_name as "last_name?", u.role as "role?: Role",
                u.password_hash as "password_hash?", u.created_at as "created_at?", u.modified_at as "modified_at?",
                exists (
-                   select from (
-                       select ip from sessions
-                       where user_id = coalesce(u.id, '00000000-0000-0000-0000-000000000000') limit 1000
-                   ) s
-                   where s.ip <<= (select network($2::inet)::inet)
+                   select from sessions s
+                   where s.user_id = coalesce(u.id, '00000000-0000-0000-0000-000000000000')
+                       and s.ip <<= (select network($2::inet)::inet)
                ) as "is_known!"
            from (values (1)) as one left join users u on u.username_key = $1 or u.email_key = $1"#,
         login.to_ascii_lowercase(),

@@ -223,11 +223,7 @@ pub async fn revoke_all(
     Ok(done.rows_affected())
 }
 
-/// How many sessions are removed in one transaction.
-pub const BATCH: u64 = 1_000;
-
-/// Removes sessions of a user beyond the `kept` that are living and were logged in or refreshed last, at most [`BATCH`];
-/// how many. It waits for nobody, and leaves alone what is refreshed meanwhile.
+/// Removes sessions of a user beyond the `kept` that are living and were logged in or refreshed last, at most 1,000; how many. It waits for nobody, and leaves alone what is refreshed meanwhile.
 pub async fn delete_surplus(db: &mut PgConnection, user_id: Uuid, kept: i64) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "with surplus as materialized (

@@ -17,7 +17,9 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, FieldError, Name, Password, Username};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
-use crate::http::limit::{give_back, giving_back, giving_back_our_fault, reserve, unless_busy};
+use crate::http::limit::{
+    Tentative, give_back, giving_back, giving_back_our_fault, reserve, unless_busy,
+};
 use crate::http::session::{CurrentUser, SeenUser};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, PASSWORD, PROFILE, Reservation};
@@ -127,22 +129,27 @@ pub async fn update(
     let attempts = [Attempt::on(&PROFILE, &caller.user.id.to_string())];
     let change = reserve(&state, &attempts, now).await?;
     let reservation = match password {
-        Some(password) if proven => prove(&state, &caller, password, &origin, now).await?,
+        Some(password) if proven => {
+            let proof = prove(&state, &caller, password, &origin, now).await;
+            giving_back_our_fault(&state, change.clone(), proof)?
+        }
         _ => Reservation::default(),
     };
     let told = if proven {
-        reserve_notice(&state, &caller.user, &reservation, now).await?
+        let told = reserve_notice(&state, &caller.user, &reservation, now).await;
+        giving_back(&state, change.clone(), told)?
     } else {
         Reservation::default()
     };
     let started = Instant::now();
     let (counted, noticed, unused) = (reservation.clone(), told.clone(), change.clone());
-    let mut letter = None;
     let writing = async {
-        if let Some(email) = changes.new_address(&caller.user) {
-            letter = account::reserve_letter(&state, email, &origin, now).await?;
-        }
-        let may_send = letter.is_some();
+        let letter = match changes.new_address(&caller.user) {
+            Some(email) => account::reserve_letter(&state, email, &origin, now).await?,
+            None => None,
+        };
+        // No letter, no count: else strangers would use up those of whoever has the address.
+        let letter = letter.map(|counted| Tentative::new(&state, counted));
         let mut tx = state.db.begin_for(caller.user.id).await?;
         let before = account::lock_caller(&mut tx, caller.user.id, caller.session.id, now).await?;
         let before = before.ok_or(Code::SessionEnded)?;
@@ -160,12 +167,13 @@ pub async fn update(
         }
         let mut user = before.clone();
         let updated = changes.apply(&mut user);
+        let mut is_queued = false;
         if updated.is_empty() {
             unused.give_back(&mut tx).await?;
         } else {
             user.modified_at = now;
             users::update_profile(&mut tx, &user).await?;
-            queue_letters(&mut tx, &before, &user, may_send, now).await?;
+            is_queued = queue_letters(&mut tx, &before, &user, letter.is_some(), now).await?;
             let event = Event {
                 name: "profile_updated",
                 user_id: Some(user.id),
@@ -179,12 +187,14 @@ pub async fn update(
         if user.pending_email == before.pending_email {
             noticed.give_back(&mut tx).await?;
         }
+        if let (true, Some(letter)) = (is_queued, letter) {
+            // Before it is certain: whoever hangs up meanwhile gets no letter for nothing.
+            letter.keep();
+        }
         state.commit(tx, user.id).await?;
         Ok((user, updated))
     };
     let written = giving_back(&state, told, giving_back(&state, counted, writing.await));
-    // No letter, no count: else strangers would use up those of whoever has the address.
-    let written = giving_back(&state, letter.unwrap_or_default(), written);
     let written = giving_back_our_fault(&state, change, written);
     let by = Event {
         actor_id: Some(caller.user.id),
@@ -323,7 +333,7 @@ async fn queue_letters(
     after: &User,
     may_send: bool,
     now: DateTime<Utc>,
-) -> Result<(), ApiError> {
+) -> Result<bool, ApiError> {
     if let Some(pending) =
         after.pending_email.as_ref().filter(|_| after.pending_email != before.pending_email)
     {
@@ -335,8 +345,11 @@ async fn queue_letters(
             account::queue_confirmation(db, after, now).await?;
         }
         outbox::insert(db, LetterKind::EmailChangeNotice, after.id, &before.email, now).await?;
-    } else if may_send && !after.email.eq_ignore_ascii_case(&before.email) {
+        return Ok(may_send);
+    }
+    let is_due = may_send && !after.email.eq_ignore_ascii_case(&before.email);
+    if is_due {
         account::queue_confirmation(db, after, now).await?;
     }
-    Ok(())
+    Ok(is_due)
 }

@@ -11,7 +11,7 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, Name, PasswordContext, Role, Username, parse_new_password};
 use crate::http::error::ApiError;
 use crate::http::form::JsonBody;
-use crate::http::limit::{giving_back, giving_back_our_fault, reserve, unless_busy};
+use crate::http::limit::{Tentative, giving_back_our_fault, reserve, unless_busy};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
 use crate::state::AppState;
@@ -99,10 +99,10 @@ pub async fn register(
         role: Role::User,
         password_hash: &password_hash,
     };
-    let mut letter = None;
     let writing = async {
         // Counted, and sent in any case: an account without its first letter is no use.
-        letter = account::reserve_letter(&state, email.as_str(), &origin, now).await?;
+        let letter = account::reserve_letter(&state, email.as_str(), &origin, now).await?;
+        let letter = letter.map(|counted| Tentative::new(&state, counted));
         let mut tx = state.db.begin().await?;
         let user = users::insert(&mut tx, &new, now).await?;
         account::queue_confirmation(&mut tx, &user, now).await?;
@@ -114,12 +114,13 @@ pub async fn register(
             ..Event::default()
         };
         audit::record(&mut tx, &event, now).await?;
+        if let Some(letter) = letter {
+            letter.keep();
+        }
         tx.commit().await?;
         Ok(user)
     };
     let written: Result<_, ApiError> = writing.await;
-    // No letter, no count: else strangers would use up those of whoever has the address.
-    let written = giving_back(&state, letter.unwrap_or_default(), written);
     // Whoever was put off by us may try again; who asked for a name that is taken has tried.
     let written = giving_back_our_fault(&state, reservation, written);
     let by = Event { ip: origin.ip, ..Event::default() };
