@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::limits::{self, Attempt, Outcome, Reservation};
+use crate::limits::{self, Attempt, Reservation};
 use crate::security::queue::Client;
 use crate::security::token::{AccessClaims, RefreshClaims};
 use crate::state::AppState;
@@ -32,6 +32,8 @@ pub const SESSIONS_KEPT: i64 = 50_000;
 const LOGINS_A_LOOK: u8 = 128;
 /// How many batches of surplus sessions one look removes, so that other accounts get theirs.
 const BATCHES: u32 = 20;
+/// A batch of fewer than this was the last: of a thousand some may have been locked.
+const FULL_BATCH: u64 = 500;
 /// Between two of them.
 const BREATH: Duration = Duration::from_millis(400);
 /// For this long after a refresh its token gives the same successor again, used or not.
@@ -131,7 +133,8 @@ async fn remove_surplus_sessions(state: AppState, user_id: Uuid, ip: Option<IpAd
     let Ok(_alone) = state.surplus.try_lock() else { return };
     for _ in 0..BATCHES {
         match bounded(remove_some_surplus_sessions(&state, user_id, ip)).await {
-            Ok(0) => return,
+            // What is left, or came meanwhile, is a later look's.
+            Ok(removed) if removed < FULL_BATCH => return,
             Ok(_) => tokio::time::sleep(BREATH).await,
             Err(error) => {
                 let error = describe(&error);
@@ -280,27 +283,6 @@ pub async fn lock_caller(
     let Some(user) = users::find_for_update(tx, user_id).await? else { return Ok(None) };
     let living = sessions::find_with_user(tx, session_id, user_id, now).await?;
     Ok(living.map(|_| user))
-}
-
-/// What a letter to `recipient` because of a call from `origin` was counted as; `None` where there are to be no more.
-/// Whoever may not is not told: the answer would tell a stranger what the address has been sent before.
-pub async fn reserve_letter(
-    state: &AppState,
-    recipient: &str,
-    origin: &Origin,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Option<Reservation>> {
-    let recipient = recipient.to_ascii_lowercase();
-    let attempts = [
-        Attempt::on(&limits::MAIL_RECIPIENT_HOUR, &recipient),
-        Attempt::on(&limits::MAIL_RECIPIENT_DAY, &recipient),
-        Attempt::by_address(&limits::MAIL_ADDRESS, origin.ip),
-    ];
-    let outcome = state.limits.reserve(&state.db, &attempts, now).await?;
-    Ok(match outcome {
-        Outcome::Reserved(reservation) => Some(reservation),
-        Outcome::Refused(_) => None,
-    })
 }
 
 /// What a notice to the address that is to be replaced counts as. Whose it is asks for it, so they may be told.

@@ -160,9 +160,10 @@ impl Reservation {
 }
 
 /// Logins that come together and are all right wait for each other, and do not use up what is for failures. A third of what a
-/// limit lets through at once is on its way in one process: so three of them stay within it.
+/// limit lets through at once is on its way in one process, so three of them stay within it: of strangers to the account, and
+/// of those who are known to it, who wait for no stranger.
 /// The account first: so one account's logins do not wait in the places of all that come from their address.
-static UNDER_WAY: [(&Limit, usize); 2] = [(&LOGIN_ACCOUNT, 3), (&LOGIN_ADDRESS, 10)];
+static UNDER_WAY: [(&Limit, [usize; 2]); 2] = [(&LOGIN_ACCOUNT, [1, 2]), (&LOGIN_ADDRESS, [5, 5])];
 /// How long one waits for those before, all in all.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -183,8 +184,8 @@ pub struct Limits {
     is_on: bool,
     hash: KeyedHash,
     refused: Mutex<HashMap<Vec<u8>, Remembered>>,
-    /// For strangers to the account, and for those who are known to it: who is known waits for no stranger.
-    under_way: [Vec<Turns>; 2],
+    /// For each of [`UNDER_WAY`].
+    under_way: Vec<[Turns; 2]>,
     /// How often each limit has refused, remembered refusals among it.
     pub refusals: Tally,
 }
@@ -195,9 +196,7 @@ impl Limits {
             is_on,
             hash: KeyedHash::new(secret, "doorward/limits/1"),
             refused: Mutex::default(),
-            under_way: std::array::from_fn(|_| {
-                UNDER_WAY.iter().map(|(_, at_once)| Turns::new(*at_once)).collect()
-            }),
+            under_way: UNDER_WAY.iter().map(|(_, at_once)| at_once.map(Turns::new)).collect(),
             refusals: Tally::default(),
         }
     }
@@ -227,8 +226,8 @@ impl Limits {
         let mut held = Vec::new();
         let started = Instant::now();
         if self.is_on {
-            for ((limit, _), turns) in UNDER_WAY.iter().zip(&self.under_way[usize::from(is_known)])
-            {
+            for ((limit, _), turns) in UNDER_WAY.iter().zip(&self.under_way) {
+                let turns = &turns[usize::from(is_known)];
                 for attempt in attempts.iter().filter(|attempt| attempt.limit.name == limit.name) {
                     let left = PATIENCE.saturating_sub(started.elapsed());
                     held.push(turns.take(&self.key(attempt), left).await?);

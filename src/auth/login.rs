@@ -48,14 +48,13 @@ pub async fn login(
     let refused = |code: Code| ApiError { challenge: Some(challenge(&headers)), ..code.into() };
     let (login, password) =
         basic_credentials(&headers)?.ok_or_else(|| refused(Code::CredentialsMissing))?;
-    let now = state.clock.now();
-    let limited = |refusal| ApiError::rate_limited(refusal, now);
+    let mut now = state.clock.now();
     // What was refused a moment ago is refused again before anybody is asked.
     let by_address = Attempt::by_address(&LOGIN_ADDRESS, origin.ip);
     let as_typed = Attempt::as_typed(&LOGIN_ACCOUNT, &login, origin.ip);
     if let Some(refusal) = state.limits.refused_before(&[by_address.clone(), as_typed.clone()], now)
     {
-        return Err(limited(refusal));
+        return Err(ApiError::rate_limited(refusal, now));
     }
     // A second round only if the hash was replaced between the check and the session: then what was checked is old.
     let (mut user_id, mut counted) = (None, None);
@@ -69,6 +68,8 @@ pub async fn login(
         attempts.extend(attempts_on_account(found.as_ref(), &login, &origin, is_known));
         if turns.is_empty() {
             turns = Box::pin(state.limits.take_turns(&attempts, is_known)).await?;
+            // That may have taken a while.
+            now = state.clock.now();
         }
         let outcome = match counted.take() {
             Some(reservation) => Outcome::Reserved(reservation),
@@ -80,7 +81,7 @@ pub async fn login(
                 if refusal.limit != LOGIN_ADDRESS.name {
                     state.limits.remember(&as_typed, refusal, now);
                 }
-                return Err(limited(refusal));
+                return Err(ApiError::rate_limited(refusal, now));
             }
         };
         let hash = found.as_ref().map(|user| user.password_hash.as_str());

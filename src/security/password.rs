@@ -4,7 +4,7 @@
 //! owns one block of memory and reuses it, a queue of fixed length stands before the threads, whoever finds no room in
 //! it is told so at once, and whoever waited too long is told so instead of being served. The threads run at a lower
 //! priority: a flood of logins leaves the processor to the calls that only read. And while many wait, results are told
-//! several at once: see [`Results`].
+//! several at once.
 //!
 //! The crate `argon2` reads and writes the hashes, `argon2-rust` computes them: the same function with the best
 //! instructions that the processor has, chosen when it runs. Both are held against each other before the first use.

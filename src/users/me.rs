@@ -17,9 +17,7 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, FieldError, Name, Password, Username};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
-use crate::http::limit::{
-    Tentative, give_back, giving_back, giving_back_our_fault, reserve, unless_busy,
-};
+use crate::http::limit::{give_back, giving_back, giving_back_our_fault, reserve, unless_busy};
 use crate::http::session::{CurrentUser, SeenUser};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, PASSWORD, PROFILE, Reservation};
@@ -27,7 +25,7 @@ use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::outbox::{self, LetterKind};
 use crate::store::users::{self, User};
-use crate::users::record_if_taken;
+use crate::users::{record_if_taken, reserve_letter};
 
 /// The answer to a new address comes at a whole multiple of this after its look-up began: a free one costs a letter more
 /// than a taken one, and neither takes as long as this unless the database is slow.
@@ -145,11 +143,9 @@ pub async fn update(
     let (counted, noticed, unused) = (reservation.clone(), told.clone(), change.clone());
     let writing = async {
         let letter = match changes.new_address(&caller.user) {
-            Some(email) => account::reserve_letter(&state, email, &origin, now).await?,
+            Some(email) => reserve_letter(&state, email, &origin, now).await?,
             None => None,
         };
-        // No letter, no count: else strangers would use up those of whoever has the address.
-        let letter = letter.map(|counted| Tentative::new(&state, counted));
         let mut tx = state.db.begin_for(caller.user.id).await?;
         let before = account::lock_caller(&mut tx, caller.user.id, caller.session.id, now).await?;
         let before = before.ok_or(Code::SessionEnded)?;

@@ -9,9 +9,13 @@ use chrono::{DateTime, Utc};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::account::Origin;
 use crate::http::error::{ApiError, Code};
+use crate::http::limit::Tentative;
+use crate::limits::{Attempt, MAIL_ADDRESS, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR, Outcome};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
+use crate::store::to_the_end;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -36,4 +40,31 @@ async fn record_if_taken<T>(
     audit::record(&mut tx, &Event { name: "already_taken", details, ..by }, now).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// What a letter to `recipient` because of a call from `origin` was counted as; `None` where there are to be no more.
+/// Whoever may not is not told: the answer would tell a stranger what the address has been sent before. To be kept where
+/// a letter is queued: else strangers would use up those of whoever has the address.
+async fn reserve_letter(
+    state: &AppState,
+    recipient: &str,
+    origin: &Origin,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<Tentative>> {
+    let recipient = recipient.to_ascii_lowercase();
+    let attempts = [
+        Attempt::on(&MAIL_RECIPIENT_HOUR, &recipient),
+        Attempt::on(&MAIL_RECIPIENT_DAY, &recipient),
+        Attempt::by_address(&MAIL_ADDRESS, origin.ip),
+    ];
+    let state = state.clone();
+    // To the end: what was counted for somebody who hangs up meanwhile is given back, too.
+    to_the_end(async move {
+        let outcome = state.limits.reserve(&state.db, &attempts, now).await?;
+        Ok(match outcome {
+            Outcome::Reserved(reservation) => Some(Tentative::new(&state, reservation)),
+            Outcome::Refused(_) => None,
+        })
+    })
+    .await
 }

@@ -11,13 +11,13 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, Name, PasswordContext, Role, Username, parse_new_password};
 use crate::http::error::ApiError;
 use crate::http::form::JsonBody;
-use crate::http::limit::{Tentative, giving_back_our_fault, reserve, unless_busy};
+use crate::http::limit::{giving_back_our_fault, reserve, unless_busy};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::users::{self, NewUser};
-use crate::users::record_if_taken;
+use crate::users::{record_if_taken, reserve_letter};
 
 /// What the form asks for; anything else in it is ignored.
 #[derive(ToSchema)]
@@ -101,8 +101,7 @@ pub async fn register(
     };
     let writing = async {
         // Counted, and sent in any case: an account without its first letter is no use.
-        let letter = account::reserve_letter(&state, email.as_str(), &origin, now).await?;
-        let letter = letter.map(|counted| Tentative::new(&state, counted));
+        let letter = reserve_letter(&state, email.as_str(), &origin, now).await?;
         let mut tx = state.db.begin().await?;
         let user = users::insert(&mut tx, &new, now).await?;
         account::queue_confirmation(&mut tx, &user, now).await?;

@@ -8,10 +8,10 @@ use utoipa::ToSchema;
 
 use crate::account::{self, Origin};
 use crate::http::error::{ApiError, Code};
-use crate::http::limit::Tentative;
 use crate::http::session::CurrentUser;
 use crate::state::AppState;
 use crate::store::users::{self, User};
+use crate::users::reserve_letter;
 
 #[derive(Serialize, ToSchema)]
 pub struct VerifyEmailResponse {
@@ -36,8 +36,7 @@ pub async fn verify_email(
         return Err(Code::EmailAlreadyVerified.into());
     }
     let recipient = user.pending_email.as_ref().unwrap_or(&user.email);
-    if let Some(counted) = account::reserve_letter(&state, recipient, &origin, now).await? {
-        let letter = Tentative::new(&state, counted);
+    if let Some(letter) = reserve_letter(&state, recipient, &origin, now).await? {
         let mut tx = state.db.begin().await?;
         // Locked, so that of calls at once each sees the letter of the one before it, and none outlives its user.
         let user = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;

@@ -217,7 +217,7 @@ async fn too_many_sessions_of(watch: &mut Watch<'_>, ada: &Value) {
     assert_eq!(logged[0], recorded[0]);
     watch.seen.insert(("sessions_removed".to_owned(), true));
     // Of the last of those logins one may have begun to look, too.
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     watch.take_logged();
     watch.take_recorded().await;
 }
