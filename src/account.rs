@@ -32,10 +32,10 @@ pub const SESSIONS_KEPT: i64 = 50_000;
 const LOGINS_A_LOOK: u8 = 128;
 /// How many batches of surplus sessions one look removes, so that other accounts get theirs.
 const BATCHES: u32 = 20;
+/// Between two batches.
+const BREATH: Duration = Duration::from_millis(400);
 /// A batch of fewer than this was the last: of a thousand some may have been locked.
 const FULL_BATCH: u64 = 500;
-/// Between two of them.
-const BREATH: Duration = Duration::from_millis(400);
 /// For this long after a refresh its token gives the same successor again, used or not.
 const ROTATION_GRACE: TimeDelta = TimeDelta::seconds(20);
 /// How long the link in a letter is good.

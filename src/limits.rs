@@ -2,9 +2,8 @@
 //!
 //! An attempt is counted before the work is done, and given back if it was none of those that the limit is there for
 //! (a login that succeeds): so guesses in parallel count. The counts are the database's, shared by all instances. What
-//! it has refused is remembered here for a while, so that a flood costs the database nothing. No
-//! account is ever locked: what strangers use up of an account's budget is not the one of an address that has logged
-//! in to it before.
+//! it has refused is remembered here for a while, so that a flood costs the database nothing. No account is ever locked:
+//! what strangers use up of an account's budget is not the one of an address that has logged in to it before.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -159,10 +158,10 @@ impl Reservation {
     }
 }
 
-/// Logins that come together and are all right wait for each other, and do not use up what is for failures. A third of what a
-/// limit lets through at once is on its way in one process, so three of them stay within it: of strangers to the account, and
-/// of those who are known to it, who wait for no stranger.
-/// The account first: so one account's logins do not wait in the places of all that come from their address.
+/// Logins that come together and are all right wait for each other, and do not use up what is for failures. A third of
+/// what a limit lets through at once is on its way in one process, so three of them stay within it: so many of strangers
+/// to the account, and so many of those who are known to it, who wait for no stranger. The account comes first: its
+/// logins do not wait in the places of all that come from their address.
 static UNDER_WAY: [(&Limit, [usize; 2]); 2] = [(&LOGIN_ACCOUNT, [1, 2]), (&LOGIN_ADDRESS, [5, 5])];
 /// How long one waits for those before, all in all.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -223,7 +223,8 @@ pub async fn revoke_all(
     Ok(done.rows_affected())
 }
 
-/// Removes sessions of a user beyond the `kept` that are living and were logged in or refreshed last, at most 1,000; how many. It waits for nobody, and leaves alone what is refreshed meanwhile.
+/// Removes sessions of a user beyond the `kept` that are living and were logged in or refreshed last, at most 1,000; how
+/// many. It waits for nobody, and leaves alone what is refreshed meanwhile.
 pub async fn delete_surplus(db: &mut PgConnection, user_id: Uuid, kept: i64) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "with surplus as materialized (
@@ -244,7 +245,8 @@ pub async fn delete_surplus(db: &mut PgConnection, user_id: Uuid, kept: i64) -> 
 }
 
 /// Removes at most 1,000 sessions that could not be refreshed any more before `before`, and waits for nobody: others lock
-/// them in another order. What ran out earlier, unused, stays until then: an index by which it could be found would make every refresh dearer.
+/// them in another order. What ran out earlier, unused, stays until then: an index by which it could be found would make
+/// every refresh dearer.
 pub async fn delete_expired(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "with old as materialized (

@@ -36,6 +36,7 @@ mod http_outage;
 mod http_tokens;
 mod instances;
 mod limits;
+mod limits_letters;
 mod local_postgres;
 mod logs;
 mod mail;
