@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
 use doorward::clock::Clock;
+use doorward::limits::{Attempt, LOGIN_ACCOUNT};
 use doorward::security::password::Hasher;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -346,4 +347,39 @@ async fn a_refusal_because_of_logins_that_were_right_is_forgotten_with_the_first
     let refused = [&one, &other].into_iter().filter(|answer| answer.status == 429).count();
     assert_eq!(refused, 1);
     guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn a_login_whose_turn_does_not_come_in_time_is_told_that_there_is_too_much_to_do() {
+    let app = limited().await.alone();
+    let ann = app.newcomer("ann").await;
+    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
+    let before = counted(&app).await;
+    let attempt = Attempt::on_account_from(&LOGIN_ACCOUNT, ann.id(), HOME.parse().ok());
+    let mut turns = Vec::new();
+    for _ in 0..2 {
+        turns.extend(app.state.limits.take_turns(std::slice::from_ref(&attempt), true).await);
+    }
+    guess(&app, HOME, "ann", PASSWORD).await.assert_error(503, "busy");
+    assert_eq!(counted(&app).await, before, "it was never counted");
+    drop(turns);
+    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn a_refusal_is_asked_for_again_after_30_seconds() {
+    let app = limited().await.alone();
+    let ann = app.newcomer("ann").await;
+    let change = json!({ "old_password": "wrong", "new_password": "a different good one" });
+    let change = async || ann.put("/api/v1/users/me/change_password", &change).await;
+    for _ in 0..5 {
+        change().await.assert_error(403, "wrong_password");
+    }
+    assert_limited(&change().await, "password", 900);
+    // As where another instance gives back what it had counted.
+    sqlx::query("delete from limits").execute(&app.pool).await.unwrap();
+    app.clock.advance(TimeDelta::seconds(29));
+    assert_limited(&change().await, "password", 871);
+    app.clock.advance(TimeDelta::seconds(1));
+    change().await.assert_error(403, "wrong_password");
 }
