@@ -2,6 +2,7 @@
 
 pub mod password;
 pub mod queue;
+mod results;
 pub mod token;
 
 use base64::Engine;

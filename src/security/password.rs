@@ -3,13 +3,12 @@
 //! Hashing is the one expensive thing that a stranger can ask for, so its cost is bounded four times: each thread
 //! owns one block of memory and reuses it, a queue of fixed length stands before the threads, whoever finds no room in
 //! it is told so at once, and whoever waited too long is told so instead of being served. The threads run at a lower
-//! priority: a flood of logins leaves the processor to the calls that only read. And while many wait, results are told
-//! several at once.
+//! priority: a flood of logins leaves the processor to the calls that only read.
 //!
 //! The crate `argon2` reads and writes the hashes, `argon2-rust` computes them: the same function with the best
 //! instructions that the processor has, chosen when it runs. Both are held against each other before the first use.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
@@ -21,17 +20,13 @@ use crate::fields::Password;
 use crate::metrics::{Counter, Gauge, Histogram};
 use crate::security::queue::{Client, Full, Queue};
 use crate::security::random_bytes;
+use crate::security::results::{Results, Told};
 
 /// How many may wait for each thread: at 15 ms a hash the last of them waits for 1 s, and a stranger behind a crowd of
 /// known clients four times that.
 const QUEUE_PER_THREAD: usize = 64;
 /// Whoever waited for this long is told to come back: on a slow processor the queue's length alone would be no bound.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How many results are told together while many wait: so many for each thread, but no more than that.
-const RESULTS_PER_THREAD: usize = 3;
-const MOST_RESULTS: usize = 8;
-/// A result whose hash was begun this long ago is not kept back for others.
-const LONGEST_KEPT_BACK: Duration = Duration::from_millis(60);
 /// Bytes of a hash.
 const OUTPUT_BYTES: usize = 32;
 
@@ -101,7 +96,7 @@ impl Hasher {
         check_this_processor();
         let queue = Arc::new(Queue::new(threads * QUEUE_PER_THREAD));
         let load = Arc::<Load>::default();
-        let results = Arc::new(Results::new((threads * RESULTS_PER_THREAD).min(MOST_RESULTS)));
+        let results = Arc::new(Results::new(threads));
         for number in 0..threads {
             let (jobs, load, results) =
                 (Arc::clone(&queue), Arc::clone(&load), Arc::clone(&results));
@@ -213,50 +208,6 @@ fn compute(job: Job, engine: &mut Engine, params: &Params) -> Option<Told> {
                 let _ = answer.send(is_right);
             }))
         }
-    }
-}
-
-/// Tells a result to whoever waits for it.
-type Told = Box<dyn FnOnce() + Send>;
-
-/// Results that are told together while many wait for a hash.
-///
-/// A hash fills the processor's caches, so whatever runs next to it finds them cold: what a login does after its hash,
-/// and PostgreSQL for it, takes twice as long for one at a time as for several one after the other. Nobody waits for it
-/// where it is quiet: a result is kept back only while as many as are told at once wait for a hash themselves, and where
-/// hashes take long not at all.
-struct Results {
-    together: usize,
-    /// Each with when its hash was begun, in the order in which they were ready.
-    ready: Mutex<Vec<(Instant, Told)>>,
-}
-
-impl Results {
-    fn new(together: usize) -> Self {
-        Self { together, ready: Mutex::default() }
-    }
-
-    fn add(&self, begun: Instant, result: Option<Told>) {
-        self.lock().extend(result.map(|tell| (begun, tell)));
-    }
-
-    /// Tells all that is ready if that is enough, or one of them is late, or few wait. Whoever takes a job asks
-    /// afterwards, so nothing stays untold.
-    fn tell(&self, waiting: usize) {
-        let mut ready = self.lock();
-        let is_late = ready.iter().any(|(begun, _)| begun.elapsed() > LONGEST_KEPT_BACK);
-        if ready.len() < self.together && waiting >= self.together && !is_late {
-            return;
-        }
-        let told = std::mem::take(&mut *ready);
-        drop(ready);
-        for (_, tell) in told {
-            tell();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Told)>> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -442,34 +393,6 @@ mod tests {
         assert!(result.await.is_err());
     }
 
-    #[test]
-    fn while_many_wait_results_are_told_together() {
-        let (told, seen) = std::sync::mpsc::channel();
-        let results = Results::new(3);
-        let add_begun = |begun: Instant, number: u32| {
-            let told = told.clone();
-            results.add(begun, Some(Box::new(move || told.send(number).expect("seen"))));
-        };
-        let add = |number: u32| add_begun(Instant::now(), number);
-        let seen = || seen.try_iter().collect::<Vec<_>>();
-        add(1);
-        results.tell(3);
-        add(2);
-        results.tell(30);
-        assert_eq!(seen(), [0; 0], "many wait");
-        add(3);
-        results.tell(30);
-        assert_eq!(seen(), [1, 2, 3], "they are three");
-        add(4);
-        results.tell(3);
-        results.add(Instant::now(), None);
-        results.tell(2);
-        assert_eq!(seen(), [4], "few wait");
-        add_begun(long_ago(LONGEST_KEPT_BACK), 5);
-        results.tell(30);
-        assert_eq!(seen(), [5], "it took long");
-    }
-
     #[tokio::test]
     async fn nothing_stays_untold_where_those_who_wait_are_gone() {
         let queue = Queue::new(4);
@@ -481,7 +404,7 @@ mod tests {
             results.push(result);
         }
         queue.close();
-        work(&queue, &Load::default(), &Results::new(3), &cheap());
+        work(&queue, &Load::default(), &Results::new(1), &cheap());
         assert!(results.remove(0).await.is_ok());
         assert!(results.remove(0).await.is_err());
     }

@@ -1,0 +1,89 @@
+//! Results of hashes that are told together while many wait for one.
+//!
+//! A hash fills the processor's caches, so whatever runs next to it finds them cold: what a login does after its hash,
+//! and PostgreSQL for it, takes twice as long for one at a time as for several one after the other. Nobody waits for it
+//! where it is quiet: a result is kept back only while as many as are told at once wait for a hash themselves, and where
+//! hashes take long not at all.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many results are told together: so many for each thread, but no more than that.
+const RESULTS_PER_THREAD: usize = 3;
+const MOST_RESULTS: usize = 8;
+/// A result whose hash was begun this long ago is not kept back for others.
+const LONGEST_KEPT_BACK: Duration = Duration::from_millis(60);
+
+/// Tells a result to whoever waits for it.
+pub type Told = Box<dyn FnOnce() + Send>;
+
+pub struct Results {
+    together: usize,
+    /// Each with when its hash was begun, in the order in which they were ready.
+    ready: Mutex<Vec<(Instant, Told)>>,
+}
+
+impl Results {
+    /// Those of so many hashing threads.
+    pub fn new(threads: usize) -> Self {
+        Self { together: (threads * RESULTS_PER_THREAD).min(MOST_RESULTS), ready: Mutex::default() }
+    }
+
+    /// Keeps what a hash that was begun then came to.
+    pub fn add(&self, begun: Instant, result: Option<Told>) {
+        self.lock().extend(result.map(|tell| (begun, tell)));
+    }
+
+    /// Tells all that is ready if that is enough, or one of them is late, or few wait. Whoever takes a job asks
+    /// afterwards, so nothing stays untold.
+    pub fn tell(&self, waiting: usize) {
+        let mut ready = self.lock();
+        let is_late = ready.iter().any(|(begun, _)| begun.elapsed() > LONGEST_KEPT_BACK);
+        if ready.len() < self.together && waiting >= self.together && !is_late {
+            return;
+        }
+        let told = std::mem::take(&mut *ready);
+        drop(ready);
+        for (_, tell) in told {
+            tell();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Told)>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_many_wait_results_are_told_together() {
+        let (told, seen) = std::sync::mpsc::channel();
+        let results = Results::new(1);
+        let add_begun = |begun: Instant, number: u32| {
+            let told = told.clone();
+            results.add(begun, Some(Box::new(move || told.send(number).expect("seen"))));
+        };
+        let add = |number: u32| add_begun(Instant::now(), number);
+        let seen = || seen.try_iter().collect::<Vec<_>>();
+        add(1);
+        results.tell(3);
+        add(2);
+        results.tell(30);
+        assert_eq!(seen(), [0; 0], "many wait");
+        add(3);
+        results.tell(30);
+        assert_eq!(seen(), [1, 2, 3], "they are three");
+        add(4);
+        results.tell(3);
+        results.add(Instant::now(), None);
+        results.tell(2);
+        assert_eq!(seen(), [4], "few wait");
+        let long_ago = Instant::now().checked_sub(LONGEST_KEPT_BACK * 2);
+        add_begun(long_ago.expect("the machine runs longer"), 5);
+        results.tell(30);
+        assert_eq!(seen(), [5], "it took long");
+    }
+}
