@@ -149,7 +149,7 @@ async fn measure_all(
     scenario: &Scenario,
     options: &Options,
 ) -> Result<Vec<Row>, Failure> {
-    let (rounds, seconds) = if options.quick { (2, 1) } else { (3, 3) };
+    let (rounds, seconds) = if options.quick { (2, 1) } else { (7, 2) };
     let (rounds, seconds) = (options.rounds.unwrap_or(rounds), options.duration.unwrap_or(seconds));
     let mut rows: Vec<Row> = Vec::new();
     for &connections in scenario.connections {

@@ -24,14 +24,20 @@ pub struct Check {
 }
 
 pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    quartiles(values).map(|[_, median, _]| median)
+}
+
+/// Half of the values lie between the first and the last of these, and half below the one in the middle.
+fn quartiles(values: impl Iterator<Item = f64>) -> Option<[f64; 3]> {
     let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
     values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        length if length % 2 == 1 => Some(values[middle]),
-        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
-    }
+    let last = values.len().checked_sub(1)?;
+    // In quarters of the way from one value to the next.
+    Some([1, 2, 3].map(|quarters| {
+        let (place, rest) = (last * quarters / 4, last * quarters % 4);
+        let next = values[(place + 1).min(last)];
+        values[place] + (next - values[place]) * rest as f64 / 4.0
+    }))
 }
 
 impl Row {
@@ -106,18 +112,18 @@ pub fn checks(scenario: &Scenario, rows: &[Row]) -> Vec<Check> {
     for goal in scenario.goals {
         for &connections in scenario.connections {
             let Some(of) = find(goal.of, connections) else { continue };
-            let value =
+            let found =
                 match goal.against {
-                    None => median(of.samples.iter().filter_map(|sample| value(goal, sample))),
+                    None => quartiles(of.samples.iter().filter_map(|sample| value(goal, sample))),
                     // Round by round, so that what disturbs a round disturbs both.
                     Some(against) => find(against, connections).and_then(|against| {
                         let pairs = of.samples.iter().zip(&against.samples);
-                        median(pairs.filter_map(|(of, against)| {
+                        quartiles(pairs.filter_map(|(of, against)| {
                             Some(value(goal, of)? / value(goal, against)?)
                         }))
                     }),
                 };
-            let Some(value) = value else { continue };
+            let Some([low, value, high]) = found else { continue };
             let measure = if goal.measure == Measure::P99 { ", p99" } else { "" };
             let against = goal.against.map(|against| format!(" / {against}")).unwrap_or_default();
             let unit = if goal.against.is_none() { " ms" } else { "" };
@@ -129,7 +135,7 @@ pub fn checks(scenario: &Scenario, rows: &[Row]) -> Vec<Check> {
             let is_asked = goal.at.contains(&connections);
             checks.push(Check {
                 what: format!("{}{against}{measure}, {}", goal.of, connections_of(connections)),
-                found: format!("{value:.2}{unit}"),
+                found: format!("{value:.2}{unit} ({low:.2} to {high:.2})"),
                 goal: if is_asked { bound } else { String::new() },
                 met: met.filter(|_| is_asked),
                 by_cpu: goal
