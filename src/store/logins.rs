@@ -29,6 +29,8 @@ pub async fn find(
     // An IPv6 client has a /64 to itself and changes within it.
     let prefix = if address.is_some_and(|ip| ip.is_ipv6()) { 64 } else { 32 };
     let network = address.and_then(|ip| IpNetwork::new(ip, prefix).ok());
+    // From the first of them to the last, which an index finds.
+    let (first, last) = (network.map(|net| net.network()), network.map(|net| net.broadcast()));
     let row = sqlx::query!(
         r#"select u.id as "id?", u.username as "username?", u.email as "email?", u.email_verified_at, u.pending_email,
                u.first_name as "first_name?", u.last_name as "last_name?", u.role as "role?: Role",
@@ -36,11 +38,12 @@ pub async fn find(
                exists (
                    select from sessions s
                    where s.user_id = coalesce(u.id, '00000000-0000-0000-0000-000000000000')
-                       and s.ip <<= (select network($2::inet)::inet)
+                       and s.ip between (select $2::inet) and (select $3::inet)
                ) as "is_known!"
            from (values (1)) as one left join users u on u.username_key = $1 or u.email_key = $1"#,
         login.to_ascii_lowercase(),
-        network,
+        first.map(IpNetwork::from),
+        last.map(IpNetwork::from),
     )
     .fetch_one(db)
     .await?;

@@ -1,8 +1,10 @@
 //! The schema: brought up to date, and how it stands to this release.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sqlx::PgConnection;
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 
 use super::Db;
@@ -11,6 +13,9 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// Whoever migrates holds this advisory lock; any number does, as long as it never changes.
 const MIGRATION_LOCK: i64 = 0x6d69_6772_6174_6500;
+
+/// How long others have a table to themselves before a migration asks for it again.
+const RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
@@ -26,10 +31,17 @@ pub enum Schema {
 
 impl Db {
     /// Brings the schema up to date. One process at a time does it, the others wait. Each migration is all or nothing,
-    /// and keeps nobody else waiting for longer than it takes itself.
+    /// and keeps nobody else waiting for longer than it takes itself: while somebody holds a table that it needs, such as
+    /// a backup that reads it, it tries again and again.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         for version in self.missing_versions().await? {
-            self.migrate_to(Some(version)).await?;
+            while let Err(error) = self.migrate_to(Some(version)).await {
+                if !is_lock_timeout(&error) {
+                    return Err(error);
+                }
+                tracing::warn!(version, "migration waits for a table that somebody else holds");
+                tokio::time::sleep(RETRY).await;
+            }
         }
         // Whether those that were there before are this release's own.
         self.migrate_to(None).await
@@ -51,7 +63,8 @@ impl Db {
             .bind(MIGRATION_LOCK)
             .execute(&mut *tx)
             .await?;
-        // But it does not wait for a table: whoever waits for one has everybody else wait behind it.
+        // But it does not wait for a table: whoever waits for one has everybody else wait behind it. For longer than a
+        // second, though, after which PostgreSQL stops its own vacuum.
         sqlx::raw_sql("set local lock_timeout = '2s'").execute(&mut *tx).await?;
         // Its own lock belongs to a session, which a pooler does not keep. A newer release may have migrated
         // already while this older one is still in service: what it does not know does not disturb it.
@@ -102,6 +115,14 @@ async fn done(conn: &mut PgConnection) -> sqlx::Result<Option<BTreeMap<i64, Vec<
     }
     let done = sqlx::query_as("select version, checksum from _sqlx_migrations where success");
     Ok(Some(done.fetch_all(conn).await?.into_iter().collect()))
+}
+
+/// Whether a lock was not to be had in time.
+fn is_lock_timeout(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
+    };
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "55P03")
 }
 
 fn migrator() -> Migrator {

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use chrono::TimeDelta;
 use doorward::account;
+use doorward::store::logins;
 use serde_json::{Value, json};
 
 use crate::races::at_once;
@@ -387,4 +388,37 @@ async fn an_account_with_too_many_sessions_loses_those_not_used_for_the_longest_
         person.get("/api/v1/users/me").await.assert_ok(200);
     }
     assert_eq!(count("bob", "true").await, 50_501, "nobody else's");
+}
+
+#[tokio::test]
+async fn however_many_sessions_an_account_has_few_are_read_to_tell_whether_an_address_is_known() {
+    let app = TestApp::start().await;
+    app.newcomer("ada").await;
+    let sql = "insert into sessions (id, user_id, created_at, expires_at, ends_at, ip)
+               select gen_random_uuid(), id, now(), now(), now(), '10.0.0.0'::inet + n
+               from users, generate_series(1, 5000) n
+               union all
+               select gen_random_uuid(), id, now(), now(), now(), '2001:db8:1:2::ffff' from users";
+    sqlx::query(sql).execute(&app.pool).await.unwrap();
+    sqlx::query("analyze").execute(&app.pool).await.unwrap();
+    let mut tx = app.state.db.begin().await.unwrap();
+    for (address, expected) in [
+        ("10.0.0.0", false),
+        ("10.0.0.1", true),
+        ("10.0.19.136", true),
+        ("10.0.19.137", false),
+        ("2001:db8:1:1:ffff:ffff:ffff:ffff", false),
+        ("2001:db8:1:2::", true),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", true),
+        ("2001:db8:1:3::", false),
+    ] {
+        let (user, is_known) = logins::find(&mut tx, "ada", address.parse().ok()).await.unwrap();
+        assert_eq!((user.is_some(), is_known), (true, expected), "{address}");
+    }
+    assert!(!logins::find(&mut tx, "ada", None).await.unwrap().1);
+    assert!(!logins::find(&mut tx, "nobody", "10.0.0.1".parse().ok()).await.unwrap().1);
+    let sql = "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)
+               from pg_stat_xact_user_tables where relname = 'sessions'";
+    let read: i64 = sqlx::query_scalar(sql).fetch_one(&mut *tx).await.unwrap();
+    assert!(read <= 10, "{read}");
 }

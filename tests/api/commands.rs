@@ -1,9 +1,11 @@
 //! The binary's commands, each as an operator runs it.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::PgPool;
+use tokio::time::timeout;
 
 use crate::binary::{Home, empty_database, eventually};
 use crate::smtp_sink::SmtpSink;
@@ -11,9 +13,12 @@ use crate::support::{PASSWORD, PUBLIC_URL, cluster, email_of, root};
 
 const CREATE: &[&str] = &["create-admin", "--email", "boss@example.com", "--password-stdin"];
 
+async fn pool_of(database: &str) -> PgPool {
+    PgPool::connect_with(cluster().await.connect_options(database)).await.unwrap()
+}
+
 async fn count(database: &str, query: &'static str) -> i64 {
-    let pool = PgPool::connect_with(cluster().await.connect_options(database)).await.unwrap();
-    sqlx::query_scalar(query).fetch_one(&pool).await.unwrap()
+    sqlx::query_scalar(query).fetch_one(&pool_of(database).await).await.unwrap()
 }
 
 async fn role_of(home: &Home, username: &str) -> Value {
@@ -70,7 +75,7 @@ async fn an_admin_that_cannot_be_made_is_refused_in_words() {
     refused(&ann, "\n", "password is not usable").await;
     let given = |email, username| ["--email", email, "--username", username, "--password-stdin"];
     refused(&given("ann@example.com", "BOSS"), PASSWORD, "username BOSS is taken").await;
-    refused(&given("Boss@Example.com", "ann"), PASSWORD, "e-mail address already").await;
+    refused(&given("Boss@Example.com", "ann"), PASSWORD, "registered this e-mail address").await;
     refused(&given("ann@example.com", "a b"), PASSWORD, "username is not usable").await;
     refused(&["--email", "ann", "--password-stdin"], PASSWORD, "e-mail address is not usable")
         .await;
@@ -109,6 +114,30 @@ async fn migrating_twice_and_two_at_once_is_as_good_as_once() {
     assert!(elsewhere.fails(&["migrate"], "").await.contains("no_such_database"));
     elsewhere.set("DATABASE_URL", "postgres://doorward:hunter22@127.0.0.1:1/x?sslmode=disable");
     assert!(!elsewhere.fails(&["migrate"], "").await.contains("hunter22"));
+}
+
+#[tokio::test]
+async fn a_migration_waits_for_whoever_holds_its_table_and_lets_others_go_on_meanwhile() {
+    let (home, database) = Home::with_database(&[]).await;
+    let pool = pool_of(&database).await;
+    let before = "create index sessions_user_id_idx on sessions (user_id);
+                  delete from _sqlx_migrations where version = 8";
+    sqlx::raw_sql(before).execute(&pool).await.unwrap();
+    // As a backup does.
+    let mut backup = pool.begin().await.unwrap();
+    sqlx::query("lock table sessions in access share mode").execute(&mut *backup).await.unwrap();
+    let mut migrating = home.spawn("migrate");
+    migrating.wait_for_log("waits for a table").await;
+    let others = sqlx::query("select from sessions").execute(&pool);
+    timeout(Duration::from_secs(1), others).await.expect("nobody waits for it").unwrap();
+    backup.commit().await.unwrap();
+    assert!(migrating.end().await.success());
+    assert_eq!(
+        count(&database, "select count(*) from _sqlx_migrations where version = 8").await,
+        1
+    );
+    let dropped = "select count(*) from pg_indexes where indexname = 'sessions_user_id_idx'";
+    assert_eq!(count(&database, dropped).await, 0);
 }
 
 #[tokio::test]
