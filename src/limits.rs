@@ -175,6 +175,13 @@ struct Remembered {
 
 const GOOD_FOR: TimeDelta = TimeDelta::seconds(30);
 
+impl Remembered {
+    /// Not where it has longer to go than any has: then the clock was wrong.
+    fn is_good(&self, now: DateTime<Utc>) -> bool {
+        now < self.good_until && self.good_until <= now + GOOD_FOR
+    }
+}
+
 /// Refusals remembered at most: about 5 MB.
 const REMEMBERED: usize = 50_000;
 
@@ -208,7 +215,7 @@ impl Limits {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let found = attempts
             .iter()
-            .find_map(|attempt| refused.get(&self.key(attempt)).filter(|r| r.good_until > now))
+            .find_map(|attempt| refused.get(&self.key(attempt)).filter(|r| r.is_good(now)))
             .map(|remembered| remembered.refusal);
         if let Some(refusal) = found {
             self.refusals.add(refusal.limit);
@@ -240,7 +247,7 @@ impl Limits {
     pub fn remember(&self, attempt: &Attempt, refusal: Refusal, now: DateTime<Utc>) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.len() >= REMEMBERED {
-            refused.retain(|_, remembered| remembered.good_until > now);
+            refused.retain(|_, remembered| remembered.is_good(now));
         }
         // Full of living ones: a flood so wide that it is cheaper to ask again than to remember.
         if refused.len() >= REMEMBERED {

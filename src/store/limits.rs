@@ -49,7 +49,8 @@ pub enum Decision {
 }
 
 /// Counts an attempt under each of the keys, which are all different, where it is allowed: one statement, so that
-/// guesses in parallel count. It locks them in the order given.
+/// guesses in parallel count. It locks them in the order given. A window that begins further ahead than it is long was
+/// begun by a clock that was wrong, and counts as over.
 pub async fn reserve(
     db: &mut PgConnection,
     keys: &[Vec<u8>],
@@ -74,7 +75,7 @@ pub async fn reserve(
                from (
                    select most, drains, case
                        when drains then greatest(0, l.level - greatest(0, extract(epoch from $2 - l.at)::double precision) / seconds)
-                       when extract(epoch from $2 - l.at)::double precision >= seconds then 0
+                       when abs(extract(epoch from $2 - l.at)::double precision) >= seconds then 0
                        else l.level
                    end::double precision as used
                    from unnest($1::bytea[], $3::double precision[], $4::double precision[], $5::boolean[])

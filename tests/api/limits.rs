@@ -383,3 +383,21 @@ async fn a_refusal_is_asked_for_again_after_30_seconds() {
     app.clock.advance(TimeDelta::seconds(1));
     change().await.assert_error(403, "wrong_password");
 }
+
+#[tokio::test]
+async fn what_was_refused_by_a_clock_that_was_ahead_is_allowed_when_it_is_right_again() {
+    let app = limited().await.alone();
+    app.clock.advance(TimeDelta::days(30));
+    for number in 0..10 {
+        register(&app, HOME, &format!("user{number}")).await.assert_ok(201);
+    }
+    assert_limited(&register(&app, HOME, "ann").await, "register_hour", 3600);
+    app.clock.advance(TimeDelta::days(-30));
+    register(&app, HOME, "ann").await.assert_ok(201);
+    // A window that was begun a little ahead lasts.
+    app.clock.advance(TimeDelta::minutes(-30));
+    for number in 0..9 {
+        register(&app, HOME, &format!("other{number}")).await.assert_ok(201);
+    }
+    assert_limited(&register(&app, HOME, "bea").await, "register_hour", 5400);
+}
