@@ -68,8 +68,9 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<StatusResponse
     if !state.readiness.is_ready() {
         return Err(Code::DatabaseUnavailable.into());
     }
-    match tokio::time::timeout(READINESS_TIMEOUT, state.db.is_migrated()).await {
-        Ok(Ok(true)) => Ok(Json(StatusResponse { success: true, status: "ready" })),
+    let is_migrated = async { state.db.is_migrated().await.unwrap_or(false) };
+    match tokio::time::timeout(READINESS_TIMEOUT, state.readiness.ask(is_migrated)).await {
+        Ok(true) => Ok(Json(StatusResponse { success: true, status: "ready" })),
         _ => Err(Code::DatabaseUnavailable.into()),
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
 
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
@@ -60,7 +61,11 @@ impl Deref for AppState {
 
 /// Whether the service can be given work.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    stage: AtomicU8,
+    /// When the database was asked last whether it is ready, and what it said.
+    asked: Mutex<Option<(Instant, bool)>>,
+}
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
@@ -70,24 +75,38 @@ impl Readiness {
     /// The database has been reached and migrated.
     pub fn set_ready(&self) {
         // Whoever is already leaving does not come back.
-        let _ = self.0.compare_exchange(STARTING, READY, Ordering::SeqCst, Ordering::SeqCst);
+        let _ = self.stage.compare_exchange(STARTING, READY, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// The process is about to end: what it has been given it finishes.
     pub fn set_draining(&self) {
-        self.0.store(DRAINING, Ordering::SeqCst);
+        self.stage.store(DRAINING, Ordering::SeqCst);
     }
 
     pub fn is_draining(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == DRAINING
+        self.stage.load(Ordering::SeqCst) == DRAINING
     }
 
     pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == READY
+        self.stage.load(Ordering::SeqCst) == READY
+    }
+
+    /// Asks the database, for one caller at a time: what it says counts for all who came before it was asked, so a
+    /// crowd of them takes one connection.
+    pub async fn ask(&self, question: impl Future<Output = bool>) -> bool {
+        let came = Instant::now();
+        let mut last = self.asked.lock().await;
+        if let Some((_, answer)) = last.filter(|(asked, _)| *asked > came) {
+            return answer;
+        }
+        let asked = Instant::now();
+        let answer = question.await;
+        *last = Some((asked, answer));
+        answer
     }
 
     /// Whether the database has been reached and migrated, whatever came after.
     pub fn has_started(&self) -> bool {
-        self.0.load(Ordering::SeqCst) != STARTING
+        self.stage.load(Ordering::SeqCst) != STARTING
     }
 }

@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 use axum::http::Method;
 use doorward::clock::Clock;
 use doorward::store::{Db, Tx, is_unavailable};
+use futures_util::future::{join_all, try_join_all};
 use serde_json::json;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::binary::{eventually, free_port};
 use crate::gate::Gate;
+use crate::races::lock_waits;
 use crate::support::{
     Answer, PASSWORD, Person, TestApp, cluster, email_of, new_database, until_the_pooler_asks_again,
 };
@@ -75,6 +78,32 @@ async fn ready_means_that_the_database_has_been_migrated() {
         "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)";
     sqlx::query(sql).execute(&app.pool).await.unwrap();
     assert_unavailable(&app.anonymous().get("/readyz").await);
+    sqlx::query("drop table _sqlx_migrations").execute(&app.pool).await.unwrap();
+    assert_unavailable(&app.anonymous().get("/readyz").await);
+}
+
+#[tokio::test]
+async fn a_crowd_that_asks_whether_it_is_ready_takes_one_connection() {
+    let app = TestApp::start().await.alone();
+    let (.., most) = app.state.db.connections();
+    let connections = async |number: u32| {
+        let acquired = (0..number).map(|_| app.state.db.acquire());
+        timeout(Duration::from_secs(1), try_join_all(acquired)).await.expect("there are so many")
+    };
+    drop(connections(most).await.unwrap());
+    let mut held = app.pool.begin().await.unwrap();
+    sqlx::query("lock table _sqlx_migrations").execute(&mut *held).await.unwrap();
+    let asking = tokio::spawn({
+        let stranger = app.anonymous();
+        async move { join_all((0..50).map(|_| stranger.get("/readyz"))).await }
+    });
+    lock_waits(&app.pool, 1).await;
+    drop(connections(most - 1).await.unwrap());
+    lock_waits(&app.pool, 1).await;
+    held.rollback().await.unwrap();
+    for answer in asking.await.unwrap() {
+        answer.assert_ok(200);
+    }
     sqlx::query("drop table _sqlx_migrations").execute(&app.pool).await.unwrap();
     assert_unavailable(&app.anonymous().get("/readyz").await);
 }
