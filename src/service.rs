@@ -6,12 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::error::{ApiError, Code};
 use crate::state::AppState;
+use crate::store::to_the_end;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -68,10 +70,15 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<StatusResponse
     if !state.readiness.is_ready() {
         return Err(Code::DatabaseUnavailable.into());
     }
-    let is_migrated = async { state.db.is_migrated().await.unwrap_or(false) };
-    match tokio::time::timeout(READINESS_TIMEOUT, state.readiness.ask(is_migrated)).await {
-        Ok(true) => Ok(Json(StatusResponse { success: true, status: "ready" })),
-        _ => Err(Code::DatabaseUnavailable.into()),
+    // To the end: those who hang up one after the other would have it asked on as many connections.
+    let is_ready = to_the_end(async move {
+        let question = timeout(READINESS_TIMEOUT, Box::pin(state.db.is_migrated()));
+        Ok(state.readiness.ask(async { matches!(question.await, Ok(Ok(true))) }).await)
+    });
+    if is_ready.await? {
+        Ok(Json(StatusResponse { success: true, status: "ready" }))
+    } else {
+        Err(Code::DatabaseUnavailable.into())
     }
 }
 

@@ -63,8 +63,8 @@ impl Deref for AppState {
 #[derive(Debug, Default)]
 pub struct Readiness {
     stage: AtomicU8,
-    /// When the database was asked last whether it is ready, and what it said.
-    asked: Mutex<Option<(Instant, bool)>>,
+    /// When the database said last whether it is ready, and what.
+    answered: Mutex<Option<(Instant, bool)>>,
 }
 
 const STARTING: u8 = 0;
@@ -91,17 +91,16 @@ impl Readiness {
         self.stage.load(Ordering::SeqCst) == READY
     }
 
-    /// Asks the database, for one caller at a time: what it says counts for all who came before it was asked, so a
-    /// crowd of them takes one connection.
+    /// Asks the database, for one caller at a time: what it says counts for all who came before it said so, and a crowd
+    /// of them takes one connection.
     pub async fn ask(&self, question: impl Future<Output = bool>) -> bool {
         let came = Instant::now();
-        let mut last = self.asked.lock().await;
-        if let Some((_, answer)) = last.filter(|(asked, _)| *asked > came) {
+        let mut last = self.answered.lock().await;
+        if let Some((_, answer)) = last.filter(|(at, _)| *at > came) {
             return answer;
         }
-        let asked = Instant::now();
         let answer = question.await;
-        *last = Some((asked, answer));
+        *last = Some((Instant::now(), answer));
         answer
     }
 

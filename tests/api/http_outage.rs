@@ -86,10 +86,8 @@ async fn ready_means_that_the_database_has_been_migrated() {
 async fn a_crowd_that_asks_whether_it_is_ready_takes_one_connection() {
     let app = TestApp::start().await.alone();
     let (.., most) = app.state.db.connections();
-    let connections = async |number: u32| {
-        let acquired = (0..number).map(|_| app.state.db.acquire());
-        timeout(Duration::from_secs(1), try_join_all(acquired)).await.expect("there are so many")
-    };
+    let connections =
+        async |number: u32| try_join_all((0..number).map(|_| app.state.db.acquire())).await;
     drop(connections(most).await.unwrap());
     let mut held = app.pool.begin().await.unwrap();
     sqlx::query("lock table _sqlx_migrations").execute(&mut *held).await.unwrap();
@@ -98,7 +96,8 @@ async fn a_crowd_that_asks_whether_it_is_ready_takes_one_connection() {
         async move { join_all((0..50).map(|_| stranger.get("/readyz"))).await }
     });
     lock_waits(&app.pool, 1).await;
-    drop(connections(most - 1).await.unwrap());
+    let others = timeout(Duration::from_secs(1), connections(most - 1)).await;
+    drop(others.expect("they are free").unwrap());
     lock_waits(&app.pool, 1).await;
     held.rollback().await.unwrap();
     for answer in asking.await.unwrap() {
@@ -106,6 +105,27 @@ async fn a_crowd_that_asks_whether_it_is_ready_takes_one_connection() {
     }
     sqlx::query("drop table _sqlx_migrations").execute(&app.pool).await.unwrap();
     assert_unavailable(&app.anonymous().get("/readyz").await);
+}
+
+#[tokio::test]
+async fn nor_does_it_take_more_where_the_answer_comes_too_late_or_nobody_waits_for_it() {
+    let app = TestApp::start().await.alone();
+    let stranger = app.anonymous();
+    let mut held = app.pool.begin().await.unwrap();
+    sqlx::query("lock table _sqlx_migrations").execute(&mut *held).await.unwrap();
+    for _ in 0..10 {
+        let hung_up = timeout(Duration::from_millis(5), stranger.get("/readyz")).await;
+        assert!(hung_up.is_err(), "it waits for the lock");
+    }
+    for answer in join_all((0..50).map(|_| stranger.get("/readyz"))).await {
+        assert_unavailable(&answer);
+    }
+    let sql = "select count(*) from pg_stat_activity
+               where datname = current_database() and wait_event_type = 'Lock'";
+    let waiting: i64 = sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap();
+    assert!(waiting <= 1, "{waiting}");
+    held.rollback().await.unwrap();
+    stranger.get("/readyz").await.assert_ok(200);
 }
 
 #[tokio::test]
