@@ -14,7 +14,8 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 /// Whoever migrates holds this advisory lock; any number does, as long as it never changes.
 const MIGRATION_LOCK: i64 = 0x6d69_6772_6174_6500;
 
-/// How long others have a table to themselves before a migration asks for it again.
+/// How long others have a table to themselves before a migration asks for it again: shorter than a transaction may do
+/// nothing.
 const RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,18 +31,12 @@ pub enum Schema {
 }
 
 impl Db {
-    /// Brings the schema up to date. One process at a time does it, the others wait. Each migration is all or nothing,
-    /// and keeps nobody else waiting for longer than it takes itself: while somebody holds a table that it needs, such as
-    /// a backup that reads it, it tries again and again.
+    /// Brings the schema up to date. One process at a time does it, the others wait. Each migration is all or nothing.
+    /// While somebody holds a table that one needs, such as a backup that reads it, it tries again and again, and leaves
+    /// the table to others between two tries.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         for version in self.missing_versions().await? {
-            while let Err(error) = self.migrate_to(Some(version)).await {
-                if !is_lock_timeout(&error) {
-                    return Err(error);
-                }
-                tracing::warn!(version, "migration waits for a table that somebody else holds");
-                tokio::time::sleep(RETRY).await;
-            }
+            self.migrate_to(Some(version)).await?;
         }
         // Whether those that were there before are this release's own.
         self.migrate_to(None).await
@@ -69,7 +64,14 @@ impl Db {
         // Its own lock belongs to a session, which a pooler does not keep. A newer release may have migrated
         // already while this older one is still in service: what it does not know does not disturb it.
         let migrator = Migrator { locking: false, ignore_missing: true, ..migrator() };
-        migrator.run_direct(version, &mut *tx, false).await?;
+        while let Err(error) = migrator.run_direct(version, &mut *tx, false).await {
+            if !is_lock_timeout(&error) {
+                return Err(error);
+            }
+            tracing::warn!(version, "a migration waits for a table that somebody else holds");
+            // Who waits to migrate goes on waiting: else they would ask for the table meanwhile, one after the other.
+            tokio::time::sleep(RETRY).await;
+        }
         tx.commit().await?;
         Ok(())
     }
