@@ -176,9 +176,9 @@ struct Remembered {
 const GOOD_FOR: TimeDelta = TimeDelta::seconds(30);
 
 impl Remembered {
-    /// Not where it has longer to go than any has: then the clock was wrong.
+    /// Not where it has much longer to go than any has: then the clock was wrong.
     fn is_good(&self, now: DateTime<Utc>) -> bool {
-        now < self.good_until && self.good_until <= now + GOOD_FOR
+        now < self.good_until && self.good_until <= now + GOOD_FOR * 2
     }
 }
 

@@ -151,9 +151,11 @@ fn complaint(what: &str, error: &FieldError) -> Failure {
 
 fn explain(error: Failure, username: &str) -> Failure {
     match error.downcast_ref().and_then(store::unique_violation) {
-        Some("users_email_key") => "somebody has registered this e-mail address: have an \
-             admin give them the role (PUT /api/v1/users/{id}?role=Admin), or choose another one with --email"
-            .into(),
+        Some("users_email_key") => {
+            "somebody has registered this e-mail address: choose another one with --email, or \
+             have an admin make them one, too (PUT /api/v1/users/{id}?role=Admin)"
+                .into()
+        }
         Some(_) => {
             format!("the username {username} is taken: choose another one with --username").into()
         }

@@ -175,6 +175,15 @@ pub async fn count_waiting(
     Ok((row.count, row.oldest))
 }
 
+/// When the letter that is to be sent next is due.
+pub async fn first_due(db: &mut PgConnection) -> sqlx::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar!(
+        "select min(next_attempt_at) from outbox where sent_at is null and failed_at is null"
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Removes at most 1,000 letters that were settled before `before`.
 pub async fn delete_settled(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
     let done = sqlx::query!(

@@ -167,19 +167,20 @@ async fn no_admin_and_letters_that_nobody_sends_are_told() {
     let (mut home, database, _sink) = good().await;
     let report = Report::of("no admin", &home, &[]).await;
     report.assert_troubles(&[]);
-    for words in ["admins      there is none yet", "letters     none waits"] {
+    for words in ["admins      there is none yet", "letters     none is late"] {
         assert!(report.text.contains(words), "{}", report.text);
     }
     let ann = "insert into users (id, username, email, role, password_hash, created_at, modified_at)
                values (gen_random_uuid(), 'ann', 'ann@example.com', 'admin', '', now(), now());
                insert into outbox (id, user_id, kind, recipient, created_at, next_attempt_at, attempts)
-               select gen_random_uuid(), id, 'confirmation', email, now() - interval '9 minutes', now(), 0 from users";
+               select gen_random_uuid(), id, 'confirmation', email, now() - interval '1 hour', now() - interval '9 minutes', 0
+               from users";
     sql_on(&database, ann.to_owned()).await;
     let report = Report::of("an admin, and a letter", &home, &[]).await;
     report.assert_troubles(&[]);
     assert!(report.text.contains("admins      1\n"), "{}", report.text);
-    assert!(report.text.contains("letters     1 wait to be sent"), "{}", report.text);
-    let later = "update outbox set created_at = now() - interval '11 minutes'";
+    assert!(report.text.contains("letters     none is late"), "{}", report.text);
+    let later = "update outbox set next_attempt_at = now() - interval '11 minutes'";
     sql_on(&database, later.to_owned()).await;
     let report = Report::of("a late letter", &home, &[]).await;
     report.assert_troubles(&[("warn", "letters", "see that an instance runs")]);

@@ -13,9 +13,7 @@ use crate::store::{Db, Schema, ServerFacts, outbox, users};
 const OLDEST_POSTGRES: i32 = 130_000;
 /// How far the database's clock may be from ours before somebody should look, in seconds.
 const CLOCK_TOLERANCE: i64 = 5;
-/// Of more letters that wait it is said that there are so many.
-const MOST_LETTERS_COUNTED: i64 = 10_000;
-/// A letter that waits for longer is met by no worker, or by a mail server that does not take it.
+/// A letter that has been due for longer is seen by no worker.
 const LATE_LETTER_MINUTES: i64 = 10;
 /// Connections that should be left for others.
 const SPARE_CONNECTIONS: i64 = 10;
@@ -79,42 +77,45 @@ async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resul
                        migrations/0004_list_indexes.sql";
         findings.warn("search", message);
     }
-    if matches!(schema, Schema::Current | Schema::Ahead) {
-        admins(config, db, findings).await?;
-        letters(config, db, findings).await?;
-    }
     // Where DATABASE_URL itself leads to a standby, that is the trouble.
     if !facts.is_standby {
         standby(db, findings).await;
+    }
+    if matches!(schema, Schema::Current | Schema::Ahead) {
+        admins(config, db, findings).await?;
+        letters(config, db, findings).await?;
     }
     Ok(())
 }
 
 async fn admins(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Result<()> {
     match users::count_admins(&mut *db.acquire().await?).await? {
-        0 if config.first_admin.is_some() => {}
+        0 if config.first_admin.is_some() => findings.ok(
+            "admins",
+            "there is none yet: `serve` makes the one of ADMIN_EMAIL, unless its name or its address is taken",
+        ),
         0 => findings.ok("admins", "there is none yet: make one with `doorward create-admin`"),
         number => findings.ok("admins", number.to_string()),
     }
     Ok(())
 }
 
+/// Whether a worker is at work. What a mail server puts off is due later, and no sign of that.
 async fn letters(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Result<()> {
-    let (waiting, oldest) =
-        outbox::count_waiting(&mut *db.acquire().await?, MOST_LETTERS_COUNTED).await?;
-    let Some(minutes) = oldest.map(|oldest| (Clock::system().now() - oldest).num_minutes()) else {
-        findings.ok("letters", "none waits");
-        return Ok(());
-    };
-    let message = format!("{waiting} wait to be sent, the oldest for {minutes} minutes");
+    let due = outbox::first_due(&mut *db.acquire().await?).await?;
+    let minutes = due.map_or(0, |due| (Clock::system().now() - due).num_minutes());
     if minutes < LATE_LETTER_MINUTES {
-        findings.ok("letters", message);
+        findings.ok("letters", "none is late");
     } else if config.worker_inside {
-        let advice = "see that an instance runs, and what its log says of the mail server";
-        findings.warn("letters", format!("{message}: {advice}"));
+        let message = format!(
+            "the next one has been due for {minutes} minutes: see that an instance runs, and what its log says"
+        );
+        findings.warn("letters", message);
     } else {
-        let advice = "see that `doorward worker` runs, for WORKER=off leaves them to it";
-        findings.warn("letters", format!("{message}: {advice}"));
+        let message = format!(
+            "the next one has been due for {minutes} minutes, and WORKER=off: see that `doorward worker` runs"
+        );
+        findings.warn("letters", message);
     }
     Ok(())
 }
