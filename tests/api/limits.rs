@@ -367,6 +367,32 @@ async fn a_login_whose_turn_does_not_come_in_time_is_told_that_there_is_too_much
 }
 
 #[tokio::test]
+async fn logins_that_wait_for_one_account_do_not_keep_others_of_their_address_waiting() {
+    let app = limited().await.alone();
+    let ann = app.newcomer("ann").await;
+    app.newcomer("bea").await;
+    for name in ["ann", "bea"] {
+        guess(&app, HOME, name, PASSWORD).await.assert_ok(200);
+    }
+    let attempt = Attempt::on_account_from(&LOGIN_ACCOUNT, ann.id(), HOME.parse().ok());
+    let mut turns = Vec::new();
+    for _ in 0..2 {
+        turns.extend(app.state.limits.take_turns(std::slice::from_ref(&attempt), true).await);
+    }
+    let waiting = join_all((0..10).map(|_| guess(&app, HOME, "ann", PASSWORD)));
+    let other = async {
+        let answer = guess(&app, HOME, "bea", PASSWORD).await;
+        drop(turns);
+        answer
+    };
+    let (waited, other) = tokio::join!(waiting, other);
+    other.assert_ok(200);
+    for answer in waited {
+        answer.assert_ok(200);
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_is_asked_for_again_after_30_seconds() {
     let app = limited().await.alone();
     let ann = app.newcomer("ann").await;
