@@ -1,6 +1,7 @@
 //! The port: accepts connections, gives each its limits, and drains them at the end.
 
 mod head_timer;
+mod unread;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response, Version, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
@@ -23,6 +24,7 @@ use tower::Service as _;
 
 use self::head_timer::HeadTimer;
 use crate::http::client::Peer;
+use crate::http::door::Answering;
 use crate::router::App;
 use crate::state::AppState;
 
@@ -30,11 +32,15 @@ use crate::state::AppState;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest head of a request in bytes, and the most fields in it.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
-const MAX_HEADER_FIELDS: usize = 64;
+const MAX_HEADER_FIELDS: usize = 100;
 /// Connections open at once.
 const MAX_CONNECTIONS: u32 = 4096;
 /// Beyond them so many more, which are told about health and metrics alone: a full house is not a dead one.
 const HEALTH_CONNECTIONS: usize = 64;
+/// How long a client may say nothing who came while fewer than so many connections were left: whoever keeps the house
+/// full in silence makes room for others.
+const FEW_CONNECTIONS: usize = MAX_CONNECTIONS as usize / 4;
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a request may be on its way on a connection that is already there when the port closes.
 const LAST_CALL: Duration = Duration::from_millis(250);
 /// How long requests in hand may take once the service was told to stop.
@@ -77,8 +83,11 @@ pub async fn serve(
         tokio::time::sleep(state.config.shutdown_delay).await;
     };
     tokio::pin!(end);
+    let mut hurried = http.clone();
+    hurried.header_read_timeout(state.config.keep_alive.min(SHORT_PATIENCE));
     let take = |stream, peer: Peer, permit: Option<OwnedSemaphorePermit>| {
-        let connection = graceful.watch(connection(&http, stream, app.clone(), peer));
+        let http = if permits.available_permits() < FEW_CONNECTIONS { &hurried } else { &http };
+        let connection = graceful.watch(connection(http, stream, app.clone(), peer));
         let state = state.clone();
         tokio::spawn(async move {
             let _present = state.traffic.connections.enter();
@@ -167,13 +176,20 @@ struct Peered {
 impl Service<Request<Incoming>> for Peered {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = <App as tower::Service<Request<Body>>>::Future;
+    type Future = Answering;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Answering {
         let is_ambiguous = is_ambiguous(request.version(), request.headers());
         request.extensions_mut().insert(Peer { is_ambiguous, ..self.peer });
         // Always ready, as everything in it is.
-        self.app.borrow_mut().call(request.map(Body::new))
+        let mut app = self.app.borrow_mut();
+        if request.body().is_end_stream() {
+            return app.call(request.map(Body::new));
+        }
+        let may_wait = !request.headers().contains_key(header::EXPECT);
+        let (request, unread) = unread::lend(request);
+        let answering = app.call(request);
+        Box::pin(unread::read_before(answering, unread, may_wait))
     }
 }
 

@@ -30,6 +30,7 @@ mod fuzzed;
 #[expect(dead_code, reason = "shared with tests/faults")]
 mod gate;
 mod http_body;
+mod http_connection;
 mod http_contract;
 mod http_cors;
 mod http_outage;

@@ -1,0 +1,105 @@
+//! What is left of a request's body once the request is answered.
+//!
+//! Many an answer needs none of it: a token that has expired, a page that is not there. But hyper ends a connection on
+//! which the rest of a body is still to come, and a client that sends the head first finds its next request broken. So
+//! the rest is read, and thrown away, before the answer goes out, unless it is long or late: then the answer says that
+//! the connection ends with it.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::http::form::MAX_BODY_BYTES;
+
+/// How long the rest of a body may take that nobody wants.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A body that comes back, unless it was read to its end.
+struct Lent {
+    body: Option<Incoming>,
+    back: Option<oneshot::Sender<Incoming>>,
+}
+
+/// The request as it is handed on, and what comes back of its body.
+pub fn lend(request: Request<Incoming>) -> (Request<Body>, oneshot::Receiver<Incoming>) {
+    let (back, unread) = oneshot::channel();
+    let lend = |body| Body::new(Lent { body: Some(body), back: Some(back) });
+    (request.map(lend), unread)
+}
+
+/// The answer, once what is left of the body was read. Who waits to be told to send it is not told.
+pub async fn read_before(
+    answering: impl Future<Output = Result<Response<Body>, Infallible>>,
+    mut unread: oneshot::Receiver<Incoming>,
+    may_wait: bool,
+) -> Result<Response<Body>, Infallible> {
+    let mut response = answering.await?;
+    if let Ok(rest) = unread.try_recv()
+        && !response.headers().contains_key(header::CONNECTION)
+        && !(may_wait && is_read(rest).await)
+    {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+async fn is_read(rest: Incoming) -> bool {
+    if rest.size_hint().lower() > MAX_BODY_BYTES as u64 {
+        return false;
+    }
+    let mut rest = Limited::new(rest, MAX_BODY_BYTES);
+    let reading = async {
+        loop {
+            match rest.frame().await {
+                None => return true,
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return false,
+            }
+        }
+    };
+    timeout(PATIENCE, reading).await.unwrap_or(false)
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if frame.is_none() {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(body), Some(back)) = (self.body.take(), self.back.take())
+            && !body.is_end_stream()
+        {
+            // Nobody waits for it where the connection is gone.
+            let _ = back.send(body);
+        }
+    }
+}
