@@ -16,6 +16,11 @@ use crate::http::error::{ApiError, Code, FieldProblem};
 /// Largest body in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
+/// Fields that nobody asked for are complained about up to so many, by so many characters of their names: the answer is
+/// not to be longer than what was sent.
+const MOST_UNASKED: usize = 20;
+const LONGEST_UNASKED: usize = 64;
+
 /// Named values, and what was found wrong with them so far. Fields that nobody asks for are ignored; `null` is the
 /// same as leaving a field out.
 #[derive(Debug)]
@@ -83,10 +88,11 @@ impl Form {
     /// `values` gives `None` only if a required field is missing, and that has been complained about.
     pub fn finish<T>(mut self, values: impl FnOnce() -> Option<T>) -> Result<T, ApiError> {
         // In what nobody asked for, too: the fields that were asked for have complained in their own order.
-        for (name, value) in std::mem::take(&mut self.values) {
-            if name.contains('\0') || holds_nul(&value) {
-                self.refuse(&name, nul_refused());
-            }
+        let values_left = std::mem::take(&mut self.values).into_iter();
+        let refused = values_left.filter(|(name, value)| name.contains('\0') || holds_nul(value));
+        for (name, _) in refused.take(MOST_UNASKED) {
+            let name: String = name.chars().take(LONGEST_UNASKED).collect();
+            self.refuse(&name, nul_refused());
         }
         match values() {
             Some(values) if self.problems.is_empty() => Ok(values),
@@ -164,8 +170,12 @@ impl<S: Sync> FromRequestParts<S> for QueryString {
     }
 }
 
-/// `application/json`, in UTF-8 if a charset is named.
+/// `application/json`, in UTF-8 if a charset is named, and as it is: nothing is unpacked here.
 fn is_json(headers: &HeaderMap) -> bool {
+    let mut packed = headers.get_all(header::CONTENT_ENCODING).iter();
+    if !packed.all(|packed| packed.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return false;
+    }
     let mut given = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(Ok(value)), None) = (given.next().map(|value| value.to_str()), given.next()) else {
         return false;
@@ -323,6 +333,15 @@ mod tests {
     }
 
     #[test]
+    fn complaints_about_what_nobody_asked_for_are_few_and_short() {
+        let field = |number: usize| format!("\"{number:0>1000}\": \"\\u0000\"");
+        let fields: Vec<String> = (0..50).map(field).collect();
+        let form = parse_object(format!("{{{}}}", fields.join(",")).as_bytes()).expect("JSON");
+        let errors = form.check().expect_err("U+0000 is refused").errors;
+        assert!(errors.len() <= MOST_UNASKED && errors[0].field.len() == LONGEST_UNASKED);
+    }
+
+    #[test]
     fn json_is_told_by_its_media_type() {
         let check = |value: &'static str| {
             let mut headers = HeaderMap::new();
@@ -340,5 +359,14 @@ mod tests {
                 && !check("application/jsonx")
         );
         assert!(!is_json(&HeaderMap::new()));
+        for (coding, expected) in [("Identity", true), ("gzip", false), ("identity, br", false)] {
+            let headers =
+                [(header::CONTENT_TYPE, "application/json"), (header::CONTENT_ENCODING, coding)];
+            let headers: HeaderMap = headers
+                .map(|(name, value)| (name, value.parse().expect("valid")))
+                .into_iter()
+                .collect();
+            assert_eq!(is_json(&headers), expected, "{coding}");
+        }
     }
 }
