@@ -57,6 +57,7 @@ pub struct AccessClaims {
 pub struct RefreshClaims {
     pub sub: Uuid,
     pub sid: Uuid,
+    #[serde(deserialize_with = "counter")]
     pub counter: i64,
 }
 
@@ -76,6 +77,13 @@ pub enum LinkPurpose {
 
 fn role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
     Role::try_from(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+/// One that has a successor.
+fn counter<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let counter = i64::deserialize(deserializer)?;
+    let is_one = (0..i64::MAX).contains(&counter);
+    if is_one { Ok(counter) } else { Err(serde::de::Error::custom("no counter")) }
 }
 
 /// A token that is genuine; `expired` tells whether its time is over.
@@ -459,6 +467,8 @@ mod tests {
             format!(r#"{{{named},"counter":3,"iat":{iat},"exp":{exp},"exp":{exp}}}"#),
             format!(r#"{{{named},"counter":3,"iat":{iat},"exp":{exp},"nbf":{exp}}}"#),
             format!(r#"{{{named},"counter":3,"iat":{iat},"exp":{exp},"nbf":"x"}}"#),
+            format!(r#"{{{named},"counter":-1,"iat":{iat},"exp":{exp}}}"#),
+            format!(r#"{{{named},"counter":{},"iat":{iat},"exp":{exp}}}"#, i64::MAX),
             format!(r#"{{"iss":"{ISSUER}",{ids},"counter":3,"iat":{iat},"exp":{exp}}}"#),
             good.replace("\"aud\":\"https", "\"aud\":\"http"),
             "[]".to_owned(),
