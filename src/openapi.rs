@@ -37,7 +37,11 @@ pub fn base() -> utoipa::openapi::OpenApi {
 }
 
 /// The document as it is published.
-pub fn document(api: &utoipa::openapi::OpenApi, public_url: &str) -> Value {
+pub fn document(
+    api: &utoipa::openapi::OpenApi,
+    public_url: &str,
+    min_password_length: usize,
+) -> Value {
     let mut document = serde_json::to_value(api).expect("a document made of plain values is JSON");
     document["servers"] = json!([{ "url": public_url }]);
     document["components"]["securitySchemes"] = json!({
@@ -46,6 +50,7 @@ pub fn document(api: &utoipa::openapi::OpenApi, public_url: &str) -> Value {
         "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
         "refresh_token": { "type": "apiKey", "in": "header", "name": "x-refresh-token" },
     });
+    raise_min_length(&mut document["components"]["schemas"], min_password_length);
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for operation in
         paths.flat_map(|(_, path)| path.as_object_mut().into_iter().flatten()).map(|(_, op)| op)
@@ -54,6 +59,18 @@ pub fn document(api: &utoipa::openapi::OpenApi, public_url: &str) -> Value {
         add_errors(operation);
     }
     document
+}
+
+/// A new password is as long as the settings ask for: those that have a least length are new ones.
+fn raise_min_length(schemas: &mut Value, min_password_length: usize) {
+    for schema in schemas.as_object_mut().into_iter().flat_map(|schemas| schemas.values_mut()) {
+        let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+        for property in properties.into_iter().flat_map(|properties| properties.values_mut()) {
+            if property["format"] == "password" && property.get("minLength").is_some() {
+                property["minLength"] = min_password_length.into();
+            }
+        }
+    }
 }
 
 /// A body that may be left out is an object where it is there: never the `null` that stands for `None` elsewhere.
@@ -100,8 +117,13 @@ fn add_errors(operation: &mut Value) {
     for code in Code::ALL.iter().filter(|code| codes.contains(code.as_str())) {
         by_status.entry(code.status().as_u16()).or_default().push(*code);
     }
+    let has_pages = operation.pointer("/responses/200/content/text~1html").is_some();
     for (status, codes) in by_status {
-        operation["responses"][status.to_string()] = error_response(&codes);
+        let mut response = error_response(&codes);
+        if has_pages {
+            response["content"]["text/html"] = json!({ "schema": { "type": "string" } });
+        }
+        operation["responses"][status.to_string()] = response;
     }
 }
 

@@ -21,7 +21,8 @@ pub type App = NormalizePath<Door<Either<Cors<Gate>, Gate>>>;
 
 pub fn app(state: AppState) -> App {
     let (router, api) = features().split_for_parts();
-    let document = openapi::document(&api, &state.config.public_url);
+    let document =
+        openapi::document(&api, &state.config.public_url, state.config.min_password_length);
     let metrics = state.config.metrics_token.is_some().then_some(scrape::PATH);
     let others = [mailbox::PATH].into_iter().chain(metrics).map(str::to_owned);
     state.traffic.tell_apart(api.paths.paths.into_keys().chain(openapi::paths()).chain(others));
@@ -38,9 +39,9 @@ pub fn app(state: AppState) -> App {
 }
 
 /// The document without a running service.
-pub fn openapi_document(public_url: &str) -> Value {
+pub fn openapi_document(public_url: &str, min_password_length: usize) -> Value {
     let (_, api) = features().split_for_parts();
-    openapi::document(&api, public_url)
+    openapi::document(&api, public_url, min_password_length)
 }
 
 fn features() -> OpenApiRouter<AppState> {

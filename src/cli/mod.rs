@@ -116,7 +116,8 @@ fn run(command: Command) -> Result<(), Failure> {
             }
             Command::Openapi => {
                 let (config, _) = start()?;
-                let document = router::openapi_document(&config.public_url);
+                let document =
+                    router::openapi_document(&config.public_url, config.min_password_length);
                 Ok(writeln!(std::io::stdout(), "{document:#}")?)
             }
             Command::Healthcheck => healthcheck(start()?.0.port),

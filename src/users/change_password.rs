@@ -24,7 +24,7 @@ use crate::store::{sessions, users};
 pub struct ChangePasswordRequest {
     #[schema(format = "password")]
     old_password: String,
-    /// 8 to 256 characters, none of the common passwords, and nothing that the account itself says.
+    /// None of the common passwords, and nothing that the account itself says. Its length is that after NFC.
     #[schema(format = "password", min_length = 8, max_length = 256)]
     new_password: String,
 }

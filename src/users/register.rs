@@ -37,7 +37,7 @@ pub struct RegisterRequest {
     /// Unique without regard to case.
     #[schema(format = "email", max_length = 254, example = "ada@example.com")]
     email: String,
-    /// 8 to 256 characters, none of the common passwords, and nothing that the account itself says.
+    /// None of the common passwords, and nothing that the account itself says. Its length is that after NFC.
     #[schema(
         format = "password",
         min_length = 8,

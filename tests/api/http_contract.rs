@@ -10,7 +10,7 @@ use crate::support::{Answer, PUBLIC_URL, Person, TestApp};
 
 /// The paths of the document, with `id` for whoever they speak of, and the methods that each answers.
 fn paths(id: &str) -> Vec<(String, BTreeSet<Method>)> {
-    let document = openapi_document(PUBLIC_URL);
+    let document = openapi_document(PUBLIC_URL, 8);
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.len() > 12, "the document is being read");
     paths
@@ -307,5 +307,5 @@ async fn the_page_to_read_the_document_comes_from_the_binary_alone() {
         assert_eq!(head.status, 200, "{part}");
     }
     let document = stranger.get("/openapi.json").await;
-    assert_eq!(document.json, openapi_document(PUBLIC_URL));
+    assert_eq!(document.json, openapi_document(PUBLIC_URL, 8));
 }

@@ -13,7 +13,7 @@ const ME: &str = "/api/v1/users/me";
 
 /// The calls that need a user, each with its tag in the document: `admin` needs more.
 fn guarded_calls(id: &str) -> Vec<(Method, String, String)> {
-    let document = openapi_document(PUBLIC_URL);
+    let document = openapi_document(PUBLIC_URL, 8);
     let mut calls = Vec::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {

@@ -58,7 +58,7 @@ fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
 
 #[test]
 fn the_document_has_every_call_of_the_contract_and_no_other() {
-    let document = openapi_document(PUBLIC_URL);
+    let document = openapi_document(PUBLIC_URL, 8);
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
     assert_eq!(document["servers"][0]["url"], PUBLIC_URL);
     let calls: BTreeSet<String> = calls(&document).map(|(call, _)| call).collect();
@@ -67,7 +67,7 @@ fn the_document_has_every_call_of_the_contract_and_no_other() {
 
 #[test]
 fn every_operation_has_a_tag_and_words_and_nothing_of_our_own() {
-    let document = openapi_document(PUBLIC_URL);
+    let document = openapi_document(PUBLIC_URL, 8);
     let tags = document["tags"].as_array().unwrap();
     let tags: BTreeSet<&str> = tags.iter().map(|tag| tag["name"].as_str().unwrap()).collect();
     for (call, operation) in calls(&document) {
@@ -83,7 +83,7 @@ fn every_operation_has_a_tag_and_words_and_nothing_of_our_own() {
 
 #[test]
 fn every_operation_has_an_id_of_its_own() {
-    let document = openapi_document(PUBLIC_URL);
+    let document = openapi_document(PUBLIC_URL, 8);
     let mut seen = BTreeSet::new();
     for operation in operations(&document) {
         let id = operation["operationId"].as_str().unwrap();
@@ -93,7 +93,7 @@ fn every_operation_has_an_id_of_its_own() {
 
 #[test]
 fn every_reference_leads_somewhere_and_every_schema_is_referred_to() {
-    let document = openapi_document(PUBLIC_URL);
+    let document = openapi_document(PUBLIC_URL, 8);
     let mut found = BTreeSet::new();
     references(&document, &mut found);
     assert!(found.contains("#/components/schemas/Error"), "{found:?}");
@@ -108,8 +108,36 @@ fn every_reference_leads_somewhere_and_every_schema_is_referred_to() {
 }
 
 #[test]
+fn new_passwords_are_as_long_as_the_settings_ask_for() {
+    let document = openapi_document(PUBLIC_URL, 12);
+    for (schema, field, least) in [
+        ("RegisterRequest", "password", json!(12)),
+        ("ChangePasswordRequest", "new_password", json!(12)),
+        ("ChangePasswordRequest", "old_password", json!(null)),
+    ] {
+        let property = &document["components"]["schemas"][schema]["properties"][field];
+        assert_eq!((&property["format"], &property["minLength"]), (&json!("password"), &least));
+    }
+}
+
+#[test]
+fn what_may_be_a_page_is_one_where_it_is_refused_too() {
+    let document = openapi_document(PUBLIC_URL, 8);
+    for method in ["get", "post"] {
+        let responses = &document["paths"]["/api/v1/confirm"][method]["responses"];
+        for status in ["200", "400", "410", "503"] {
+            let content = responses[status]["content"].as_object().unwrap();
+            assert!(content.contains_key("text/html"), "{method} {status}");
+            assert!(content.contains_key("application/json"), "{method} {status}");
+        }
+    }
+    let login = &document["paths"]["/api/v1/login"]["post"]["responses"]["401"]["content"];
+    assert!(login.get("text/html").is_none());
+}
+
+#[test]
 fn every_security_that_an_operation_asks_for_is_explained() {
-    let document = openapi_document(PUBLIC_URL);
+    let document = openapi_document(PUBLIC_URL, 8);
     let schemes = &document["components"]["securitySchemes"];
     let required = operations(&document).filter_map(|operation| operation["security"].as_array());
     let names: BTreeSet<_> =
@@ -119,7 +147,7 @@ fn every_security_that_an_operation_asks_for_is_explained() {
 
 #[test]
 fn every_parameter_of_a_path_is_described() {
-    let document = openapi_document(PUBLIC_URL);
+    let document = openapi_document(PUBLIC_URL, 8);
     for (call, operation) in calls(&document) {
         let in_path = call.split(['{', '}']).skip(1).step_by(2).map(str::to_owned);
         let parameters = operation["parameters"].as_array().into_iter().flatten();
@@ -133,7 +161,7 @@ fn every_parameter_of_a_path_is_described() {
 
 #[test]
 fn an_error_has_the_status_that_the_table_of_codes_gives_it() {
-    let document = openapi_document(PUBLIC_URL);
+    let document = openapi_document(PUBLIC_URL, 8);
     let mut met = 0;
     for (call, operation) in calls(&document) {
         for (status, response) in operation["responses"].as_object().unwrap() {
@@ -157,7 +185,7 @@ fn an_error_has_the_status_that_the_table_of_codes_gives_it() {
 
 #[test]
 fn a_body_is_an_object_even_where_it_may_be_left_out() {
-    let document = openapi_document(PUBLIC_URL);
+    let document = openapi_document(PUBLIC_URL, 8);
     let mut optional = 0;
     for (call, operation) in calls(&document) {
         let Some(body) = operation.get("requestBody") else { continue };
@@ -174,7 +202,7 @@ fn a_body_is_an_object_even_where_it_may_be_left_out() {
 async fn an_answer_has_the_fields_of_its_schema_and_no_others() {
     let app = TestApp::start().await;
     let (boss, ada) = (app.admin().await, app.user("ada").await);
-    let document = openapi_document(PUBLIC_URL);
+    let document = openapi_document(PUBLIC_URL, 8);
     let fields_of = |schema: &str| -> (BTreeSet<String>, BTreeSet<String>) {
         let schema = &document["components"]["schemas"][schema];
         let properties = schema["properties"].as_object().unwrap().keys().cloned().collect();

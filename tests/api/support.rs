@@ -202,7 +202,7 @@ impl TestApp {
         let pool = PgPool::connect_lazy_with(options);
         let (mailer, letters) = Mailer::memory();
         let secret: &SecretString = config.secret_key.as_ref().unwrap();
-        let document = Arc::new(openapi_document(&config.public_url));
+        let document = Arc::new(openapi_document(&config.public_url, config.min_password_length));
         let mut all = Vec::new();
         for _ in 0..instances() {
             let previous = config.secret_key_previous.as_ref();
