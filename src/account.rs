@@ -54,8 +54,8 @@ impl Origin {
         let key = match self.ip.map(|ip| ip.to_canonical()) {
             None => 0,
             Some(IpAddr::V4(ip)) => u128::from(u32::from(ip)),
-            // An IPv6 client has a /64 to itself.
-            Some(IpAddr::V6(ip)) => u128::from(ip) >> 64 << 64,
+            // One line at home has up to 65,536 networks of IPv6, and would fill the queue with one from each.
+            Some(IpAddr::V6(ip)) => u128::from(ip) >> 80 << 80,
         };
         Client { key, is_known }
     }
@@ -300,4 +300,21 @@ pub async fn queue_confirmation(
 ) -> sqlx::Result<()> {
     let recipient = user.pending_email.as_ref().unwrap_or(&user.email);
     outbox::insert(db, LetterKind::Confirmation, user.id, recipient, now).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_at_home_waits_in_one_place_for_a_hash() {
+        let key = |ip: &str| {
+            let ip = Some(ip.parse().expect("an address"));
+            Origin { ip, ..Origin::default() }.as_client(false).key
+        };
+        assert_eq!(key("2001:db8:1:1::1"), key("2001:db8:1:ffff::2"));
+        assert_ne!(key("2001:db8:1::1"), key("2001:db8:2::1"));
+        assert_eq!(key("203.0.113.7"), key("::ffff:203.0.113.7"));
+        assert_ne!(key("203.0.113.7"), key("203.0.113.8"));
+    }
 }

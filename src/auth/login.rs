@@ -71,6 +71,8 @@ pub async fn login(
             // That may have taken a while.
             now = state.clock.now();
         }
+        let client = origin.as_client(is_known);
+        state.hasher.has_room(client)?;
         let outcome = match counted.take() {
             Some(reservation) => Outcome::Reserved(reservation),
             None => Box::pin(state.limits.reserve(&state.db, &attempts, now)).await?,
@@ -85,7 +87,6 @@ pub async fn login(
             }
         };
         let hash = found.as_ref().map(|user| user.password_hash.as_str());
-        let client = origin.as_client(is_known);
         let checked = state.hasher.verify(client, password.clone(), hash).await;
         let (verdict, reservation) = unless_busy(&state, reservation, checked).await?;
         let Some(checked) = found.filter(|_| verdict.matches) else { break };

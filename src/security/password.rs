@@ -133,6 +133,11 @@ impl Hasher {
         Ok(Verdict { matches, outdated: hash.is_some_and(|hash| self.is_outdated(hash)) })
     }
 
+    /// Whether there is room for one more now: to be asked before anything is written for its sake.
+    pub fn has_room(&self, client: Client) -> Result<(), Busy> {
+        if self.queue.0.has_room(client) { Ok(()) } else { Err(self.turn_away()) }
+    }
+
     fn enqueue(&self, client: Client, job: Job) -> Result<(), Busy> {
         self.queue
             .0

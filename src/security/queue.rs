@@ -44,13 +44,24 @@ impl<T> Queue<T> {
         Self { capacity, state: Mutex::new(state), changed: Condvar::new() }
     }
 
+    /// Whether `push` would find room now.
+    pub fn has_room(&self, client: Client) -> bool {
+        let state = self.lock();
+        if state.known.length + state.strangers.length < self.capacity {
+            return true;
+        }
+        let (is_known, limit) = state.who_gives_way(client, self.capacity / STRANGERS_PART);
+        let lane = if is_known { &state.known } else { &state.strangers };
+        lane.waiting.values().any(|jobs| jobs.len() > limit)
+    }
+
     /// Lets `job` wait. What gives way to it is dropped.
     pub fn push(&self, client: Client, job: T) -> Result<(), Full> {
         let mut state = self.lock();
         if state.known.length + state.strangers.length >= self.capacity {
             state.make_room_for(client, self.capacity / STRANGERS_PART).ok_or(Full)?;
         }
-        state.lane(client).push(client.key, job);
+        state.lane(client.is_known).push(client.key, job);
         drop(state);
         self.changed.notify_one();
         Ok(())
@@ -87,8 +98,8 @@ impl<T> Queue<T> {
 }
 
 impl<T> State<T> {
-    fn lane(&mut self, client: Client) -> &mut Lane<T> {
-        if client.is_known { &mut self.known } else { &mut self.strangers }
+    fn lane(&mut self, is_known: bool) -> &mut Lane<T> {
+        if is_known { &mut self.known } else { &mut self.strangers }
     }
 
     fn pop(&mut self) -> Option<T> {
@@ -102,16 +113,22 @@ impl<T> State<T> {
 
     /// `None` where nobody has to give way to this client. `reserved`: so many places nobody takes from strangers.
     fn make_room_for(&mut self, client: Client, reserved: usize) -> Option<T> {
+        let (is_known, limit) = self.who_gives_way(client, reserved);
+        self.lane(is_known).drop_from_longest(limit)
+    }
+
+    /// Among the known ones or the strangers, whoever has more than so many.
+    fn who_gives_way(&self, client: Client, reserved: usize) -> (bool, usize) {
         if client.is_known && self.strangers.length > reserved {
-            return self.strangers.drop_from_longest(0);
+            return (false, 0);
         }
         if !client.is_known && self.strangers.length < reserved {
-            return self.known.drop_from_longest(0);
+            return (true, 0);
         }
-        let lane = self.lane(client);
+        let lane = if client.is_known { &self.known } else { &self.strangers };
         let own = lane.waiting.get(&client.key).map_or(0, VecDeque::len);
         // More than its own will be: else two would take each other's place for ever.
-        lane.drop_from_longest(own + 1)
+        (client.is_known, own + 1)
     }
 }
 
@@ -246,7 +263,9 @@ mod tests {
         let (mut done, mut refused) = (0, 0);
         for number in 0..10_000_u32 {
             let client = Client { key: (number % 7).into(), is_known: number % 3 == 0 };
-            refused += u32::from(queue.push(client, number).is_err());
+            let has_room = queue.has_room(client);
+            assert_eq!(queue.push(client, number).is_ok(), has_room);
+            refused += u32::from(!has_room);
             if number % 2 == 0 {
                 done += u32::from(queue.pop().is_some());
             }

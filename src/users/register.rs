@@ -86,6 +86,7 @@ pub async fn register(
     let now = state.clock.now();
     let attempts =
         [&REGISTER_HOUR, &REGISTER_DAY].map(|limit| Attempt::by_address(limit, origin.ip));
+    state.hasher.has_room(origin.as_client(false))?;
     let reservation = reserve(&state, &attempts, now).await?;
     let hashed = state.hasher.hash(origin.as_client(false), password).await;
     let (password_hash, reservation) = unless_busy(&state, reservation, hashed).await?;

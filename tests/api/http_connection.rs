@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::binary::Home;
+use crate::binary::{Home, note};
+use crate::siege::memory;
 
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
 
@@ -73,6 +74,37 @@ async fn a_body_that_is_long_or_late_or_not_asked_for_ends_the_connection_and_th
         assert!(started.elapsed() < Duration::from_secs(3), "{headers}: {:?}", started.elapsed());
         assert!(answer.starts_with("HTTP/1.1 401 "), "{headers}: {answer}");
         assert!(answer.contains("\r\nconnection: close\r\n"), "{headers}: {answer}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_in_crumbs_takes_no_more_memory_than_it_has_bytes() {
+    const CONNECTIONS: usize = 12;
+    let (home, _) = Home::with_database(&[]).await;
+    let service = home.start().await;
+    let head = "POST /api/v1/users/ HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        transfer-encoding: chunked\r\n\r\n";
+    let crumbs = "1\r\n \r\n".repeat(60_000);
+    let before = memory(&service, "VmRSS:");
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(("127.0.0.1", home.port())).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(crumbs.as_bytes()).await.unwrap();
+        clients.push(stream);
+    }
+    // All of it has come where what follows it is answered.
+    let end = "1\r\n{\r\n1\r\n}\r\n0\r\n\r\n";
+    let mut last = clients.pop().unwrap();
+    last.write_all(end.as_bytes()).await.unwrap();
+    assert!(answer(&mut last).await.starts_with("HTTP/1.1 422 "));
+    let grown = memory(&service, "VmRSS:").saturating_sub(before);
+    note(&format!("{CONNECTIONS} bodies of 60,000 crumbs: {grown} MiB more"));
+    assert!(grown < CONNECTIONS, "{grown} MiB");
+    for mut stream in clients {
+        stream.write_all(end.as_bytes()).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 422 "));
     }
     service.stop().await;
 }

@@ -137,6 +137,9 @@ async fn a_password_that_nobody_looked_at_is_no_attempt() {
     for _ in 0..40 {
         guess(&busy, HOME, "ann", "wrong").await.assert_error(503, "busy");
     }
+    register(&busy, HOME, "ann").await.assert_error(503, "busy");
+    let written = sqlx::query_scalar("select count(*) from limits").fetch_one(&busy.pool).await;
+    assert_eq!(written.ok(), Some(0_i64), "nothing was written for their sake");
     let app = TestApp::on(&database, &on).await;
     for _ in 0..10 {
         guess(&app, HOME, "ann", "wrong").await.assert_error(401, "invalid_credentials");
