@@ -54,7 +54,8 @@ impl Origin {
         let key = match self.ip.map(|ip| ip.to_canonical()) {
             None => 0,
             Some(IpAddr::V4(ip)) => u128::from(u32::from(ip)),
-            // One line at home has up to 65,536 networks of IPv6, and would fill the queue with one from each.
+            // One line at home has up to 65,536 networks of IPv6, and would fill the queue with one from each. So
+            // neighbours share a place, as those do who come from one address of IPv4.
             Some(IpAddr::V6(ip)) => u128::from(ip) >> 80 << 80,
         };
         Client { key, is_known }

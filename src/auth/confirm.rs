@@ -69,7 +69,7 @@ pub async fn show(
             },
         ),
         Err(error) if !is_page => error.into_response(),
-        Err(error) => refusal_page(&state, &error),
+        Err(error) => refusal_page(&state, error),
     }
 }
 
@@ -112,7 +112,7 @@ pub async fn confirm(
             let message = "The e-mail address is confirmed.";
             Json(ConfirmResponse { success: true, message, email_verified: true }).into_response()
         }
-        (Err(error), true) => refusal_page(&state, &error),
+        (Err(error), true) => refusal_page(&state, error),
         (Err(error), false) => error.into_response(),
     }
 }
@@ -163,14 +163,19 @@ async fn set_verified(
     Ok(())
 }
 
-fn refusal_page(state: &AppState, error: &ApiError) -> Response {
+fn refusal_page(state: &AppState, error: ApiError) -> Response {
     let page = ConfirmPage {
         style: page::STYLE,
         title: "This did not work",
         message: error.message(),
         email: None,
     };
-    answer(state, error.code.status(), &page)
+    let mut response = answer(state, error.code.status(), &page);
+    // All but the body of what another client would be told, and the error itself for the log.
+    let (bare, _) = error.into_response().into_parts();
+    response.headers_mut().extend(bare.headers);
+    response.extensions_mut().extend(bare.extensions);
+    response
 }
 
 fn answer(state: &AppState, status: StatusCode, page: &ConfirmPage<'_>) -> Response {

@@ -72,10 +72,11 @@ pub async fn login(
             now = state.clock.now();
         }
         let client = origin.as_client(is_known);
-        state.hasher.has_room(client)?;
-        let outcome = match counted.take() {
-            Some(reservation) => Outcome::Reserved(reservation),
-            None => Box::pin(state.limits.reserve(&state.db, &attempts, now)).await?,
+        let outcome = if let Some(reservation) = counted.take() {
+            Outcome::Reserved(reservation)
+        } else {
+            state.hasher.has_room(client)?;
+            Box::pin(state.limits.reserve(&state.db, &attempts, now)).await?
         };
         let reservation = match outcome {
             Outcome::Reserved(reservation) => reservation,

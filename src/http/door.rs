@@ -99,7 +99,10 @@ where
                     let trace_id = trace_id.map(display);
                     tracing::error!(%request_id, trace_id, method = method_name, route = pattern, code, cause, "request failed");
                 }
-                response = with_body(response, &error, &request_id, &method);
+                // A page says it in its own words.
+                if !response.headers().contains_key(header::CONTENT_TYPE) {
+                    response = with_body(response, &error, &request_id, &method);
+                }
             }
             let took = started.elapsed();
             in_hand.answered(route, &method, response.status(), took);
@@ -114,8 +117,8 @@ where
                 span.answered(status, code);
             }
             add_headers(&mut response, &request_id, state.config.is_https());
-            // What is left of a body that nobody wanted is read once the answer is made, and then the server goes on to
-            // the next request, written or not, unless the answer has a body of its own: whoever sends and never reads
+            // What is left of a body that nobody wanted is read sooner or later, and then the server goes on to the next
+            // request, written or not, unless the answer has a body of its own: whoever sends and never reads
             // would fill the memory.
             let is_unbraked =
                 has_body && (method == Method::HEAD || response.body().is_end_stream());

@@ -66,7 +66,7 @@ codes! {
     LastAdmin = CONFLICT "last_admin": "This is the last admin.";
     LinkExpired = GONE "link_expired": "This link is no longer valid: ask for a new one.";
     PayloadTooLarge = PAYLOAD_TOO_LARGE "payload_too_large": "A body has at most 64 KiB.";
-    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type": "Send the body as application/json.";
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type": "Send the body as application/json, and not compressed.";
     ValidationFailed = UNPROCESSABLE_ENTITY "validation_failed": "Some fields need attention.";
     RateLimited = TOO_MANY_REQUESTS "rate_limited": "Too many attempts: try again later.";
     Busy = SERVICE_UNAVAILABLE "busy": "Too much to do at the moment: try again shortly.";

@@ -20,25 +20,29 @@ use tokio::time::timeout;
 use crate::http::form::MAX_BODY_BYTES;
 
 /// How long the rest of a body may take that nobody wants.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is left of a body, or `None` where it broke off.
+type Unread = Option<Incoming>;
 
 /// A body that comes back, unless it was read to its end.
 struct Lent {
     body: Option<Incoming>,
-    back: Option<oneshot::Sender<Incoming>>,
+    is_broken: bool,
+    back: Option<oneshot::Sender<Unread>>,
 }
 
 /// The request as it is handed on, and what comes back of its body.
-pub fn lend(request: Request<Incoming>) -> (Request<Body>, oneshot::Receiver<Incoming>) {
+pub fn lend(request: Request<Incoming>) -> (Request<Body>, oneshot::Receiver<Unread>) {
     let (back, unread) = oneshot::channel();
-    let lend = |body| Body::new(Lent { body: Some(body), back: Some(back) });
+    let lend = |body| Body::new(Lent { body: Some(body), is_broken: false, back: Some(back) });
     (request.map(lend), unread)
 }
 
 /// The answer, once what is left of the body was read. Who waits to be told to send it is not told.
 pub async fn read_before(
     answering: impl Future<Output = Result<Response<Body>, Infallible>>,
-    mut unread: oneshot::Receiver<Incoming>,
+    mut unread: oneshot::Receiver<Unread>,
     may_wait: bool,
 ) -> Result<Response<Body>, Infallible> {
     let mut response = answering.await?;
@@ -51,7 +55,8 @@ pub async fn read_before(
     Ok(response)
 }
 
-async fn is_read(rest: Incoming) -> bool {
+async fn is_read(rest: Unread) -> bool {
+    let Some(rest) = rest else { return false };
     if rest.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return false;
     }
@@ -78,8 +83,10 @@ impl HttpBody for Lent {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(body).poll_frame(context));
-        if frame.is_none() {
-            self.body = None;
+        match &frame {
+            None => self.body = None,
+            Some(Ok(_)) => {}
+            Some(Err(_)) => self.is_broken = true,
         }
         Poll::Ready(frame)
     }
@@ -99,7 +106,7 @@ impl Drop for Lent {
             && !body.is_end_stream()
         {
             // Nobody waits for it where the connection is gone.
-            let _ = back.send(body);
+            let _ = back.send(Some(body).filter(|_| !self.is_broken));
         }
     }
 }

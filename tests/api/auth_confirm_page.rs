@@ -168,3 +168,21 @@ async fn a_browser_goes_on_to_the_frontend_afterwards() {
     app.anonymous().get(&link).await.assert_ok(200);
     app.anonymous().post(&link, &json!({})).await.assert_ok(200);
 }
+
+#[tokio::test]
+async fn a_page_that_tells_of_trouble_says_when_to_come_back_and_the_trouble_is_counted() {
+    let app = TestApp::start().await.alone();
+    let (_, link) = newcomer_with_link(&app, "ada").await;
+    let trouble = "create function trouble() returns trigger language plpgsql as $$ begin
+            raise exception 'no space left' using errcode = '53100';
+        end $$;
+        create trigger trouble before update on users for each row execute function trouble()";
+    sqlx::raw_sql(trouble).execute(&app.pool).await.unwrap();
+    let answer = browse(&app, Method::POST, &link).await;
+    assert_page(&answer, 503);
+    assert_eq!(answer.header("retry-after"), Some("2"));
+    let counted = app.state.traffic.errors.read(["database_unavailable"]);
+    assert_eq!(counted[0].1, 1);
+    sqlx::raw_sql("drop function trouble cascade").execute(&app.pool).await.unwrap();
+    assert_page(&browse(&app, Method::POST, &link).await, 200);
+}

@@ -14,7 +14,7 @@ const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
 async fn answer(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let mut some = [0; 4096];
-    let mut patience = Duration::from_secs(5);
+    let mut patience = Duration::from_secs(15);
     while let Ok(Ok(read @ 1..)) = tokio::time::timeout(patience, stream.read(&mut some)).await {
         answer.extend_from_slice(&some[..read]);
         patience = Duration::from_millis(100);
@@ -80,7 +80,7 @@ async fn a_body_that_is_long_or_late_or_not_asked_for_ends_the_connection_and_th
 
 #[tokio::test]
 async fn a_body_in_crumbs_takes_no_more_memory_than_it_has_bytes() {
-    const CONNECTIONS: usize = 12;
+    const CONNECTIONS: usize = 4;
     let (home, _) = Home::with_database(&[]).await;
     let service = home.start().await;
     let head = "POST /api/v1/users/ HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
@@ -94,17 +94,14 @@ async fn a_body_in_crumbs_takes_no_more_memory_than_it_has_bytes() {
         stream.write_all(crumbs.as_bytes()).await.unwrap();
         clients.push(stream);
     }
-    // All of it has come where what follows it is answered.
+    // All of them have come where what follows is answered, and the memory of one is not given back before its end.
     let end = "1\r\n{\r\n1\r\n}\r\n0\r\n\r\n";
-    let mut last = clients.pop().unwrap();
-    last.write_all(end.as_bytes()).await.unwrap();
-    assert!(answer(&mut last).await.starts_with("HTTP/1.1 422 "));
-    let grown = memory(&service, "VmRSS:").saturating_sub(before);
-    note(&format!("{CONNECTIONS} bodies of 60,000 crumbs: {grown} MiB more"));
-    assert!(grown < CONNECTIONS, "{grown} MiB");
     for mut stream in clients {
         stream.write_all(end.as_bytes()).await.unwrap();
         assert!(answer(&mut stream).await.starts_with("HTTP/1.1 422 "));
     }
+    let grown = memory(&service, "VmHWM:").saturating_sub(before);
+    note(&format!("{CONNECTIONS} bodies of 60,000 crumbs: {grown} MiB more at the most"));
+    assert!(grown <= CONNECTIONS, "{grown} MiB");
     service.stop().await;
 }

@@ -145,6 +145,17 @@ async fn a_password_that_nobody_looked_at_is_no_attempt() {
         guess(&app, HOME, "ann", "wrong").await.assert_error(401, "invalid_credentials");
     }
     assert_limited(&guess(&app, HOME, "ann", "wrong").await, "login_account", 30);
+
+    // What is counted first and finds no room then is given back.
+    let ann = app.user("ann").await;
+    let before = counted(&app).await;
+    let change = json!({ "old_password": "wrong", "new_password": "a different good one" });
+    for _ in 0..6 {
+        let call = busy.anonymous().call(Method::PUT, "/api/v1/users/me/change_password");
+        let call = call.header("x-access-token", ann.access_token()).json(&change);
+        call.send().await.assert_error(503, "busy");
+    }
+    assert_eq!(counted(&app).await, before);
 }
 
 #[tokio::test]

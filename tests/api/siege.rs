@@ -230,7 +230,7 @@ async fn a_house_that_is_full_of_those_who_say_nothing_has_room_soon() {
 
 #[tokio::test]
 async fn whoever_waits_before_a_full_house_comes_in_for_the_first_who_leaves() {
-    let (a_moment, patience) = (Duration::from_millis(300), Duration::from_secs(10));
+    let (a_moment, patience) = (Duration::from_millis(100), Duration::from_secs(10));
     raise_descriptor_limit();
     let (home, _) = Home::with_database(&[("KEEP_ALIVE_SECONDS", "120")]).await;
     let service = home.start().await;
