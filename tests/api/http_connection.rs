@@ -75,6 +75,15 @@ async fn a_body_that_is_long_or_late_or_not_asked_for_ends_the_connection_and_th
         assert!(answer.starts_with("HTTP/1.1 401 "), "{headers}: {answer}");
         assert!(answer.contains("\r\nconnection: close\r\n"), "{headers}: {answer}");
     }
+    // Nor is there a next request where nobody can tell how far the body goes.
+    let mut stream = TcpStream::connect(("127.0.0.1", home.port())).await.unwrap();
+    let broken = "POST /api/v1/users/ HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        transfer-encoding: chunked\r\n\r\nno number\r\n";
+    stream.write_all(broken.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
     service.stop().await;
 }
 
