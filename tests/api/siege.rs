@@ -228,31 +228,60 @@ async fn a_house_that_is_full_of_those_who_say_nothing_has_room_soon() {
     service.stop().await;
 }
 
-#[tokio::test]
-async fn whoever_waits_before_a_full_house_comes_in_for_the_first_who_leaves() {
+/// What two visitors before a full house are answered: both before and after somebody left for them. `None` where that
+/// took so long that the house was full no more.
+async fn two_wait(home: &Home, service: &Process) -> Option<[Option<String>; 4]> {
+    const LONGEST: Duration = Duration::from_millis(1500);
     let (a_moment, patience) = (Duration::from_millis(100), Duration::from_secs(10));
-    raise_descriptor_limit();
-    let (home, _) = Home::with_database(&[("KEEP_ALIVE_SECONDS", "120")]).await;
-    let service = home.start().await;
+    let before = descriptors(service);
     let mut inside = Vec::new();
+    let mut last_came = Instant::now();
     for number in 0..4096 + 64 {
+        // Who comes late may not say nothing for longer than 2 s, but a body may be on its way.
+        last_came = if number <= 4096 { Instant::now() } else { last_came };
         let mut stream = TcpStream::connect(("127.0.0.1", home.port())).await.unwrap();
-        // Who came late may not say nothing for long, but a body may be on its way.
         if (3000..4096).contains(&number) {
             stream.write_all(SENDING.as_bytes()).await.unwrap();
         }
         inside.push(stream);
     }
-    let (mut first, mut second) = (visitor(&home).await, visitor(&home).await);
-    assert_eq!(status(&mut first, a_moment).await, None);
+    // Connected is not let in yet. The few that are missing are answered: they came while readiness was asked for.
+    let mut let_in = 0;
+    while let_in < 4096 + 64 - 8 || descriptors(service) - before != let_in {
+        let_in = descriptors(service) - before;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if last_came.elapsed() > LONGEST {
+            return None;
+        }
+    }
+    let (mut first, mut second) = (visitor(home).await, visitor(home).await);
+    let first_waits = status(&mut first, a_moment).await;
     drop(inside.remove(0));
-    assert_eq!(status(&mut first, patience).await.as_deref(), Some("200"));
-    assert_eq!(status(&mut second, a_moment).await, None);
+    let first_is_in = status(&mut first, patience).await;
+    let second_waits = status(&mut second, a_moment).await;
     // The last ones let in have the connections for health checks.
     drop(inside.pop());
-    assert_eq!(status(&mut second, patience).await.as_deref(), Some("503"));
-    drop(inside);
-    service.stop().await;
+    let second_is_in = status(&mut second, patience).await;
+    let answers = [first_waits, first_is_in, second_waits, second_is_in];
+    (last_came.elapsed() < LONGEST).then_some(answers)
+}
+
+#[tokio::test]
+async fn whoever_waits_before_a_full_house_comes_in_for_the_first_who_leaves() {
+    raise_descriptor_limit();
+    for _ in 0..5 {
+        let (home, _) = Home::with_database(&[("KEEP_ALIVE_SECONDS", "120")]).await;
+        let service = home.start().await;
+        let answers = two_wait(&home, &service).await;
+        service.stop().await;
+        let Some(answers) = answers else { continue };
+        assert_eq!(
+            answers.each_ref().map(Option::as_deref),
+            [None, Some("200"), None, Some("503")]
+        );
+        return;
+    }
+    panic!("the machine is too slow to tell");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
