@@ -24,7 +24,7 @@ use doorward::security::password::{Hasher, production_params};
 use doorward::security::queue::Client;
 use doorward::security::random_secret;
 use doorward::security::token::{AccessClaims, RefreshClaims, TokenDigest, TokenKeys};
-use doorward::session_cache::{SessionCache, follow};
+use doorward::session_cache::{SessionCache, follow_changes};
 use doorward::store::Db;
 use doorward::store::sessions::Session;
 use doorward::store::users::User;
@@ -106,7 +106,13 @@ fn password(bench: &mut Criterion) {
     bench.bench_function("verify", |b| {
         b.to_async(&runtime).iter(async || {
             let claimed = Password::claimed(password);
-            assert!(hasher.verify(client, claimed, Some(hash)).await.unwrap().matches);
+            assert!(
+                hasher
+                    .verify(client, claimed, Some(hash), &std::sync::Arc::default())
+                    .await
+                    .unwrap()
+                    .matches
+            );
         });
     });
     bench.bench_function("verify with the plain crate", |b| {
@@ -158,7 +164,7 @@ fn session_cache(bench: &mut Criterion) {
     });
     let cache = std::sync::Arc::new(SessionCache::new(true));
     let shared = (std::sync::Arc::clone(&cache), db.clone());
-    let following = runtime.spawn(async move { follow(&shared.0, &shared.1).await });
+    let following = runtime.spawn(async move { follow_changes(&shared.0, &shared.1).await });
     while !cache.is_live() {
         std::thread::sleep(Duration::from_millis(10));
     }

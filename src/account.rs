@@ -17,26 +17,26 @@ use crate::store::logins::{self, NewSession};
 use crate::store::outbox::{self, LetterKind};
 use crate::store::sessions::{self, Rotated, Session};
 use crate::store::users::{self, User};
-use crate::store::{Conn, Tx, bounded, describe, to_the_end};
+use crate::store::{Conn, Tx, bounded, describe, run_to_completion};
 use crate::telemetry;
 
-/// A refresh token that is not used for this long is worth nothing.
+/// A refresh token expires after this long without use.
 const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
 /// A session ends this long after its login, however busy it is.
 const SESSION_LIFETIME: TimeDelta = TimeDelta::days(90);
-/// An account keeps so many sessions, the last ones used: whoever logs in for each call makes thousands a day, and to end all
-/// of them has to stay a matter of a second.
+/// Sessions kept per account, the most recently used: whoever logs in for each call makes thousands a day, and ending
+/// all of them has to stay a matter of a second.
 pub const SESSIONS_KEPT: i64 = 50_000;
-/// One login in so many looks whether there are more: where there are few, which is all that most ever have, it should
+/// One login in this many checks for surplus sessions: for accounts with few, which is nearly all, the check should
 /// cost nothing.
-const LOGINS_A_LOOK: u8 = 128;
-/// How many batches of surplus sessions one look removes, so that other accounts get theirs.
+const LOGINS_PER_CHECK: u8 = 128;
+/// Batches of surplus sessions removed per check, so that other accounts get their turn.
 const BATCHES: u32 = 20;
-/// Between two batches.
-const BREATH: Duration = Duration::from_millis(400);
-/// A batch of fewer than this was the last: of a thousand some may have been locked.
+/// The pause between two batches.
+const BATCH_PAUSE: Duration = Duration::from_millis(400);
+/// A smaller batch was the last one: of 1,000 rows some may have been locked.
 const FULL_BATCH: u64 = 500;
-/// For this long after a refresh its token gives the same successor again, used or not.
+/// For this long after a refresh, the old token yields the same successor again, used or not.
 const ROTATION_GRACE: TimeDelta = TimeDelta::seconds(20);
 /// How long the link in a letter is good.
 pub const LINK_LIFETIME: TimeDelta = TimeDelta::hours(24);
@@ -49,13 +49,13 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// As somebody who waits for a hash; who is known has proven before who they are.
+    /// As a client of the hashing queue; `is_known`: has proven before who they are.
     pub fn as_client(&self, is_known: bool) -> Client {
         let key = match self.ip.map(|ip| ip.to_canonical()) {
             None => 0,
             Some(IpAddr::V4(ip)) => u128::from(u32::from(ip)),
-            // One line at home has up to 65,536 networks of IPv6, and would fill the queue with one from each. So
-            // neighbours share a place, as those do who come from one address of IPv4.
+            // One home connection has up to 65,536 IPv6 networks (a /48) and could fill the queue with one job from
+            // each. So a /48 counts as one client, as an IPv4 address does.
             Some(IpAddr::V6(ip)) => u128::from(ip) >> 80 << 80,
         };
         Client { key, is_known }
@@ -71,9 +71,8 @@ pub struct TokenPair {
     pub expires_in: i64,
 }
 
-/// Opens a session for a user whose password was right, in one statement to which it does no harm to be repeated, and
-/// gives back what the login was counted as. `None` if the hash that the password was checked against is not the user's
-/// any more: then what was checked is old.
+/// Opens a session after a correct password and refunds the login's attempts, in one statement that may be repeated.
+/// `None` if the hash that the password was checked against is no longer the user's: then the check is out of date.
 ///
 /// `rehashed` takes the place of an outdated hash.
 pub async fn start_session(
@@ -113,14 +112,14 @@ pub async fn start_session(
             shared.db.write(open).await?
         };
         // The last byte of an id is random.
-        if opened.is_some() && id.as_bytes()[15].is_multiple_of(LOGINS_A_LOOK) {
+        if opened.is_some() && id.as_bytes()[15].is_multiple_of(LOGINS_PER_CHECK) {
             let removing = remove_surplus_sessions(shared.clone(), user_id, origin.ip);
             tokio::spawn(telemetry::on_behalf_of(telemetry::caller(), removing));
         }
         Ok(opened)
     };
-    // To the end: a session that is opened is logged, whether the client has waited for it or not.
-    let user = to_the_end(bounded(opening)).await?;
+    // Runs to completion: an opened session is logged even if the client has hung up.
+    let user = run_to_completion(bounded(opening)).await?;
     let refresh = RefreshClaims { sub: checked.id, sid: id, counter: 0 };
     Ok(user.map(|user| {
         let pair = issue_pair(state, &user, &refresh, now, expires_at, now);
@@ -128,15 +127,15 @@ pub async fn start_session(
     }))
 }
 
-/// Removes the sessions that the account has beyond [`SESSIONS_KEPT`], a batch at a time. Whoever comes while this goes on
-/// leaves it to a later login.
+/// Removes the account's sessions beyond [`SESSIONS_KEPT`], a batch at a time. If a removal is already under way in
+/// this process, it is left to a later login.
 async fn remove_surplus_sessions(state: AppState, user_id: Uuid, ip: Option<IpAddr>) {
-    let Ok(_alone) = state.surplus.try_lock() else { return };
+    let Ok(_alone) = state.surplus_removal.try_lock() else { return };
     for _ in 0..BATCHES {
         match bounded(remove_some_surplus_sessions(&state, user_id, ip)).await {
-            // What is left, or came meanwhile, is a later look's.
+            // What is left is for a later check.
             Ok(removed) if removed < FULL_BATCH => return,
-            Ok(_) => tokio::time::sleep(BREATH).await,
+            Ok(_) => tokio::time::sleep(BATCH_PAUSE).await,
             Err(error) => {
                 let error = describe(&error);
                 tracing::warn!(error, %user_id, "surplus sessions could not be removed");
@@ -177,9 +176,9 @@ pub enum Rotation {
     Ended,
 }
 
-/// Exchanges a living refresh token for the next pair of its session; `None` if it is another one, which
-/// [`rotate_session`] decides about. In one statement, which may be repeated: then [`rotate_session`] gives the same
-/// pair. What is kept of the session in memory stays true: it only lasts longer.
+/// Exchanges the current refresh token for the next pair of its session; `None` for any other one, which
+/// [`rotate_session`] decides about. In one statement; after a repeated one [`rotate_session`] yields the same pair.
+/// Cached sessions stay valid: only their lifetime grows.
 pub async fn renew_session(
     state: &AppState,
     claims: &RefreshClaims,
@@ -195,7 +194,7 @@ pub async fn renew_session(
     Ok(renewed.map(|renewed| rotated_pair(state, id, &renewed, now)))
 }
 
-/// Exchanges a refresh token for the next pair of its session, whichever it is.
+/// Exchanges a refresh token, current or not, for the next pair of its session.
 pub async fn rotate_session(
     state: &AppState,
     tx: &mut Tx,
@@ -260,8 +259,22 @@ fn issue_pair(
     }
 }
 
-/// A session and its user, if it lives: read, and nothing locked.
-pub async fn living_session(
+/// Whether a refresh token was replaced so long ago that somebody else has a copy.
+pub async fn is_reused(
+    state: &AppState,
+    claims: &RefreshClaims,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let ask = |mut db: Conn| async move {
+        let (id, counter) = (claims.sid, claims.counter);
+        let is_reused = sessions::is_reused(&mut db, id, counter, now, ROTATION_GRACE).await;
+        db.done(is_reused)
+    };
+    state.db.read(ask).await
+}
+
+/// An active session and its user, read without a lock.
+pub async fn active_session(
     state: &AppState,
     id: Uuid,
     user_id: Uuid,
@@ -274,7 +287,7 @@ pub async fn living_session(
     state.db.read(find).await
 }
 
-/// Who calls, locked until the transaction ends, unless their session has ended while the call was on its way.
+/// The caller's row, locked until the transaction ends; `None` if their session has ended meanwhile.
 pub async fn lock_caller(
     tx: &mut Tx,
     user_id: Uuid,
@@ -282,11 +295,11 @@ pub async fn lock_caller(
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<User>> {
     let Some(user) = users::find_for_update(tx, user_id).await? else { return Ok(None) };
-    let living = sessions::find_with_user(tx, session_id, user_id, now).await?;
-    Ok(living.map(|_| user))
+    let active = sessions::find_with_user(tx, session_id, user_id, now).await?;
+    Ok(active.map(|_| user))
 }
 
-/// What a notice to the address that is to be replaced counts as. Whose it is asks for it, so they may be told.
+/// The attempts that a notice to the old address counts as. Its owner is calling, so a refusal is shown.
 pub fn notice_attempts(recipient: &str) -> [Attempt; 2] {
     let subject = format!("notice {}", recipient.to_ascii_lowercase());
     [&limits::MAIL_RECIPIENT_HOUR, &limits::MAIL_RECIPIENT_DAY]
@@ -299,7 +312,7 @@ pub async fn queue_confirmation(
     user: &User,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
-    let recipient = user.pending_email.as_ref().unwrap_or(&user.email);
+    let recipient = user.address_to_confirm();
     outbox::insert(db, LetterKind::Confirmation, user.id, recipient, now).await
 }
 

@@ -1,4 +1,4 @@
-//! The time, as an argument: nothing else in the crate asks the operating system for it.
+//! The wall clock: nothing else in the crate asks the system for the time of day.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -9,11 +9,11 @@ pub mod openapi;
 pub mod router;
 
 // 4 FEATURES: strangers to each other
+pub mod about;
 pub mod admin;
 pub mod auth;
 pub mod mailbox;
 pub mod scrape;
-pub mod service;
 pub mod users;
 pub mod worker;
 

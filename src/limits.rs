@@ -1,9 +1,9 @@
-//! How often who may try what.
+//! Rate limits.
 //!
-//! An attempt is counted before the work is done, and given back if it was none of those that the limit is there for
-//! (a login that succeeds): so guesses in parallel count. The counts are the database's, shared by all instances. What
-//! it has refused is remembered here for a while, so that a flood costs the database nothing. No account is ever locked:
-//! what strangers use up of an account's budget is not the one of an address that has logged in to it before.
+//! An attempt is counted before the work is done, and refunded if it turns out legitimate (a successful login): so
+//! parallel guesses count. The counts are in the database, shared by all instances. Refusals are remembered here for a
+//! while, so that a flood costs the database nothing. No account is ever locked: strangers use up a budget of their
+//! own, not that of an address that has logged in to the account before.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::metrics::Tally;
 use crate::security::KeyedHash;
 use crate::store::audit::Event;
 use crate::store::limits::{self, Allowance, Decision};
-use crate::store::{Db, Turn, Turns, Tx};
+use crate::store::{Db, KeyedPermit, KeyedSemaphore, Tx};
 
 /// One line of the table of limits.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Attempt {
         Self { limit, subject: format!("{account} {}", network(ip, 24, 48)) }
     }
 
-    /// On a name as it was typed, by one client: what can be told without asking who that is.
+    /// On a username as typed, by one client: known without asking the database.
     pub fn as_typed(limit: &'static Limit, login: &str, ip: Option<IpAddr>) -> Self {
         let subject = format!("typed {} {}", login.to_ascii_lowercase(), network(ip, 32, 64));
         Self { limit, subject }
@@ -97,7 +97,7 @@ impl Attempt {
         Self { limit, subject: subject.to_owned() }
     }
 
-    /// What is said about its refusal: of the subject no more than an id that it begins with.
+    /// The event of its refusal, with nothing of the subject but an id that it begins with.
     fn refused(&self, refusal: Refusal) -> Event {
         let id = self.subject.split(' ').next().and_then(|first| Uuid::try_parse(first).ok());
         let is_session = self.limit.name == REFRESH.name;
@@ -111,7 +111,7 @@ impl Attempt {
     }
 }
 
-/// The account that a login names, as a subject: one for all spellings, and one for name and address.
+/// The subject of a login: the same for all spellings, and for username and address.
 pub fn account_subject(user: Option<Uuid>, login: &str) -> String {
     user.map_or_else(|| format!("nobody {}", login.to_ascii_lowercase()), |id| id.to_string())
 }
@@ -131,19 +131,12 @@ pub struct Refusal {
     pub until: DateTime<Utc>,
 }
 
-/// What an attempt came to that the database could be asked about.
-#[derive(Debug)]
-pub enum Outcome {
-    Reserved(Reservation),
-    Refused(Refusal),
-}
-
 /// Attempts that have been counted.
 #[derive(Clone, Debug, Default)]
 pub struct Reservation(Vec<Vec<u8>>);
 
 impl Reservation {
-    /// What was counted, as its rows are called.
+    /// The keys of the rows that were counted.
     pub fn keys(&self) -> &[Vec<u8>] {
         &self.0
     }
@@ -152,47 +145,48 @@ impl Reservation {
         self.0.is_empty()
     }
 
-    /// Takes the count back, in the transaction of what turned out well.
-    pub async fn give_back(self, db: &mut PgConnection) -> sqlx::Result<()> {
-        if self.0.is_empty() { Ok(()) } else { limits::give_back(db, &self.0).await }
+    /// Refunds the count, in the transaction of what succeeded.
+    pub async fn refund(&self, db: &mut PgConnection) -> sqlx::Result<()> {
+        if self.0.is_empty() { Ok(()) } else { limits::refund(db, &self.0).await }
     }
 }
 
-/// Logins that come together and are all right wait for each other, and do not use up what is for failures. A third of
-/// what a limit lets through at once is on its way in one process, so three of them stay within it: so many of strangers
-/// to the account, and so many of those who are known to it, who wait for no stranger. The account comes first: its
-/// logins do not wait in the places of all that come from their address.
-static UNDER_WAY: [(&Limit, [usize; 2]); 2] = [(&LOGIN_ACCOUNT, [1, 2]), (&LOGIN_ADDRESS, [5, 5])];
-/// How long one waits for those before, all in all.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How many logins of one account or address are in progress at once in a process: of strangers, and of known clients.
+/// The others wait, so that concurrent correct logins do not use up the budget for failures. Both together are a third
+/// of a limit's burst, so that three processes stay within it. The account comes first: while its logins wait for each
+/// other, they take no place of their address.
+static IN_PROGRESS: [(&Limit, [usize; 2]); 2] =
+    [(&LOGIN_ACCOUNT, [1, 2]), (&LOGIN_ADDRESS, [5, 5])];
+/// How long a login waits for its turns in all.
+const TURN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A refusal that is remembered, and until when: not for long, for what it was counted for may be given back elsewhere.
+/// A refusal that is remembered, and until when: not for long, as another instance may refund its cause.
 #[derive(Clone, Copy, Debug)]
 struct Remembered {
     refusal: Refusal,
     good_until: DateTime<Utc>,
 }
 
-const GOOD_FOR: TimeDelta = TimeDelta::seconds(30);
+const REFUSAL_TTL: TimeDelta = TimeDelta::seconds(30);
 
 impl Remembered {
-    /// Not where it has much longer to go than any has: then the clock was wrong.
+    /// Not if it would last much longer than any can: then the clock was wrong.
     fn is_good(&self, now: DateTime<Utc>) -> bool {
-        now < self.good_until && self.good_until <= now + GOOD_FOR * 2
+        now < self.good_until && self.good_until <= now + REFUSAL_TTL * 2
     }
 }
 
 /// Refusals remembered at most: about 5 MB.
-const REMEMBERED: usize = 50_000;
+const MAX_REMEMBERED: usize = 50_000;
 
-/// The gate.
+/// The limiter.
 pub struct Limits {
     is_on: bool,
     hash: KeyedHash,
     refused: Mutex<HashMap<Vec<u8>, Remembered>>,
-    /// For each of [`UNDER_WAY`].
-    under_way: Vec<[Turns; 2]>,
-    /// How often each limit has refused, remembered refusals among it.
+    /// For each of [`IN_PROGRESS`].
+    in_progress: Vec<[KeyedSemaphore; 2]>,
+    /// How often each limit has refused, remembered refusals included.
     pub refusals: Tally,
 }
 
@@ -202,12 +196,15 @@ impl Limits {
             is_on,
             hash: KeyedHash::new(secret, "doorward/limits/1"),
             refused: Mutex::default(),
-            under_way: UNDER_WAY.iter().map(|(_, at_once)| at_once.map(Turns::new)).collect(),
+            in_progress: IN_PROGRESS
+                .iter()
+                .map(|(_, at_once)| at_once.map(KeyedSemaphore::new))
+                .collect(),
             refusals: Tally::default(),
         }
     }
 
-    /// Whether one of these has been refused lately and still would be: known here, without asking anybody.
+    /// The refusal of one of these that is remembered and still holds, without asking the database.
     pub fn refused_before(&self, attempts: &[Attempt], now: DateTime<Utc>) -> Option<Refusal> {
         if !self.is_on {
             return None;
@@ -223,19 +220,19 @@ impl Limits {
         found
     }
 
-    /// Waits until few enough of the same are on their way, and holds their place. To be taken before they are counted.
+    /// Waits until few enough of the same kind are in progress, and takes a place. To be called before `reserve`.
     pub async fn take_turns(
         &self,
         attempts: &[Attempt],
         is_known: bool,
-    ) -> sqlx::Result<Vec<Turn>> {
+    ) -> sqlx::Result<Vec<KeyedPermit>> {
         let mut held = Vec::new();
         let started = Instant::now();
         if self.is_on {
-            for ((limit, _), turns) in UNDER_WAY.iter().zip(&self.under_way) {
+            for ((limit, _), turns) in IN_PROGRESS.iter().zip(&self.in_progress) {
                 let turns = &turns[usize::from(is_known)];
                 for attempt in attempts.iter().filter(|attempt| attempt.limit.name == limit.name) {
-                    let left = PATIENCE.saturating_sub(started.elapsed());
+                    let left = TURN_TIMEOUT.saturating_sub(started.elapsed());
                     held.push(turns.take(&self.key(attempt), left).await?);
                 }
             }
@@ -243,17 +240,17 @@ impl Limits {
         Ok(held)
     }
 
-    /// Remembers that `attempt` would meet with `refusal`, too.
+    /// Remembers `refusal` for `attempt`.
     pub fn remember(&self, attempt: &Attempt, refusal: Refusal, now: DateTime<Utc>) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused.len() >= REMEMBERED {
+        if refused.len() >= MAX_REMEMBERED {
             refused.retain(|_, remembered| remembered.is_good(now));
         }
-        // Full of living ones: a flood so wide that it is cheaper to ask again than to remember.
-        if refused.len() >= REMEMBERED {
+        // Full of valid ones: in so wide a flood it is cheaper to ask again than to remember.
+        if refused.len() >= MAX_REMEMBERED {
             refused.clear();
         }
-        let good_until = refusal.until.min(now + GOOD_FOR);
+        let good_until = refusal.until.min(now + REFUSAL_TTL);
         refused.insert(self.key(attempt), Remembered { refusal, good_until });
     }
 
@@ -263,12 +260,12 @@ impl Limits {
         db: &Db,
         attempts: &[Attempt],
         now: DateTime<Utc>,
-    ) -> sqlx::Result<Outcome> {
+    ) -> sqlx::Result<Result<Reservation, Refusal>> {
         if !self.is_on {
-            return Ok(Outcome::Reserved(Reservation::default()));
+            return Ok(Ok(Reservation::default()));
         }
         if let Some(refusal) = self.refused_before(attempts, now) {
-            return Ok(Outcome::Refused(refusal));
+            return Ok(Err(refusal));
         }
         let mut keyed: Vec<(Vec<u8>, &Attempt)> =
             attempts.iter().map(|attempt| (self.key(attempt), attempt)).collect();
@@ -282,7 +279,7 @@ impl Limits {
             tx.commit().await?;
             Ok(decisions)
         };
-        // Where it is repeated it counts twice: what is too much drains.
+        // A repeated one counts twice; the excess drains in time.
         let decisions = db.write(count).await?;
         let mut counted = Vec::with_capacity(keys.len());
         let mut refused = None;
@@ -296,21 +293,21 @@ impl Limits {
             }
         }
         let reservation = Reservation(counted);
-        let Some((attempt, refusal)) = refused else { return Ok(Outcome::Reserved(reservation)) };
+        let Some((attempt, refusal)) = refused else { return Ok(Ok(reservation)) };
         self.remember(attempt, refusal, now);
         self.refusals.add(refusal.limit);
-        // Not for those that follow: a flood does not fill the log.
+        // Only the first one is logged: a flood must not fill the log.
         attempt.refused(refusal).log(&db.events);
         if !reservation.0.is_empty() {
             // In a transaction, which is not repeated: nothing is given back twice.
             let mut tx = db.begin().await?;
-            reservation.give_back(&mut tx).await?;
+            reservation.refund(&mut tx).await?;
             tx.commit().await?;
         }
-        Ok(Outcome::Refused(refusal))
+        Ok(Err(refusal))
     }
 
-    /// Forgets what was refused because of attempts that were none in the end, and what was remembered beside it.
+    /// Forgets the refusals that refunded attempts have caused, and the one remembered for `beside`.
     pub fn forget(&self, given_back: &Reservation, beside: Option<&Attempt>) {
         if !self.is_on {
             return;

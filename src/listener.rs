@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, Response, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -28,39 +28,39 @@ use crate::http::door::Answering;
 use crate::router::App;
 use crate::state::AppState;
 
-/// How long a client may take none of an answer that waits for it.
+/// How long a client may read nothing of an answer that waits for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest head of a request in bytes, and the most fields in it.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADER_FIELDS: usize = 100;
 /// Connections open at once.
 const MAX_CONNECTIONS: u32 = 4096;
-/// Beyond them so many more, which are told about health and metrics alone: a full house is not a dead one.
+/// This many more are accepted, for health and metrics alone: a full service is not a dead one.
 const HEALTH_CONNECTIONS: usize = 64;
-/// How long a client may say nothing who came while fewer than so many connections were left: whoever keeps the house
-/// full in silence makes room for others.
+/// Clients that come while fewer connections than this are left may stay silent only so long: whoever fills the service
+/// in silence makes room for others.
 const FEW_CONNECTIONS: usize = MAX_CONNECTIONS as usize / 4;
-const SHORT_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a request may be on its way on a connection that is already there when the port closes.
+const SHORT_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request may still take to arrive on an open connection once the port closes.
 const LAST_CALL: Duration = Duration::from_millis(250);
 /// How long requests in hand may take once the service was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Opens the port. As many may wait at it as are let in: whoever finds no room in the system's queue has to try again
+/// Opens the port, with a backlog as long as the connection cap: a client that finds the backlog full has to try again
 /// after a second, or takes itself for connected while nobody knows of it.
 pub fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // A port that a process before this one has just left can be had at once.
+    // A port that a previous process has just left can be bound at once.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(MAX_CONNECTIONS)
 }
 
-/// Serves until `stop` says so and `SHUTDOWN_DELAY_SECONDS` more, in which balancers notice that the service is no longer ready and
-/// keep-alive connections are given up one answer at a time; then finishes the requests in hand.
+/// Serves until `stop` is set, and for `SHUTDOWN_DELAY_SECONDS` more, in which balancers notice that the service is not
+/// ready, and each answer closes its connection; then finishes the requests in flight.
 pub async fn serve(
     listener: TcpListener,
     app: App,
@@ -71,22 +71,24 @@ pub async fn serve(
     http.header_read_timeout(state.config.keep_alive)
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADER_FIELDS)
-        // Answers are small: to copy one to its head costs less than a call of the system that gathers the two. The
-        // large ones come in slices.
+        // Answers are small: to copy one behind its head costs less than a vectored write. The large ones come in
+        // slices.
         .writev(false);
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     let health_permits = Arc::new(Semaphore::new(HEALTH_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let end = async {
-        // A sender that is gone can ask for nothing any more: then it is time to end, too.
+        // A sender that was dropped can send nothing any more: that ends the service, too.
         let _ = stop.wait_for(|stop| *stop).await;
         tokio::time::sleep(state.config.shutdown_delay).await;
     };
     tokio::pin!(end);
     let mut hurried = http.clone();
-    hurried.header_read_timeout(state.config.keep_alive.min(SHORT_PATIENCE));
+    hurried.header_read_timeout(state.config.keep_alive.min(SHORT_HEAD_TIMEOUT));
     let take = |stream, peer: Peer, permit: Option<OwnedSemaphorePermit>| {
-        let http = if permits.available_permits() < FEW_CONNECTIONS { &hurried } else { &http };
+        let is_short_lived = permits.available_permits() < FEW_CONNECTIONS;
+        let http = if is_short_lived { &hurried } else { &http };
+        let peer = Peer { is_short_lived, ..peer };
         let connection = graceful.watch(connection(http, stream, app.clone(), peer));
         let state = state.clone();
         tokio::spawn(async move {
@@ -98,15 +100,15 @@ pub async fn serve(
     };
     loop {
         let accepted = async {
-            // Whoever comes when all are taken waits in the system's queue for the first that is given back.
-            let (permit, is_crowded) = tokio::select! {
+            // When all are taken, new clients wait in the backlog for the first that is given back.
+            let (permit, is_over_cap) = tokio::select! {
                 biased;
                 permit = Arc::clone(&permits).acquire_owned() => (permit, false),
                 permit = Arc::clone(&health_permits).acquire_owned() => (permit, true),
             };
-            (listener.accept().await, permit, is_crowded)
+            (listener.accept().await, permit, is_over_cap)
         };
-        let (accepted, mut permit, mut is_crowded) = tokio::select! {
+        let (accepted, mut permit, mut is_over_cap) = tokio::select! {
             accepted = accepted => accepted,
             () = &mut end => break,
         };
@@ -119,16 +121,16 @@ pub async fn serve(
                 continue;
             }
         };
-        if is_crowded && let Ok(room) = Arc::clone(&permits).try_acquire_owned() {
-            // The house has emptied since, while nobody came.
-            (permit, is_crowded) = (Ok(room), false);
+        if is_over_cap && let Ok(room) = Arc::clone(&permits).try_acquire_owned() {
+            // A connection was given back while nobody came.
+            (permit, is_over_cap) = (Ok(room), false);
         }
-        if is_crowded {
-            state.traffic.crowded.add(1);
+        if is_over_cap {
+            state.traffic.over_cap.add(1);
         }
-        take(stream, Peer { is_crowded, ..peer.into() }, permit.ok());
+        take(stream, Peer { is_over_cap, ..peer.into() }, permit.ok());
     }
-    // To close the port resets what the system has already let in: those clients have sent their requests.
+    // Closing the port resets connections in the backlog, whose clients have sent their requests.
     if let Ok(port) = listener.into_std() {
         while let Ok((stream, peer)) = port.accept() {
             if let Ok(stream) = nonblocking(stream) {
@@ -166,8 +168,7 @@ fn connection(
     http.serve_connection(TokioIo::new(Box::pin(stream)), peered)
 }
 
-/// The service as one connection meets it, which asks one thing after the other: each request is told where it comes
-/// from.
+/// The service as one connection sees it, which sends one request after the other: adds the [`Peer`] to each.
 struct Peered {
     app: RefCell<App>,
     peer: Peer,
@@ -193,16 +194,18 @@ impl Service<Request<Incoming>> for Peered {
     }
 }
 
-/// RFC 9112, 3.2 and 6.3: one `host`, and one way to tell where the body ends. The server below reads on where two are
-/// given; a proxy before us may have chosen the other one, and take the rest of the body for a request of its own.
+/// RFC 9112, 3.2, 6.1 and 6.3: one `host`, and one way to tell where the body ends, which we understand. The server below
+/// reads on where two are given; a proxy before us may have chosen the other one, and take the rest of the body for a
+/// request of its own. Of `content-length` beside `transfer-encoding` it drops the former, and the connection ends with
+/// the answer, as 6.3 asks for.
 fn is_ambiguous(version: Version, headers: &HeaderMap) -> bool {
     let count = |name| headers.get_all(name).iter().count();
     let hosts = count(header::HOST);
-    let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let coding = headers.get(header::TRANSFER_ENCODING).map(HeaderValue::as_bytes);
     hosts > 1
         || (version == Version::HTTP_11 && hosts == 0)
-        || (is_chunked
-            && (headers.contains_key(header::CONTENT_LENGTH) || version < Version::HTTP_11))
+        || coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
+        || (coding.is_some() && version < Version::HTTP_11)
         || count(header::CONTENT_LENGTH) > 1
         || count(header::TRANSFER_ENCODING) > 1
 }

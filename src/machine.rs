@@ -1,4 +1,4 @@
-//! What of the machine this process may use, as a container's limits say.
+//! What this process may use of the machine, by the limits of its container.
 
 use std::path::Path;
 

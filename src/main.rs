@@ -6,8 +6,8 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // A small service fills little of a huge page; and what a crowd took is given back in small ones when it leaves. The
-    // hashing threads ask for theirs themselves.
+    // A small service fills little of a huge page, and memory taken at a peak is given back more easily in small ones.
+    // The hashing threads turn them on for themselves.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     doorward::cli::main()

@@ -1,7 +1,7 @@
 //! What is counted, and how that is written for Prometheus (its text format, version 0.0.4).
 //!
-//! By hand: a request may cost nothing but a few atomic additions. Of the libraries for this, one keeps every duration
-//! until it is asked, one takes a lock for each, and all look a series up by the hash of its labels.
+//! Written by hand: a request may cost no more than a few atomic additions. Of the libraries for this, one keeps every
+//! duration until it is scraped, one locks for each, and all look a series up by the hash of its labels.
 
 use std::fmt::{Display, Write};
 use std::sync::OnceLock;
@@ -22,7 +22,7 @@ impl Counter {
     }
 }
 
-/// How many there are at the moment: of each that comes a [`Present`] is held.
+/// The current number of something: each holds a [`GaugeGuard`].
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
 
@@ -32,31 +32,31 @@ impl Gauge {
     }
 
     /// One more, until the guard is dropped.
-    pub fn enter(&self) -> Present<'_> {
+    pub fn enter(&self) -> GaugeGuard<'_> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Present(self)
+        GaugeGuard(self)
     }
 }
 
 #[must_use]
-pub struct Present<'a>(&'a Gauge);
+pub struct GaugeGuard<'a>(&'a Gauge);
 
-impl Drop for Present<'_> {
+impl Drop for GaugeGuard<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Names that a [`Tally`] tells apart.
-const NAMES: usize = 64;
+/// Most names in a [`Tally`].
+const MAX_NAMES: usize = 64;
 
-/// Counts by a name. The program's own names alone: none is made of what a client sent, and their number is bounded.
+/// Counts by name. Only the program's own names: none comes from a client, so their number is bounded.
 #[derive(Debug)]
-pub struct Tally([OnceLock<(&'static str, Counter)>; NAMES]);
+pub struct Tally([OnceLock<(&'static str, Counter)>; MAX_NAMES]);
 
 impl Default for Tally {
     fn default() -> Self {
-        Self([const { OnceLock::new() }; NAMES])
+        Self([const { OnceLock::new() }; MAX_NAMES])
     }
 }
 
@@ -70,7 +70,7 @@ impl Tally {
         }
     }
 
-    /// The counts, those of `known` in any case: a series that begins with its first event hides that one.
+    /// The counts, with `known` ones even at 0: a series that begins with its first event hides that one.
     pub fn read(&self, known: impl IntoIterator<Item = &'static str>) -> Vec<(&'static str, u64)> {
         let mut counts: Vec<_> = known.into_iter().map(|name| (name, 0)).collect();
         for (name, count) in self.0.iter().filter_map(OnceLock::get) {
@@ -234,7 +234,7 @@ mod tests {
             }
         }
         let counts = tally.read([]);
-        assert_eq!(counts.len(), NAMES);
+        assert_eq!(counts.len(), MAX_NAMES);
         assert!(counts.iter().all(|(_, count)| *count == 2));
         assert_eq!(tally.read(["never"])[0], ("never", 0));
     }

@@ -61,7 +61,7 @@ pub fn document(
     document
 }
 
-/// A new password is as long as the settings ask for: those that have a least length are new ones.
+/// Applies the configured minimum length to new passwords: those fields that have a `minLength`.
 fn raise_min_length(schemas: &mut Value, min_password_length: usize) {
     for schema in schemas.as_object_mut().into_iter().flat_map(|schemas| schemas.values_mut()) {
         let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
@@ -73,7 +73,7 @@ fn raise_min_length(schemas: &mut Value, min_password_length: usize) {
     }
 }
 
-/// A body that may be left out is an object where it is there: never the `null` that stands for `None` elsewhere.
+/// An optional body is an object if it is there: removes the `null` that utoipa adds for an `Option`.
 fn forbid_null_body(operation: &mut Value) {
     let schema = operation.pointer_mut("/requestBody/content/application~1json/schema");
     let Some(schema) = schema else { return };
@@ -161,8 +161,8 @@ pub fn paths() -> impl Iterator<Item = String> {
 
 /// `/openapi.json` and `/docs`: everything comes from the binary itself.
 pub fn routes(document: &Value) -> Router<AppState> {
-    // The page asks whoever it came from, which need not be PUBLIC_URL (localhost, a preview's host): its policy lets
-    // it speak to nobody else.
+    // The page calls its own origin, which need not be PUBLIC_URL (localhost, a preview's host): its policy allows no
+    // other.
     let mut for_page = document.clone();
     for_page["servers"] = json!([{ "url": "/" }]);
     Router::new()
@@ -205,7 +205,7 @@ async fn docs() -> Response {
         .into_response()
 }
 
-/// What the page loads: the binary's own bytes, and shared ones, however many ask and however slowly they read.
+/// What the page loads: bytes of the binary, shared, however many ask and however slowly they read.
 const DOCS_FILES: [&str; 5] = [
     "swagger-ui.css",
     "swagger-ui-bundle.js",

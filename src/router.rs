@@ -1,4 +1,4 @@
-//! Mounts the features, with what stands before them in order.
+//! Mounts the features behind the middleware, in order.
 
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::http::door::Door;
 use crate::http::error::{ApiError, Code};
 use crate::http::gate::Gate;
 use crate::state::AppState;
-use crate::{admin, auth, mailbox, openapi, scrape, service, users};
+use crate::{about, admin, auth, mailbox, openapi, scrape, users};
 
 /// The whole service, from the outside in: every path answers with and without a slash at its end.
 pub type App = NormalizePath<Door<Either<Cors<Gate>, Gate>>>;
@@ -25,7 +25,9 @@ pub fn app(state: AppState) -> App {
         openapi::document(&api, &state.config.public_url, state.config.min_password_length);
     let metrics = state.config.metrics_token.is_some().then_some(scrape::PATH);
     let others = [mailbox::PATH].into_iter().chain(metrics).map(str::to_owned);
-    state.traffic.tell_apart(api.paths.paths.into_keys().chain(openapi::paths()).chain(others));
+    state
+        .traffic
+        .register_routes(api.paths.paths.into_keys().chain(openapi::paths()).chain(others));
     let router = router
         .merge(openapi::routes(&document))
         .merge(mailbox::routes())
@@ -38,7 +40,7 @@ pub fn app(state: AppState) -> App {
     NormalizePathLayer::trim_trailing_slash().layer(Door::new(state, gate))
 }
 
-/// The document without a running service.
+/// The OpenAPI document, without a service.
 pub fn openapi_document(public_url: &str, min_password_length: usize) -> Value {
     let (_, api) = features().split_for_parts();
     openapi::document(&api, public_url, min_password_length)
@@ -49,7 +51,7 @@ fn features() -> OpenApiRouter<AppState> {
         .merge(auth::routes())
         .merge(users::routes())
         .merge(admin::routes())
-        .merge(service::routes())
+        .merge(about::routes())
 }
 
 /// None where no origin may call: then OPTIONS is a method like any other.

@@ -84,7 +84,7 @@ struct Stored {
 
 /// `None` where the database does not answer in time.
 async fn stored(state: &AppState) -> Option<Stored> {
-    // Before that nobody knows whether a pooler stands in between.
+    // Before that it is not known whether a pooler stands in between.
     if !state.readiness.has_started() {
         return None;
     }
@@ -97,7 +97,7 @@ async fn read(state: &AppState, now: DateTime<Utc>) -> sqlx::Result<Stored> {
     let (letters, oldest) = outbox::count_waiting(&mut db, MOST_LETTERS).await?;
     Ok(Stored {
         users: users::count_about(&mut db, COUNTED).await?,
-        sessions: sessions::count_living_about(&mut db, now, COUNTED).await?,
+        sessions: sessions::count_active_about(&mut db, now, COUNTED).await?,
         letters,
         // Another instance's clock may be ahead.
         oldest: oldest.map_or(TimeDelta::zero(), |oldest| (now - oldest).max(TimeDelta::zero())),
@@ -132,7 +132,7 @@ fn requests(page: &mut Exposition, state: &AppState) {
     let open = traffic.connections.get();
     page.single("doorward_connections_open", Kind::Gauge, "Connections of clients.", open);
     let help = "Connections over the cap, which are told about health and metrics alone.";
-    let crowded = traffic.crowded.get();
+    let crowded = traffic.over_cap.get();
     page.single("doorward_connections_refused_total", Kind::Counter, help, crowded);
 }
 

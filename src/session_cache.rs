@@ -1,25 +1,25 @@
-//! Who calls, as it was read a moment ago: for answers that only show.
+//! A cache of sessions and their users, for answers that only read.
 //!
-//! One idea: every user has a stamp, a number that moves on when anything about them or a session of theirs changes.
-//! What is kept carries the stamp from before it was read, and is good only for as long as the stamp is still the same.
-//! So a reading that a change overtook is never served, whichever of the two got here first.
+//! The idea: every user has a stamp, a number that advances when anything about them or a session of theirs changes. An
+//! entry carries the stamp from before it was read, and is valid only while the stamp is still the same. So a read that
+//! a change overtook is never served, whichever of the two arrived first.
 //!
-//! Who moves the stamp:
+//! Who advances the stamp:
 //! - the instance that makes a change, before it answers ([`SessionCache::forget`]): its next request sees the change;
-//! - each instance's listener ([`follow`]), for changes that are made elsewhere, be it with psql: triggers tell of each.
-//!   A refresh moves none, for all that it changes is that a session lasts longer.
+//! - each instance's listener ([`follow_changes`]), for changes made elsewhere, even with psql: triggers notify of each. A
+//!   refresh advances none, as it only makes a session last longer.
 //!
-//! What can be stale, and for how long. Changes come through one queue, in the order of their commits, and so does a sign
-//! of life that is sent through the pool, where changes are made, to the listener, which hears of them: one that was
-//! sent at T and has come back proves that all changes before T have been heard of. Nothing is served unless one that
-//! was sent within the last [`PROOF`] has come back, so no answer is older than that, whatever becomes of the connection
-//! (cut, black-holed, a server that hangs, the way to another one). As long as it works, an answer is as old as a
-//! notification takes, which is milliseconds. And nothing is served that was read more than [`MAX_AGE`] ago, so that a row
-//! that was changed with its triggers turned off bites in the end as well. All this by the clock of the process: one
-//! that was frozen together with its clock (a virtual machine that was paused) wakes up where it stopped.
+//! How stale an answer can be. Notifications come through one queue, in the order of their commits, and so does a
+//! heartbeat that is sent through the pool, where changes are made, to the listener: once one that was sent at T is
+//! back, all changes before T have been heard of. Nothing is served unless a heartbeat sent within the last [`PROOF`]
+//! is back, so no answer is staler than that, whatever becomes of the connection (cut, black-holed, a server that
+//! hangs, a failover). While it works, an answer is as stale as a notification takes, which is milliseconds. And
+//! nothing is served that was read more than [`MAX_AGE`] ago, so that even a change made with triggers turned off takes
+//! effect in the end. All this by the clock of the process: one that was frozen together with it (a paused virtual
+//! machine) resumes where it stopped.
 //!
-//! Only answers that show the caller to themselves come from here: whoever changes something, or looks at others, is
-//! looked up in the database.
+//! Only answers that show callers to themselves come from here: whoever changes something, or looks at others, is read
+//! from the database.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,39 +41,39 @@ use crate::store::changes::{Change, Changes, no_answer};
 use crate::store::sessions::Session;
 use crate::store::users::User;
 
-/// What is served was true at most this long ago.
+/// Greatest staleness of what is served.
 pub const PROOF: Duration = Duration::from_secs(3);
-/// What is served was read at most this long ago.
+/// Greatest age of what is served.
 pub const MAX_AGE: Duration = Duration::from_secs(5);
-/// How often the sign of life is sent.
-const BEAT: Duration = Duration::from_secs(1);
-/// What can no longer be served is thrown away once in so many beats.
-const BEATS_A_SWEEP: u64 = 10;
-/// How long to wait at most before a lost connection is tried anew.
+/// How often the heartbeat is sent.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Invalid entries are removed once in so many heartbeats.
+const HEARTBEATS_PER_SWEEP: u64 = 10;
+/// Longest wait before a lost connection is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Bytes that may be kept: tokens of some 20,000 users, unless their names are long.
 const CAPACITY: u64 = 16 << 20;
-/// Users share so many stamps; one who shares another's is read once more than they had to be.
+/// How many stamps all users share: sharing one only costs an unnecessary read.
 const STAMPS: usize = 4096;
 
 pub struct SessionCache {
     is_on: bool,
-    kept: Cache<TokenDigest, Arc<Seen>, Size>,
+    kept: Cache<TokenDigest, Arc<CachedSession>, Size>,
     stamps: Box<[AtomicU64]>,
     started: Instant,
-    /// In milliseconds after `started`: until then what is kept may be served.
+    /// In milliseconds after `started`: until then entries may be served.
     good_until: AtomicU64,
     pub hits: Counter,
     pub misses: Counter,
 }
 
-/// The living session of a genuine token and its user, as they were read.
+/// The active session of a valid token and its user, as read.
 #[derive(Debug)]
-pub struct Seen {
+pub struct CachedSession {
     /// Without the hash of the password: whoever checks one reads the database.
     pub user: User,
     pub session: Session,
-    /// The answer that is made of it, so that it is written once.
+    /// The serialised answer, so that it is written once.
     pub answer: OnceLock<Bytes>,
     /// When the token runs out.
     expires_at: DateTime<Utc>,
@@ -81,12 +81,12 @@ pub struct Seen {
     read_at: Instant,
 }
 
-/// What a [`Seen`] takes: itself, the texts in it, and the answer, which holds them once more.
+/// The memory of a [`CachedSession`]: itself, its strings, and the answer, which repeats them.
 #[derive(Clone)]
 struct Size;
 
-impl Weighter<TokenDigest, Arc<Seen>> for Size {
-    fn weight(&self, _: &TokenDigest, seen: &Arc<Seen>) -> u64 {
+impl Weighter<TokenDigest, Arc<CachedSession>> for Size {
+    fn weight(&self, _: &TokenDigest, seen: &Arc<CachedSession>) -> u64 {
         let User { username, email, pending_email, first_name, last_name, .. } = &seen.user;
         let pending_email = pending_email.as_ref().map_or(0, String::len);
         let texts =
@@ -117,8 +117,8 @@ impl SessionCache {
         self.milliseconds(Instant::now()) < self.good_until.load(Ordering::SeqCst)
     }
 
-    /// What the token showed when it was last looked up, if that is good still.
-    pub fn find(&self, token: &TokenDigest, now: DateTime<Utc>) -> Option<Arc<Seen>> {
+    /// The entry of a token, if it is still valid.
+    pub fn find(&self, token: &TokenDigest, now: DateTime<Utc>) -> Option<Arc<CachedSession>> {
         let found = self.look_up(token, now);
         if found.is_some() { &self.hits } else { &self.misses }.add(1);
         found
@@ -129,9 +129,9 @@ impl SessionCache {
         self.kept.len()
     }
 
-    fn look_up(&self, token: &TokenDigest, now: DateTime<Utc>) -> Option<Arc<Seen>> {
+    fn look_up(&self, token: &TokenDigest, now: DateTime<Utc>) -> Option<Arc<CachedSession>> {
         let at = Instant::now();
-        // Before the stamp: what is proven now was moved before.
+        // Before the stamp: a change proven heard has advanced it.
         if self.milliseconds(at) >= self.good_until.load(Ordering::SeqCst) {
             return None;
         }
@@ -140,16 +140,16 @@ impl SessionCache {
             .then_some(seen)
     }
 
-    fn is_fresh(&self, seen: &Seen, at: Instant) -> bool {
+    fn is_fresh(&self, seen: &CachedSession, at: Instant) -> bool {
         seen.stamp == self.stamp(seen.user.id).0 && at.duration_since(seen.read_at) < MAX_AGE
     }
 
-    /// To be asked for before the database is.
+    /// To be called before the database is read.
     pub fn stamp(&self, user_id: Uuid) -> Stamp {
         Stamp(self.stamp_of(user_id).load(Ordering::SeqCst))
     }
 
-    /// Keeps what the database said after `stamp` was asked for.
+    /// Keeps what was read after `stamp` was taken.
     pub fn keep(
         &self,
         token: TokenDigest,
@@ -157,10 +157,11 @@ impl SessionCache {
         stamp: Stamp,
         session: Session,
         user: User,
-    ) -> Arc<Seen> {
+    ) -> Arc<CachedSession> {
         let user = User { password_hash: String::new(), ..user };
         let (answer, read_at) = (OnceLock::new(), Instant::now());
-        let seen = Arc::new(Seen { user, session, answer, expires_at, stamp: stamp.0, read_at });
+        let seen =
+            Arc::new(CachedSession { user, session, answer, expires_at, stamp: stamp.0, read_at });
         if self.is_live() {
             self.kept.insert(token, Arc::clone(&seen));
         }
@@ -178,7 +179,7 @@ impl SessionCache {
         }
     }
 
-    /// All changes from before `instant` have been heard of.
+    /// All changes from before `instant` have been heard.
     fn prove(&self, instant: Instant) {
         self.good_until.fetch_max(self.milliseconds(instant + PROOF), Ordering::SeqCst);
     }
@@ -195,8 +196,8 @@ impl SessionCache {
     }
 }
 
-/// Listens to what changes elsewhere for as long as it is let. Until it can, everything is read from the database.
-pub async fn follow(cache: &SessionCache, db: &Db) {
+/// Listens for changes made elsewhere, until dropped. While it cannot, everything is read from the database.
+pub async fn follow_changes(cache: &SessionCache, db: &Db) {
     if !cache.is_on {
         return;
     }
@@ -206,15 +207,15 @@ pub async fn follow(cache: &SessionCache, db: &Db) {
         );
         return;
     };
-    let mut pause = BEAT;
+    let mut pause = HEARTBEAT;
     loop {
         let (since, Err(error)) = (Instant::now(), listen(cache, db, options.clone()).await);
         cache.kept.clear();
         if since.elapsed() > LONGEST_PAUSE {
-            pause = BEAT;
+            pause = HEARTBEAT;
         }
-        // Once for each time that it is lost, not for each time that it is tried.
-        if pause == BEAT {
+        // One warning per loss, not one per attempt to reconnect.
+        if pause == HEARTBEAT {
             tracing::warn!(%error, "changes made elsewhere are not heard of: every session is read from the database");
         } else {
             tracing::debug!(%error, "changes made elsewhere are still not heard of");
@@ -230,30 +231,30 @@ async fn listen(
     options: PgConnectOptions,
 ) -> sqlx::Result<Infallible> {
     let mut changes = Changes::listen(options).await?;
-    // Whatever has happened since the connection before this one was lost, nobody has told us.
+    // Nobody has told us what changed since the previous connection was lost.
     cache.forget_all();
     let mut proven_at = Instant::now();
     for number in 0.. {
         let sent_at = Instant::now();
-        timeout(PROOF, changes.beat(db, number)).await.map_err(|_| no_answer())??;
-        // From now, not from when it was sent: one that had to wait for a connection needs time to come back, too.
-        let until = Instant::now() + BEAT;
+        timeout(PROOF, changes.heartbeat(db, number)).await.map_err(|_| no_answer())??;
+        // From now, not from `sent_at`: one that had to wait for a connection needs time to come back, too.
+        let until = Instant::now() + HEARTBEAT;
         while let Ok(change) = timeout_at(until, changes.next()).await {
             match change? {
                 Change::User(id) => cache.forget(id),
                 Change::Anybody => cache.forget_all(),
-                Change::Beat(back) if back == number => {
+                Change::Heartbeat(back) if back == number => {
                     cache.prove(sent_at);
                     proven_at = sent_at;
                 }
-                Change::Beat(_) => {}
+                Change::Heartbeat(_) => {}
             }
         }
-        // A connection that leads nowhere never says so; the next one may lead somewhere.
+        // A dead connection never reports itself; the next one may work.
         if proven_at.elapsed() > PROOF {
             return Err(no_answer());
         }
-        if number % BEATS_A_SWEEP == 0 {
+        if number % HEARTBEATS_PER_SWEEP == 0 {
             cache.kept.retain(|_, seen| cache.is_fresh(seen, sent_at));
         }
     }

@@ -33,10 +33,10 @@ pub struct Shared {
     pub mailer: Mailer,
     pub readiness: Readiness,
     pub traffic: Traffic,
-    /// Rung after a letter was queued, so that the worker does not have to wait for its next round.
+    /// Notified when a letter was queued, so that the worker does not have to wait for its next poll.
     pub mail_queued: Notify,
-    /// Held by whoever removes the sessions that an account has too many of: one at a time.
-    pub surplus: Mutex<()>,
+    /// Held while surplus sessions of an account are removed: one removal at a time.
+    pub surplus_removal: Mutex<()>,
 }
 
 impl AppState {
@@ -44,7 +44,7 @@ impl AppState {
         Self(Arc::new(shared))
     }
 
-    /// Commits what changes a user or their sessions, and forgets what is kept of them before anybody is told.
+    /// Commits a change to a user or their sessions, and drops them from the cache before the answer.
     pub async fn commit(&self, tx: Tx, user_id: Uuid) -> sqlx::Result<()> {
         let state = self.clone();
         tx.commit_and(move || state.sessions.forget(user_id)).await
@@ -63,7 +63,7 @@ impl Deref for AppState {
 #[derive(Debug, Default)]
 pub struct Readiness {
     stage: AtomicU8,
-    /// When the database said last whether it is ready, and what.
+    /// When the database last said whether it is ready, and what.
     answered: Mutex<Option<(Instant, bool)>>,
 }
 
@@ -91,8 +91,8 @@ impl Readiness {
         self.stage.load(Ordering::SeqCst) == READY
     }
 
-    /// Asks the database, for one caller at a time: what it says counts for all who came before it said so, and a crowd
-    /// of them takes one connection.
+    /// Runs `question` for one caller at a time; its answer serves all who came before it was given, so that a crowd of
+    /// them takes one connection.
     pub async fn ask(&self, question: impl Future<Output = bool>) -> bool {
         let came = Instant::now();
         let mut last = self.answered.lock().await;

@@ -28,12 +28,12 @@ tokio::task_local! {
     static CALLER: Caller;
 }
 
-/// Answers a request: whatever is logged about it can say whose it was, however deep inside.
+/// Runs `answering` on behalf of `caller`: log lines at any depth can name the request.
 pub fn on_behalf_of<F: Future>(caller: Caller, answering: F) -> TaskLocalFuture<Caller, F> {
     CALLER.scope(caller, answering)
 }
 
-/// Nobody, outside of a request.
+/// Empty outside of a request.
 pub fn caller() -> Caller {
     CALLER.try_with(Clone::clone).unwrap_or_default()
 }
@@ -42,8 +42,8 @@ pub fn caller() -> Caller {
 /// read counts as `info`.
 pub fn init(filter: &str, json: bool) {
     let info = || Targets::new().with_default(LevelFilter::INFO);
-    let filter = filter.parse().unwrap_or_else(|_| info());
-    // Beside the filter and not a part of it, where a more particular directive (`hyper::proto=trace`) would win.
+    let filter = filter.parse().ok().filter(|_| is_filter(filter)).unwrap_or_else(info);
+    // Separate from the filter, in which a more specific directive (`hyper::proto=trace`) would win.
     let ours = filter_fn(|metadata| is_for_the_log(metadata.target(), *metadata.level()));
     let registry = tracing_subscriber::registry().with(filter).with(ours);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -77,14 +77,16 @@ pub fn flush_traces() {
     otlp::finish();
 }
 
-/// Whether `filter` can be read.
+/// Whether `filter` can be read. A word by itself is a level: tracing would take it for a module of that name, and log
+/// nothing else.
 pub fn is_filter(filter: &str) -> bool {
-    filter.parse::<Targets>().is_ok()
+    let mut words = filter.split(',').map(str::trim).filter(|part| !part.contains('='));
+    words.all(|word| word.parse::<LevelFilter>().is_ok()) && filter.parse::<Targets>().is_ok()
 }
 
-/// Whether a filter is asked at all. Only our own modules choose what they log: below warnings, libraries log what
-/// passes through them (hyper whole heads with passwords and tokens, sqlx statements, axum the bodies that it refuses),
-/// and no setting is to bring that out.
+/// Whether the filter is consulted at all. Only our own modules may log below warnings: libraries log what passes
+/// through them (hyper whole heads with passwords and tokens, sqlx statements, axum the bodies that it refuses), and no
+/// setting may bring that out.
 fn is_for_the_log(target: &str, level: Level) -> bool {
     let module = target.split("::").next().unwrap_or_default();
     level <= Level::WARN || ["doorward", "security"].contains(&module)

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 
-use crate::metrics::{Counter, Gauge, Histogram, Present, Tally};
+use crate::metrics::{Counter, Gauge, GaugeGuard, Histogram, Tally};
 
-/// The methods and statuses that are told apart, and one place more for whatever else a client or a handler thinks of.
+/// The methods and statuses that are counted separately; all others count as `other`.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const STATUSES: [u16; 22] = [
     200, 201, 202, 204, 206, 303, 304, 400, 401, 403, 404, 405, 409, 410, 413, 415, 416, 422, 429,
@@ -24,7 +24,7 @@ pub const FAILED: &str = "failed";
 #[derive(Default)]
 pub struct Traffic {
     routes: OnceLock<Routes>,
-    /// What no route is for, whatever its path.
+    /// Requests that match no route.
     unmatched: Route,
     pub in_flight: Gauge,
     /// Requests whose client did not wait for the answer.
@@ -32,8 +32,8 @@ pub struct Traffic {
     /// Errors by their stable code.
     pub errors: Tally,
     pub connections: Gauge,
-    /// Connections beyond the cap, which are told about health and metrics alone.
-    pub crowded: Counter,
+    /// Connections beyond the cap, on which only health and metrics are answered.
+    pub over_cap: Counter,
     /// Letters by what came of an attempt to send one.
     pub letters: Tally,
 }
@@ -49,8 +49,8 @@ struct Routes {
 pub struct RouteId(Option<usize>);
 
 impl Traffic {
-    /// Tells routes apart from now on: those with these patterns, in axum's syntax. The first call decides.
-    pub fn tell_apart(&self, patterns: impl IntoIterator<Item = String>) {
+    /// From now on counts these routes separately, given by axum's patterns. Only the first call counts.
+    pub fn register_routes(&self, patterns: impl IntoIterator<Item = String>) {
         let mut routes = Routes { index: matchit::Router::new(), routes: Vec::new() };
         for pattern in patterns {
             if routes.index.insert(pattern.clone(), routes.routes.len()).is_ok() {
@@ -72,11 +72,11 @@ impl Traffic {
     }
 
     /// To be held while a request is answered.
-    pub fn begin(&self) -> InHand<'_> {
-        InHand { traffic: self, _present: self.in_flight.enter(), is_answered: false }
+    pub fn begin(&self) -> InFlight<'_> {
+        InFlight { traffic: self, _present: self.in_flight.enter(), is_answered: false }
     }
 
-    /// Those that had a request, and the unmatched.
+    /// Those with a request, and the unmatched.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         let known = self.routes.get().into_iter().flat_map(|routes| &routes.routes);
         known.filter(|route| route.requests().next().is_some()).chain([&self.unmatched])
@@ -88,20 +88,20 @@ fn known_method(method: &Method) -> Option<usize> {
     METHODS.iter().position(|known| *known == method.as_str())
 }
 
-/// A method as logs and spans name it: a stranger's own word is none of them.
+/// A method as logs and spans name it: an unknown one is `_OTHER`.
 pub fn method_name(method: &Method) -> &'static str {
     known_method(method).map_or("_OTHER", |index| METHODS[index])
 }
 
 /// A request in hand. Dropped without an answer, it was abandoned: the client has hung up.
 #[must_use]
-pub struct InHand<'a> {
+pub struct InFlight<'a> {
     traffic: &'a Traffic,
-    _present: Present<'a>,
+    _present: GaugeGuard<'a>,
     is_answered: bool,
 }
 
-impl InHand<'_> {
+impl InFlight<'_> {
     pub fn answered(mut self, route: RouteId, method: &Method, status: StatusCode, took: Duration) {
         self.is_answered = true;
         let route = self.traffic.route(route);
@@ -113,7 +113,7 @@ impl InHand<'_> {
     }
 }
 
-impl Drop for InHand<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             self.traffic.abandoned.add(1);

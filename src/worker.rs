@@ -3,9 +3,11 @@
 //! At least once, never lost: a letter is claimed for longer than sending it may take, so whoever dies while sending
 //! it leaves it to the next. The link is made at that moment: no secret rests in the outbox.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use crate::account::LINK_LIFETIME;
@@ -14,7 +16,7 @@ use crate::security;
 use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::state::AppState;
 use crate::store::outbox::{self, ClaimedLetter, LetterKind};
-use crate::store::{self, limits, sessions};
+use crate::store::{self, audit, limits, sessions, users};
 use crate::traffic::{DELAYED, FAILED, SENT};
 
 /// Longer than the mailer takes at most.
@@ -29,18 +31,18 @@ const BACKOFF: [TimeDelta; 5] = [
 ];
 /// A letter that could not be sent for this long is given up: its link would come as a surprise.
 const GIVE_UP_AFTER: TimeDelta = TimeDelta::hours(24);
-/// But not before it was tried this often: it may have waited for its first attempt, there having been no mail server.
+/// But not before this many attempts: without a mail server it may have waited long for its first.
 const FEWEST_ATTEMPTS: i32 = 5;
 /// Letters on their way at once.
 const SENDERS: usize = 4;
-/// How long to wait for something to do, where nobody rings.
+/// How long to wait for a letter if none is announced.
 const POLL: Duration = Duration::from_secs(1);
 /// How often old rows are removed, and how old they have to be.
-const TIDY: Duration = Duration::from_hours(1);
-/// Between two batches of them, 1,000 rows each: without it refreshes take twice as long for as long as there are old rows
-/// left. So some 2,000 a second go.
-const BREATH: Duration = Duration::from_millis(400);
-const KEEP: TimeDelta = TimeDelta::days(30);
+const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
+/// The pause between two batches of 1,000 rows, so that some 2,000 a second go: without it refreshes take twice as long
+/// while there are old rows left.
+const BATCH_PAUSE: Duration = Duration::from_millis(400);
+const RETENTION: TimeDelta = TimeDelta::days(30);
 
 /// Works until `stop` says so, finishing the letters in hand.
 pub async fn run(state: AppState, stop: watch::Receiver<bool>) {
@@ -52,16 +54,21 @@ pub async fn run(state: AppState, stop: watch::Receiver<bool>) {
             tasks.spawn(send_letters(state.clone(), stop.clone()));
         }
     }
-    tasks.spawn(tidy(state, stop));
+    tasks.spawn(clean_up(state, stop));
     tasks.join_all().await;
 }
 
 async fn send_letters(state: AppState, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
-        match deliver_next(&state).await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the outbox cannot be read at the moment"),
+        // A letter that panics is one that failed: it is claimed again when its lease ends.
+        match AssertUnwindSafe(deliver_next(&state)).catch_unwind().await {
+            Ok(Ok(true)) => continue,
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                let error = store::describe(&error);
+                tracing::warn!(error, "the outbox cannot be used at the moment");
+            }
+            Err(_) => tracing::error!("a letter could not be dealt with: this is a bug"),
         }
         tokio::select! {
             () = state.mail_queued.notified() => {}
@@ -82,23 +89,43 @@ pub async fn deliver_next(state: &AppState) -> sqlx::Result<bool> {
     });
     let Some(claimed) = claimed.await? else { return Ok(false) };
 
-    let outcome = match letter(state, &claimed, now) {
-        // No transaction is open while the mail server takes its time.
-        Some(letter) => {
-            let outcome = state.mailer.send(&letter).await;
-            if let (Ok(()), Mailer::Folder(_)) = (&outcome, &state.mailer) {
-                let link = letter
-                    .text
-                    .split_whitespace()
-                    .find(|word| word.starts_with(&state.config.public_url));
-                tracing::info!(link, "a letter is in /dev/mailbox");
-            }
-            outcome
-        }
-        None => Err(SendError::Permanent("no longer wanted: the account has moved on".into())),
+    let Some(letter) = letter(state, &claimed, now) else {
+        store::bounded(withdraw(state, claimed)).await?;
+        return Ok(true);
     };
+    // No transaction is open while the mail server takes its time.
+    let outcome = state.mailer.send(&letter).await;
+    if let (Ok(()), Mailer::Folder(_)) = (&outcome, &state.mailer) {
+        let mut words = letter.text.split_whitespace();
+        let link = words.find(|word| word.starts_with(&state.config.public_url));
+        tracing::info!(link, "a letter is in /dev/mailbox");
+    }
     store::bounded(settle(state, &claimed, outcome)).await?;
     Ok(true)
+}
+
+/// Gives up a letter that nobody needs any more. But whoever was changing the user when it was claimed took it for one
+/// that still waits, and queued no other: so the user is read again, once they are done.
+async fn withdraw(state: &AppState, claimed: ClaimedLetter) -> sqlx::Result<()> {
+    let (id, now) = (claimed.id, state.clock.now());
+    let mut tx = state.db.begin().await?;
+    let Some(user) = users::find_for_share(&mut tx, claimed.user_id).await? else { return Ok(()) };
+    let claimed = ClaimedLetter {
+        is_email_verified: user.is_email_verified(),
+        username: user.username,
+        email: user.email,
+        pending_email: user.pending_email,
+        ..claimed
+    };
+    if letter(state, &claimed, now).is_some() {
+        outbox::set_next_attempt(&mut tx, id, "the account was being changed", now).await?;
+        return tx.commit().await;
+    }
+    outbox::set_failed(&mut tx, id, "no longer wanted: the account has moved on", now).await?;
+    tx.commit().await?;
+    tracing::info!(letter = %id, "a letter is no longer wanted: the account has moved on");
+    state.traffic.letters.add(FAILED);
+    Ok(())
 }
 
 async fn settle(
@@ -112,6 +139,7 @@ async fn settle(
     let came_to = match outcome {
         Ok(()) => {
             outbox::set_sent(&mut tx, id, now).await?;
+            tracing::info!(letter = %id, attempts, "a letter was sent");
             SENT
         }
         Err(SendError::Transient(reason))
@@ -183,14 +211,15 @@ fn letter(state: &AppState, claimed: &ClaimedLetter, now: DateTime<Utc>) -> Opti
 }
 
 /// Removes what nobody will ask for again, a thousand rows at a time.
-async fn tidy(state: AppState, mut stop: watch::Receiver<bool>) {
+async fn clean_up(state: AppState, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         let pause = match store::bounded(delete_old_rows(&state)).await {
-            Ok(0) => TIDY,
-            Ok(_) => BREATH,
+            Ok(0) => CLEANUP_INTERVAL,
+            Ok(_) => BATCH_PAUSE,
             Err(error) => {
-                tracing::warn!(%error, "old rows could not be removed");
-                TIDY
+                let error = store::describe(&error);
+                tracing::warn!(error, "old rows could not be removed");
+                CLEANUP_INTERVAL
             }
         };
         tokio::select! {
@@ -201,11 +230,15 @@ async fn tidy(state: AppState, mut stop: watch::Receiver<bool>) {
 }
 
 async fn delete_old_rows(state: &AppState) -> sqlx::Result<u64> {
-    let before = state.clock.now() - KEEP;
+    let now = state.clock.now();
     let mut tx = state.db.begin().await?;
-    let deleted = outbox::delete_settled(&mut tx, before).await?
-        + sessions::delete_expired(&mut tx, state.clock.now()).await?
-        + limits::delete_expired(&mut tx, state.clock.now()).await?;
+    let mut deleted = outbox::delete_settled(&mut tx, now - RETENTION).await?
+        + sessions::delete_expired(&mut tx, now).await?;
+    if let Some(kept_for) = state.config.audit_log_kept_for {
+        deleted += audit::delete_older(&mut tx, now - kept_for).await?;
+    }
+    // Last: logins may wait for these rows.
+    deleted += limits::delete_expired(&mut tx, now).await?;
     tx.commit().await?;
     Ok(deleted)
 }

@@ -191,7 +191,10 @@ async fn login(
         (User::from_row(&row).unwrap(), row.get::<String, _>("password_hash"))
     };
     let client = Client { key: 1, is_known: false };
-    let verdict = floor.hasher.verify(client, Password::claimed(password), Some(&hash)).await;
+    let verdict = floor
+        .hasher
+        .verify(client, Password::claimed(password), Some(&hash), &Arc::default())
+        .await;
     if !verdict.is_ok_and(|verdict| verdict.matches) {
         return Err(StatusCode::UNAUTHORIZED);
     }
@@ -291,7 +294,10 @@ fn hash(how: &str, threads: usize, seconds: u64) {
                     let mut checked = 0;
                     while Instant::now() < deadline {
                         let claimed = Password::claimed(password);
-                        let verdict = hasher.verify(client, claimed, Some(&hash)).await.unwrap();
+                        let verdict = hasher
+                            .verify(client, claimed, Some(&hash), &Arc::default())
+                            .await
+                            .unwrap();
                         checked += u32::from(verdict.matches);
                     }
                     checked

@@ -191,7 +191,7 @@ fn sort_name(sort_by: SortBy, descending: bool) -> String {
     format!("{}{name}", if descending { "-" } else { "" })
 }
 
-/// A cursor is good for the order that it was made in.
+/// A cursor is valid only for its own sort order.
 fn parse_cursor(raw: &str, sort: (SortBy, bool)) -> Result<Position, FieldError> {
     let invalid = || {
         FieldError::new("invalid_cursor", "Use the next of the page before, with the same sort.")
@@ -206,13 +206,13 @@ fn parse_cursor(raw: &str, sort: (SortBy, bool)) -> Result<Position, FieldError>
     Ok(position)
 }
 
-/// Every user that the filters leave, one JSON object a line. Each batch is a query of its own, so that neither memory
-/// nor a connection is held for a slow reader; and before each it is asked whether the reader may still see it.
+/// Every user that matches, one JSON object a line. Each batch is a query of its own, so that a slow reader holds
+/// neither memory nor a connection; before each it is checked that the caller still is an admin.
 fn all(state: AppState, caller: AdminUser, request: ListRequest) -> Response {
     let start = Some((state, caller, request));
     let batches = stream::try_unfold(start, async |position| {
         let Some((state, caller, mut request)) = position else { return Ok(None) };
-        if !caller.is_still(&state).await? {
+        if !caller.is_still_admin(&state).await? {
             return Err(BoxError::from("the reader is an admin no more"));
         }
         let (filter, after) = (&request.filter, request.after.as_ref());

@@ -1,4 +1,4 @@
-//! Staff acting on others: every handler here asks for an `AdminUser`.
+//! Admins acting on others: every handler here asks for an `AdminUser`.
 
 pub mod list;
 mod users;

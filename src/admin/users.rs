@@ -52,7 +52,7 @@ pub struct RoleRequest {
     role: Option<RoleName>,
 }
 
-/// The id in the path; what is no UUID is nobody's id.
+/// The id in the path; anything but a UUID is no user.
 pub struct PublicId(Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for PublicId {
@@ -190,9 +190,9 @@ pub async fn delete(
     Ok(Json(DeleteResponse { success: true, message: "The user is deleted." }))
 }
 
-/// Every admin, none of whom anybody else can demote or delete before this transaction ends, and the user that it is
-/// about, locked. The caller has to be an admin still, in a session that lives: of two admins who demote each other the
-/// second one comes too late.
+/// All admins, whom nobody else can demote or delete before this transaction ends, and the target user, locked. The
+/// caller must still be an admin, in an active session: of two admins who demote each other, the second one comes too
+/// late.
 async fn lock(
     db: &mut PgConnection,
     caller: &CurrentUser,
@@ -205,7 +205,7 @@ async fn lock(
     }
     let user = users::find_for_update(db, id).await?.ok_or(Code::UserNotFound)?;
     // Last: the locks may have taken their time.
-    let living = sessions::find_with_user(db, caller.session.id, caller.user.id, now).await?;
-    living.ok_or(Code::SessionEnded)?;
+    let active = sessions::find_with_user(db, caller.session.id, caller.user.id, now).await?;
+    active.ok_or(Code::SessionEnded)?;
     Ok((admins, user))
 }

@@ -17,6 +17,7 @@ use crate::http::form::{Form, QueryString};
 use crate::http::page::{self, wants_page};
 use crate::security::token::{LinkClaims, LinkPurpose, TokenError};
 use crate::state::AppState;
+use crate::store::Conn;
 use crate::store::audit::{self, Event};
 use crate::store::users::{self, User};
 
@@ -135,6 +136,19 @@ async fn set_verified(
     origin: &Origin,
 ) -> Result<(), ApiError> {
     let now = state.clock.now();
+    // First without a lock: a link that is followed again once it has done its work makes nobody wait.
+    let find = |mut db: Conn| async move {
+        let found = users::find(&mut db, claims.sub).await;
+        db.done(found)
+    };
+    let user = state.db.read(find).await?.ok_or(Code::LinkExpired)?;
+    let is_done = |user: &User| {
+        let is_own = user.email.eq_ignore_ascii_case(&claims.email);
+        user.is_email_verified() && is_own && user.pending_email.is_none()
+    };
+    if is_done(&user) {
+        return Ok(());
+    }
     let mut tx = state.db.begin_for(claims.sub).await?;
     let mut user = users::find_for_update(&mut tx, claims.sub).await?.ok_or(Code::LinkExpired)?;
     let is = |address: &str| address.eq_ignore_ascii_case(&claims.email);
@@ -171,7 +185,7 @@ fn refusal_page(state: &AppState, error: ApiError) -> Response {
         email: None,
     };
     let mut response = answer(state, error.code.status(), &page);
-    // All but the body of what another client would be told, and the error itself for the log.
+    // The headers that another client would get, and the error itself, for the log.
     let (bare, _) = error.into_response().into_parts();
     response.headers_mut().extend(bare.headers);
     response.extensions_mut().extend(bare.extensions);

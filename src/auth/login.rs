@@ -12,9 +12,9 @@ use utoipa::ToSchema;
 use crate::account::{self, Origin};
 use crate::fields::Password;
 use crate::http::error::{ApiError, Code};
-use crate::http::limit::{giving_back, unless_busy};
+use crate::http::limit::{RefundOnDrop, check_password, refund_on_error, reserve_to_completion};
 use crate::http::user::PublicUser;
-use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS, Outcome};
+use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS};
 use crate::state::AppState;
 use crate::store::audit::Event;
 use crate::store::users::User;
@@ -49,19 +49,18 @@ pub async fn login(
     let (login, password) =
         basic_credentials(&headers)?.ok_or_else(|| refused(Code::CredentialsMissing))?;
     let mut now = state.clock.now();
-    // What was refused a moment ago is refused again before anybody is asked.
+    // A recent refusal is repeated without asking the database.
     let by_address = Attempt::by_address(&LOGIN_ADDRESS, origin.ip);
     let as_typed = Attempt::as_typed(&LOGIN_ACCOUNT, &login, origin.ip);
     if let Some(refusal) = state.limits.refused_before(&[by_address.clone(), as_typed.clone()], now)
     {
         return Err(ApiError::rate_limited(refusal, now));
     }
-    // A second round only if the hash was replaced between the check and the session: then what was checked is old.
+    // A second round only if the hash was replaced between the check and the session.
     let (mut user_id, mut counted) = (None, None);
     let mut turns = Vec::new();
     for _ in 0..2 {
-        // In boxes of their own, what is done before the hash and after it: a crowd that waits for theirs needs no room
-        // for that.
+        // What runs before and after the hash is boxed: the many futures that may wait for one stay small.
         let (found, is_known) = Box::pin(find(&state, &login, &origin)).await?;
         user_id = found.as_ref().map(|user| user.id);
         let mut attempts = vec![by_address.clone()];
@@ -72,15 +71,20 @@ pub async fn login(
             now = state.clock.now();
         }
         let client = origin.as_client(is_known);
-        let outcome = if let Some(reservation) = counted.take() {
-            Outcome::Reserved(reservation)
+        let outcome = if let Some(counted) = counted.take() {
+            Ok(RefundOnDrop::keep(counted))
         } else {
-            state.hasher.has_room(client)?;
-            Box::pin(state.limits.reserve(&state.db, &attempts, now)).await?
+            state.hasher.check_room(client)?;
+            if is_known {
+                let reserving = reserve_to_completion(&state, attempts, now);
+                reserving.await?.map(RefundOnDrop::keep)
+            } else {
+                Box::pin(state.limits.reserve(&state.db, &attempts, now)).await?
+            }
         };
         let reservation = match outcome {
-            Outcome::Reserved(reservation) => reservation,
-            Outcome::Refused(refusal) => {
+            Ok(reservation) => reservation,
+            Err(refusal) => {
                 if refusal.limit != LOGIN_ADDRESS.name {
                     state.limits.remember(&as_typed, refusal, now);
                 }
@@ -88,22 +92,26 @@ pub async fn login(
             }
         };
         let hash = found.as_ref().map(|user| user.password_hash.as_str());
-        let checked = state.hasher.verify(client, password.clone(), hash).await;
-        let (verdict, reservation) = unless_busy(&state, reservation, checked).await?;
+        let (verdict, reservation) =
+            check_password(&state, reservation, client, password.clone(), hash).await?;
         let Some(checked) = found.filter(|_| verdict.matches) else { break };
         let rehashed = if verdict.outdated {
-            state.hasher.hash(client, password.clone()).await.ok()
+            let right = RefundOnDrop::new(&state, reservation.clone());
+            let rehashed = state.hasher.hash(client, password.clone()).await.ok();
+            right.keep();
+            rehashed
         } else {
             None
         };
-        // It is one login, however many rounds it takes.
-        counted = Some(reservation.clone());
         let starting =
-            account::start_session(&state, &checked, rehashed, reservation, &origin, now);
+            account::start_session(&state, &checked, rehashed, reservation.clone(), &origin, now);
         let started = Box::pin(starting).await.map_err(ApiError::from);
-        let started = giving_back(&state, counted.clone().unwrap_or_default(), started)?;
-        let Some((user, pair)) = started else { continue };
-        state.limits.forget(&counted.unwrap_or_default(), Some(&as_typed));
+        let Some((user, pair)) = refund_on_error(&state, reservation.clone(), started)? else {
+            // Counted as one login, however many rounds it takes.
+            counted = Some(RefundOnDrop::new(&state, reservation));
+            continue;
+        };
+        state.limits.forget(&reservation, Some(&as_typed));
         return Ok(Json(LoginResponse {
             success: true,
             token: pair.access,
@@ -130,8 +138,8 @@ async fn find(
     state.db.read(find).await
 }
 
-/// What a login counts as beside its address: a try on the account from this corner of the net, and, unless the address
-/// is known there, one of all strangers' together.
+/// What a login counts as beside its address: an attempt on the account from this address block and, unless the address
+/// is known to the account, one of all strangers together.
 fn attempts_on_account(
     user: Option<&User>,
     login: &str,
@@ -162,7 +170,7 @@ pub fn basic_credentials(headers: &HeaderMap) -> Result<Option<(String, Password
         let decoded = GeneralPurpose::new(&STANDARD, LENIENT).decode(encoded.trim()).ok()?;
         let text = String::from_utf8(decoded).ok()?;
         let (login, password) = text.split_once(':')?;
-        // No name holds U+0000, and PostgreSQL's text cannot: it is looked up as nobody, in the same time.
+        // PostgreSQL's text cannot hold U+0000, and no name does: look up nobody, in the same time.
         let login = if login.contains('\0') { "" } else { login };
         Some((login.to_owned(), Password::claimed(password)))
     };

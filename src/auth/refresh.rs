@@ -31,7 +31,7 @@ pub struct RefreshResponse {
 /// successor: two tabs or a lost answer log nobody out. Anything older ends the session. `x-access-token` is optional
 /// and may be expired; one of another session is refused.
 #[utoipa::path(
-    post, path = "/api/v1/refresh", tag = "auth", security(("refresh_token" = []), ("refresh_token" = [], "access_token" = [])),
+    post, path = "/api/v1/refresh", tag = "auth", security(("refresh_token" = []), ("refresh_token" = [], "access_token" = []), ("refresh_token" = [], "bearer" = [])),
     responses((status = 200, description = "The next pair.", body = RefreshResponse)),
     extensions(("x-codes" = json!([
         "malformed_request", "refresh_token_missing", "refresh_token_invalid", "refresh_token_expired",
@@ -58,7 +58,7 @@ pub async fn refresh(
     }))
 }
 
-/// Decides about a token that is not the living one.
+/// Handles a token that is not the current one.
 async fn rotate(
     state: &AppState,
     claims: &RefreshClaims,

@@ -50,7 +50,7 @@ pub async fn create_admin(state: &AppState, arguments: Arguments) -> Result<(), 
     Ok(())
 }
 
-/// What `serve` would have to say against the admin that the settings name.
+/// What `serve` would complain about in the admin that the settings name.
 pub fn check_first_admin(config: &Config) -> Result<(), Failure> {
     let Some(FirstAdmin { email, username, password }) = &config.first_admin else {
         return Ok(());
@@ -72,8 +72,8 @@ pub async fn first_admin(state: &AppState) -> Result<(), Failure> {
     match insert(state, &admin, "first_admin").await {
         Ok(()) => tracing::info!("created the first admin from ADMIN_EMAIL and ADMIN_PASSWORD"),
         Err(error) => match error.downcast_ref().and_then(store::unique_violation) {
-            // Two instances at their first start, or somebody who has registered before: neither is made an admin by
-            // the way, since whoever registered the address need not own it.
+            // Two instances at their first start, or somebody who has registered before: that one is not made an admin,
+            // since whoever registered the address need not own it.
             Some(_) => {
                 tracing::warn!("no admin was made: the name or the address in ADMIN_* is taken");
             }

@@ -4,8 +4,8 @@ mod create_admin;
 mod doctor;
 mod serve;
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -52,8 +52,7 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Print the OpenAPI 3.1 document
     Openapi,
-    /// Exit with 0 if a service answers on PORT of this machine
-    #[command(hide = true)]
+    /// Exit with 0 if a service answers on HOST and PORT of this machine, for images without an HTTP client
     Healthcheck,
 }
 
@@ -62,7 +61,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    // What the process already has wins over the file. A file that cannot be read is said so, not passed over.
+    // The process's environment wins over the file. A file that cannot be read is an error, not ignored.
     let file = dotenvy::dotenv();
     let command = Cli::parse().command;
     let outcome = match file {
@@ -85,7 +84,9 @@ fn unreadable(error: &dotenvy::Error) -> Failure {
             let name = line.split('=').next().unwrap_or_default();
             let name = name.trim().trim_start_matches("export ").trim_start();
             let line = if VARIABLES.contains(&name) { name } else { "a line" };
-            format!("{line} is not NAME=value, or a quote in it is not closed")
+            format!(
+                "{line} is not NAME=value, a value with spaces has no quotes, or a quote is not closed"
+            )
         }
         error => error.to_string(),
     };
@@ -106,7 +107,14 @@ fn run(command: Command) -> Result<(), Failure> {
                 let (config, mailer) = start()?;
                 serve::worker(config, mailer).await
             }
-            Command::Migrate => with_state(async |state| Ok(migrate(&state).await?)).await,
+            Command::Migrate => {
+                with_state(async |state| {
+                    migrate(&state).await?;
+                    tracing::info!("the schema is up to date");
+                    Ok(())
+                })
+                .await
+            }
             Command::CreateAdmin(arguments) => {
                 with_state(async |state| {
                     migrate(&state).await?;
@@ -118,9 +126,16 @@ fn run(command: Command) -> Result<(), Failure> {
                 let (config, _) = start()?;
                 let document =
                     router::openapi_document(&config.public_url, config.min_password_length);
-                Ok(writeln!(std::io::stdout(), "{document:#}")?)
+                match writeln!(std::io::stdout(), "{document:#}") {
+                    // Whoever reads it has seen enough.
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+                    written => Ok(written?),
+                }
             }
-            Command::Healthcheck => healthcheck(start()?.0.port),
+            Command::Healthcheck => {
+                let (config, _) = start()?;
+                healthcheck((config.host, config.port).into())
+            }
         }
     })
 }
@@ -129,6 +144,9 @@ fn run(command: Command) -> Result<(), Failure> {
 fn start() -> Result<(Config, Mailer), Complaints> {
     let (config, mailer) = load()?;
     telemetry::init(&config.log, config.is_production());
+    if !telemetry::is_filter(&config.log) {
+        tracing::warn!("LOG cannot be read and counts as info: see .env.example");
+    }
     Ok((config, mailer))
 }
 
@@ -146,19 +164,19 @@ fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
             Ok(SmtpSettings::gmail(address, app_password.expose_secret()))
         }
         None if config.is_production() => return Mailer::Off,
-        None => return Mailer::folder(Config::folder().join("mailbox")),
+        None => return Mailer::folder(Config::data_folder().join("mailbox")),
     };
     let settings =
         settings.map_err(|complaint| complaints.push(format!("SMTP_URL {complaint}"))).ok();
-    // That it is missing, the configuration has complained about.
+    // If it is missing, the configuration has complained.
     let from = config.mail_from.as_deref().and_then(|from| {
-        let unreadable = "MAIL_FROM is a sender such as Doorward <no-reply@example.com>.";
+        let unreadable = "MAIL_FROM must be a sender such as Doorward <no-reply@example.com>.";
         from.parse::<Mailbox>().map_err(|_| complaints.push(unreadable.to_owned())).ok()
     });
     let (Some(settings), Some(from)) = (settings, from) else { return Mailer::Off };
     Mailer::smtp(&settings, from, config.extra_certificates.as_deref()).unwrap_or_else(
         |complaint| {
-            complaints.push(format!("SSL_CERT_FILE {complaint}"));
+            complaints.push(format!("SSL_CERT_FILE: {complaint}"));
             Mailer::Off
         },
     )
@@ -179,7 +197,7 @@ async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>), F
         };
         return Ok((db, None));
     }
-    let server = LocalPostgres::start(Config::folder(), Durability::Durable).await?;
+    let server = LocalPostgres::start(Config::data_folder(), Durability::Durable).await?;
     server.ensure_database("doorward").await?;
     let db = Db::new(server.connect_options("doorward"), config.database_connections);
     Ok((db, Some(server)))
@@ -188,7 +206,7 @@ async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>), F
 fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
     let secret = match &config.secret_key {
         Some(secret) => secret.clone(),
-        None => development_secret(Config::folder(), random_secret).map_err(|error| {
+        None => development_secret(Config::data_folder(), random_secret).map_err(|error| {
             format!("the generated key cannot be kept under .doorward/: {error}")
         })?,
     };
@@ -206,12 +224,12 @@ fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
         readiness: Readiness::default(),
         traffic: Traffic::default(),
         mail_queued: Notify::new(),
-        surplus: tokio::sync::Mutex::default(),
+        surplus_removal: tokio::sync::Mutex::default(),
         config,
     }))
 }
 
-/// Runs a short command on the database and leaves it as it was found.
+/// Runs a short command on the database, and closes what it opened.
 async fn with_state(
     command: impl AsyncFnOnce(AppState) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
@@ -244,12 +262,20 @@ async fn migrate(state: &AppState) -> Result<(), sqlx::migrate::MigrateError> {
 }
 
 /// For images that have no other HTTP client.
-fn healthcheck(port: u16) -> Result<(), Failure> {
+fn healthcheck(address: SocketAddr) -> Result<(), Failure> {
+    // A service that listens on every address is asked at the loopback's; on `::` it may have either.
+    let hosts: &[IpAddr] = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            &[IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)]
+        }
+        host => &[host],
+    };
+    let addresses: Vec<_> = hosts.iter().map(|&host| (host, address.port()).into()).collect();
     let patience = Duration::from_secs(3);
-    let mut stream = TcpStream::connect_timeout(
-        &SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
-        patience,
-    )?;
+    let connect = |address: &SocketAddr| TcpStream::connect_timeout(address, patience);
+    let connected = addresses.iter().map(connect).reduce(Result::or).expect("one at least");
+    let mut stream = connected.map_err(|error| format!("nothing answers on {address}: {error}"))?;
     stream.set_read_timeout(Some(patience))?;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();

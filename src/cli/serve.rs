@@ -1,4 +1,4 @@
-//! `serve` and `worker`: the commands that last.
+//! `serve` and `worker`: the long-running commands.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
     let app = router::app(state.clone());
     let serving = tokio::spawn(listener::serve(port, app, stopped, state.clone()));
 
-    let outcome = background.await?;
+    let outcome = background.await.unwrap_or_else(|panic| Err(panic.into()));
     if outcome.is_err() {
         // A database that cannot be migrated is not mended by waiting: better to end and be seen.
         let _ = stop.send(true);
@@ -44,11 +44,11 @@ pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
     serving.await?;
     tokio::task::spawn_blocking(telemetry::flush_traces).await?;
     let outcome = outcome.map(drop);
-    on_signal.abort();
     db.close().await;
     if let Some(server) = server {
         server.stop().await;
     }
+    on_signal.abort();
     tracing::info!("stopped");
     outcome
 }
@@ -62,11 +62,11 @@ pub async fn worker(config: Config, mailer: Mailer) -> Result<(), Failure> {
     if outcome.is_ok() {
         worker::run(state, stopped).await;
     }
-    on_signal.abort();
     db.close().await;
     if let Some(server) = server {
         server.stop().await;
     }
+    on_signal.abort();
     outcome
 }
 
@@ -97,8 +97,8 @@ fn announce(state: &AppState, port: &TcpListener) {
     }
 }
 
-/// Makes the database ready, then sends letters for as long as the service runs. What it returns goes on until it is
-/// dropped, which is for when the last request was answered.
+/// Prepares the database, then sends letters for as long as the service runs. Returns the task that follows changes, to
+/// be dropped once the last request was answered.
 async fn prepare_and_work(
     state: AppState,
     mut stopped: watch::Receiver<bool>,
@@ -109,7 +109,8 @@ async fn prepare_and_work(
         return Ok(following);
     }
     let shared = state.clone();
-    following.spawn(async move { session_cache::follow(&shared.sessions, &shared.db).await });
+    following
+        .spawn(async move { session_cache::follow_changes(&shared.sessions, &shared.db).await });
     state.readiness.set_ready();
     tracing::info!("ready");
     if state.config.worker_inside {
@@ -125,7 +126,7 @@ async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result
     while !*stopped.borrow() {
         let migrated = tokio::select! {
             migrated = migrate(state) => migrated,
-            // What is under way is taken back.
+            // What is in progress is rolled back.
             _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
         };
         match migrated {
@@ -138,7 +139,8 @@ async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result
             Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
                 if store::is_unavailable(&error) =>
             {
-                tracing::warn!(%error, "waiting for the database");
+                let error = store::describe(&error);
+                tracing::warn!(error, "waiting for the database");
             }
             Err(error) => return Err(format!("the database cannot be migrated: {error}").into()),
         }
@@ -164,7 +166,7 @@ async fn stop_on_signal(state: AppState, stop: watch::Sender<bool>) {
             _ = interrupt.recv() => {}
         }
         if round > 0 {
-            tracing::warn!("told twice to stop: ending at once");
+            tracing::warn!("a second signal: ending at once");
             std::process::exit(1);
         }
         tracing::info!("stopping: finishing what is in hand");

@@ -10,19 +10,21 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use crate::account::Origin;
 use crate::state::AppState;
 
-/// The other end of the connection, and what the listener has to say about it; it puts this into each request.
+/// The other end of the connection, with what the listener knows about it; added to each request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
     /// All connections but the ones kept for health checks are taken.
-    pub is_crowded: bool,
-    /// The request could be read in two ways: by us in one and by a proxy before us in the other.
+    pub is_over_cap: bool,
+    /// Few connections were left when this one came: it ends with its first answer, so that they go round.
+    pub is_short_lived: bool,
+    /// We and a proxy before us could read the request differently (request smuggling).
     pub is_ambiguous: bool,
 }
 
 impl From<SocketAddr> for Peer {
     fn from(address: SocketAddr) -> Self {
-        Self { address, is_crowded: false, is_ambiguous: false }
+        Self { address, is_over_cap: false, is_short_lived: false, is_ambiguous: false }
     }
 }
 
@@ -50,13 +52,13 @@ pub fn client_address(headers: &HeaderMap, peer: Option<&Peer>, hops: usize) -> 
     ip.map(|ip| ip.to_canonical())
 }
 
-/// The entry that the outermost of our own `hops` proxies has written: counted from the right, because whatever
-/// stands further left is the client's own word.
+/// The entry written by the outermost of our own `hops` proxies, counted from the right, because whatever stands
+/// further left is only the client's claim.
 pub fn forwarded_for(headers: &HeaderMap, hops: usize) -> Option<IpAddr> {
     if hops == 0 {
         return None;
     }
-    // As bytes: what the client wrote may be no text, and must not hide what our proxy wrote after it.
+    // As bytes: a client's entry that is not text must not hide what our proxy wrote after it.
     let values = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
     let entries: Vec<&[u8]> = values.flat_map(|value| value.split(|&b| b == b',')).collect();
     let entry = entries[entries.len().checked_sub(hops)?..].first()?;

@@ -4,8 +4,8 @@
 //! line (at the level `debug` for a GET that went well): the route's pattern and never the URL, because links carry
 //! tokens. Behind it stands the gate, which decides whether a request is let in at all and for how long.
 //!
-//! Both are services of their own around the whole router, and no middleware of axum's: that would box a copy of all
-//! that lies within for each request, twice, which cost a tenth of the fastest answer.
+//! Both are tower services around the whole router, not axum middleware: that would box a clone of everything inside,
+//! twice per request, which cost a tenth of the fastest answer.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -32,7 +32,7 @@ use crate::traffic::method_name;
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// An answer that is no page may load and do nothing at all.
+/// An answer that is not a page may load and do nothing.
 const DEFAULT_CSP: &str =
     "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
@@ -72,7 +72,8 @@ where
         let route = state.traffic.find(request.uri().path());
         let has_body = !request.body().is_end_stream();
         let peer = request.extensions().get::<Peer>();
-        let has_to_go = peer.is_some_and(|peer| peer.is_ambiguous || peer.is_crowded);
+        let must_close =
+            peer.is_some_and(|peer| peer.is_ambiguous || peer.is_over_cap || peer.is_short_lived);
         let ip = client_address(request.headers(), peer, state.config.trusted_proxy_hops);
         let trace = trace_context(&request);
         let trace_id = trace.map(|trace| trace.trace_id);
@@ -93,13 +94,13 @@ where
                 code = Some(error.code.as_str());
                 state.traffic.errors.add(error.code.as_str());
                 if let Some(cause) = &error.cause {
-                    // JSON leaves DEL and the control characters from U+0080 on as they are, and terminals obey them.
+                    // JSON does not escape DEL and the control characters from U+0080 on, and terminals obey them.
                     let cause = cause.replace(char::is_control, " ");
                     let code = error.code.as_str();
                     let trace_id = trace_id.map(display);
                     tracing::error!(%request_id, trace_id, method = method_name, route = pattern, code, cause, "request failed");
                 }
-                // A page says it in its own words.
+                // A page has a body of its own.
                 if !response.headers().contains_key(header::CONTENT_TYPE) {
                     response = with_body(response, &error, &request_id, &method);
                 }
@@ -117,12 +118,12 @@ where
                 span.answered(status, code);
             }
             add_headers(&mut response, &request_id, state.config.is_https());
-            // What is left of a body that nobody wanted is read sooner or later, and then the server goes on to the next
-            // request, written or not, unless the answer has a body of its own: whoever sends and never reads
-            // would fill the memory.
-            let is_unbraked =
+            // The server reads the rest of an unwanted body, and then goes on to the next request even if this answer
+            // is not yet written, unless the answer has a body: a client that sends and never reads would fill the
+            // memory.
+            let is_unthrottled =
                 has_body && (method == Method::HEAD || response.body().is_end_stream());
-            if state.readiness.is_draining() || has_to_go || is_unbraked {
+            if state.readiness.is_draining() || must_close || is_unthrottled {
                 // The client comes back on another connection, perhaps to another instance.
                 response
                     .headers_mut()
@@ -146,7 +147,7 @@ fn request_id(request: &Request) -> String {
     }
 }
 
-/// Where the caller's own trace goes on, if it says so in one header that can be read.
+/// The caller's trace context, if there is exactly one valid `traceparent`.
 fn trace_context(request: &Request) -> Option<TraceContext> {
     let mut given = request.headers().get_all(&TRACEPARENT).iter();
     let (first, second) = (given.next()?, given.next());
@@ -167,7 +168,7 @@ fn with_body(bare: Response, error: &ApiError, request_id: &str, method: &Method
     let body = serde_json::to_vec(&body).expect("a struct of strings is JSON");
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
-    // RFC 9110, 9.3.2: the head of what GET would be answered.
+    // RFC 9110, 9.3.2: HEAD has the head of GET's answer.
     let body = if method == Method::HEAD { Body::empty() } else { body.into() };
     Response::from_parts(parts, body)
 }

@@ -45,7 +45,7 @@ codes! {
     LinkInvalid = BAD_REQUEST "link_invalid": "This link is not valid. Was it copied in full?";
     CredentialsMissing = UNAUTHORIZED "credentials_missing": "Log in with HTTP Basic: username or e-mail address, and password.";
     InvalidCredentials = UNAUTHORIZED "invalid_credentials": "The username or the password is wrong.";
-    TokenMissing = UNAUTHORIZED "token_missing": "An access token is needed in x-access-token.";
+    TokenMissing = UNAUTHORIZED "token_missing": "An access token is needed, in x-access-token or as authorization: Bearer.";
     TokenInvalid = UNAUTHORIZED "token_invalid": "The access token is not valid.";
     TokenExpired = UNAUTHORIZED "token_expired": "The access token has expired: refresh it.";
     SessionEnded = UNAUTHORIZED "session_ended": "The session has ended: log in again.";
@@ -208,8 +208,8 @@ impl From<sqlx::Error> for ApiError {
             Some("users_email_key") => return Code::EmailTaken.into(),
             _ => {}
         }
-        if store::is_out_of_turn(&error) {
-            return Self { cause: Some(store::describe(&error)), ..Code::Busy.into() };
+        if store::is_turn_timeout(&error) {
+            return Code::Busy.into();
         }
         if store::is_unavailable(&error) {
             return Self { cause: Some(error.to_string()), ..Code::DatabaseUnavailable.into() };

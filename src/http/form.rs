@@ -16,8 +16,7 @@ use crate::http::error::{ApiError, Code, FieldProblem};
 /// Largest body in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Fields that nobody asked for are complained about up to so many, by so many characters of their names: what nobody
-/// reads is not worth the work.
+/// How many unknown fields are complained about, and by how many characters of their names: more would be wasted work.
 const MOST_UNASKED: usize = 20;
 const LONGEST_UNASKED: usize = 64;
 
@@ -87,7 +86,7 @@ impl Form {
     ///
     /// `values` gives `None` only if a required field is missing, and that has been complained about.
     pub fn finish<T>(mut self, values: impl FnOnce() -> Option<T>) -> Result<T, ApiError> {
-        // In what nobody asked for, too: the fields that were asked for have complained in their own order.
+        // In unknown fields, too; the known ones have already complained, in their own order.
         let values_left = std::mem::take(&mut self.values).into_iter();
         let refused = values_left.filter(|(name, value)| name.contains('\0') || holds_nul(value));
         for (name, _) in refused.take(MOST_UNASKED) {
@@ -149,7 +148,7 @@ impl<S: Sync> FromRequest<S> for OptionalJsonBody {
     }
 }
 
-/// The query of the URL. A name given twice is refused: two readers could take two different ones.
+/// The query of the URL. A name given twice is refused: two readers could choose different values.
 #[derive(Debug)]
 pub struct QueryString(pub Form);
 
@@ -170,10 +169,10 @@ impl<S: Sync> FromRequestParts<S> for QueryString {
     }
 }
 
-/// `application/json`, in UTF-8 if a charset is named, and as it is: nothing is unpacked here.
+/// `application/json`, in UTF-8 if a charset is named, and not compressed.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut packed = headers.get_all(header::CONTENT_ENCODING).iter();
-    // Some name the charset there, which is no coding.
+    // Some clients wrongly name the charset there.
     let is_plain = |coding: &[u8]| {
         [&b""[..], b"identity", b"utf-8"].iter().any(|plain| coding.eq_ignore_ascii_case(plain))
     };
@@ -195,12 +194,12 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 async fn read_body(body: Body) -> Result<Vec<u8>, ApiError> {
-    // Announced as too large: refused before the client is asked to send it.
+    // Too large by its own announcement: refused before the client sends it.
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Err(Code::PayloadTooLarge.into());
     }
     let mut body = Limited::new(body, MAX_BODY_BYTES);
-    // Copied together as they come: parts of a byte each would keep forty times as much.
+    // Copied into one buffer: frames of one byte each would take forty times the memory.
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         match frame {

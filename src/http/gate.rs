@@ -26,17 +26,16 @@ use crate::state::AppState;
 /// How long a client may take to send the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a handler may take, beside the body's way, so that an answer comes within 10 seconds whatever hangs.
+/// How long a handler may take, beside the time to receive the body, so that an answer comes within 10 seconds.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Longest path and query.
 const MAX_URL_BYTES: usize = 8 * 1024;
 
-/// What is answered on the connections beyond the cap: a full house is to be seen from outside.
-const ANSWERED_IN_A_CROWD: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// Answered on the connections beyond the cap, too, so that monitoring sees a full service.
+const ANSWERED_OVER_CAP: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// Refuses what is not to be let in, and ends what takes too long or panics. It stands inside of CORS, so that a
-/// frontend may read these answers too.
+/// Refuses what is not to be let in, and ends what takes too long or panics.
 #[derive(Clone)]
 pub struct Gate {
     state: AppState,
@@ -64,20 +63,20 @@ impl Service<Request> for Gate {
             return Passage::Refused(Some(refusal.into_response()));
         }
         let (request, arrival) = noting_arrival(request);
-        // Nothing is shared that a panic could leave half done: every lock here is taken as it was left.
+        // No shared state is left half changed by a panic: poisoned locks are taken as they are.
         let handling = AssertUnwindSafe(self.router.call(request)).catch_unwind();
         Passage::Open { handling, arrival, too_late: None }
     }
 }
 
-/// A request on its way through the gate. No future in a box: what takes no time is answered without one.
+/// A request on its way through the gate. Nothing is boxed for a handler that never has to wait.
 #[expect(clippy::large_enum_variant, reason = "nearly all are open, and none is kept for long")]
 pub enum Passage {
     Refused(Option<Response>),
     Open {
         handling: CatchUnwind<AssertUnwindSafe<RouteFuture<Infallible>>>,
         arrival: Option<Arrival>,
-        /// From when the handler first had to wait.
+        /// The timeout; made when the handler first waits.
         too_late: Option<Pin<Box<dyn Future<Output = ApiError> + Send>>>,
     },
 }
@@ -104,8 +103,8 @@ impl Future for Passage {
     }
 }
 
-/// Ends with what to say when a request has taken too long. What a handler does before it wants the body, and once it has
-/// it, is its own time; the body's way is the client's.
+/// Resolves to the error once a request has taken too long. The time until the handler wants the body, and once it has
+/// it, is its own; the time to receive the body is the client's.
 async fn end(body: Option<Arrival>) -> ApiError {
     let hanging = || ApiError { cause: Some("handler timed out".into()), ..Code::Busy.into() };
     let (began, mut left) = (Instant::now(), HANDLER_TIMEOUT);
@@ -122,20 +121,20 @@ async fn end(body: Option<Arrival>) -> ApiError {
     hanging()
 }
 
-/// A body that tells when somebody wants it, and by its end that it has been read or is not wanted any more.
+/// A body that tells when it is first read and, by being dropped, that it is no longer needed.
 struct Arriving {
     body: Body,
     wanted: Option<oneshot::Sender<Infallible>>,
     _until: oneshot::Sender<Infallible>,
 }
 
-/// What comes of a body: each ends when it has happened.
+/// Each channel closes when its event has happened.
 pub struct Arrival {
     wanted: oneshot::Receiver<Infallible>,
     arrived: oneshot::Receiver<Infallible>,
 }
 
-/// The request, and what comes of its body if it has one.
+/// The request, and the signals of its body if it has one.
 fn noting_arrival(request: Request) -> (Request, Option<Arrival>) {
     if request.body().is_end_stream() {
         return (request, None);
@@ -179,7 +178,7 @@ fn refusal(state: &AppState, request: &Request) -> Option<ApiError> {
     if peer.is_some_and(|peer| peer.is_ambiguous) {
         return Some(ApiError::malformed("The request can be read in two ways."));
     }
-    if peer.is_some_and(|peer| peer.is_crowded) && !ANSWERED_IN_A_CROWD.contains(&path) {
+    if peer.is_some_and(|peer| peer.is_over_cap) && !ANSWERED_OVER_CAP.contains(&path) {
         return Some(Code::Busy.into());
     }
     if path.starts_with("/api/") && !state.readiness.has_started() {

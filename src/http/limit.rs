@@ -1,12 +1,18 @@
-//! Limits at the door of a handler.
+//! Rate limits, as handlers use them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 
+use crate::fields::Password;
 use crate::http::error::ApiError;
-use crate::limits::{Attempt, Outcome, Reservation};
-use crate::security::password::Busy;
+use crate::limits::{Attempt, Refusal, Reservation};
+use crate::security::password::{Busy, Verdict};
+use crate::security::queue::Client;
 use crate::state::AppState;
+use crate::store::run_to_completion;
 
 /// Counts the attempts before their work is done, or refuses them all.
 pub async fn reserve(
@@ -14,14 +20,52 @@ pub async fn reserve(
     attempts: &[Attempt],
     now: DateTime<Utc>,
 ) -> Result<Reservation, ApiError> {
-    match state.limits.reserve(&state.db, attempts, now).await? {
-        Outcome::Reserved(reservation) => Ok(reservation),
-        Outcome::Refused(refusal) => Err(ApiError::rate_limited(refusal, now)),
-    }
+    let reserved = state.limits.reserve(&state.db, attempts, now).await?;
+    reserved.map_err(|refusal| ApiError::rate_limited(refusal, now))
 }
 
-/// The outcome of hashing, unless there was no room for it: a password that nobody looked at is no attempt.
-pub async fn unless_busy<T>(
+/// As [`reserve`], for somebody who has proven before who they are: what was counted is refunded if they hang up
+/// meanwhile. What strangers who hang up are counted as stays, or a flood of them would never be refused.
+pub async fn reserve_for_known(
+    state: &AppState,
+    attempts: Vec<Attempt>,
+    now: DateTime<Utc>,
+) -> Result<Reservation, ApiError> {
+    let reserved = reserve_to_completion(state, attempts, now).await?;
+    reserved.map(RefundOnDrop::keep).map_err(|refusal| ApiError::rate_limited(refusal, now))
+}
+
+/// Counts the attempts. Runs to completion: what was counted for a client who hangs up meanwhile is refunded.
+pub fn reserve_to_completion(
+    state: &AppState,
+    attempts: Vec<Attempt>,
+    now: DateTime<Utc>,
+) -> impl Future<Output = sqlx::Result<Result<RefundOnDrop, Refusal>>> + Send + use<> {
+    let state = state.clone();
+    run_to_completion(async move {
+        let reserved = state.limits.reserve(&state.db, &attempts, now).await?;
+        Ok(reserved.map(|reservation| RefundOnDrop::new(&state, reservation)))
+    })
+}
+
+/// Checks a password that has been counted as an attempt. It is refunded if nobody looked at the password: the queue was
+/// full, or a known client hung up before its turn came.
+pub async fn check_password(
+    state: &AppState,
+    reservation: Reservation,
+    client: Client,
+    password: Password,
+    hash: Option<&str>,
+) -> Result<(Verdict, Reservation), ApiError> {
+    let begun = Arc::new(AtomicBool::new(!client.is_known));
+    let mut counted = RefundOnDrop::new(state, reservation);
+    counted.unless = Some(Arc::clone(&begun));
+    let checked = state.hasher.verify(client, password, hash, &begun).await;
+    refund_if_busy(state, counted.keep(), checked).await
+}
+
+/// The outcome of hashing. If the queue was full, the attempt is refunded: no password was checked.
+pub async fn refund_if_busy<T>(
     state: &AppState,
     reservation: Reservation,
     outcome: Result<T, Busy>,
@@ -29,74 +73,85 @@ pub async fn unless_busy<T>(
     match outcome {
         Ok(value) => Ok((value, reservation)),
         Err(busy) => {
-            // In a box, for the sake of all the others.
-            Box::pin(give_back(state, reservation)).await?;
+            refund(state, reservation).await?;
             Err(busy.into())
         }
     }
 }
 
-/// Takes the count back before anybody goes on.
-pub async fn give_back(state: &AppState, reservation: Reservation) -> sqlx::Result<()> {
-    let mut tx = state.db.begin().await?;
-    reservation.clone().give_back(&mut tx).await?;
-    tx.commit().await?;
-    state.limits.forget(&reservation, None);
-    Ok(())
+/// Refunds the attempts, to completion.
+pub fn refund(
+    state: &AppState,
+    reservation: Reservation,
+) -> impl Future<Output = sqlx::Result<()>> + Send + use<> {
+    let state = state.clone();
+    run_to_completion(async move {
+        let mut tx = state.db.begin().await?;
+        reservation.refund(&mut tx).await?;
+        tx.commit().await?;
+        state.limits.forget(&reservation, None);
+        Ok(())
+    })
 }
 
-/// The outcome of what was done after the password had been right. Where that failed (the database was away, a name was
-/// taken) the attempt is given back nevertheless, as well as may be: nobody is to be kept out after an outage because they
-/// tried on.
-pub fn giving_back<T>(
+/// The outcome of what was done after a correct password. If it failed (the database was away, a name was taken), the
+/// attempt is refunded all the same, by best effort: retrying during an outage must not lock anybody out.
+pub fn refund_on_error<T>(
     state: &AppState,
     reservation: Reservation,
     outcome: Result<T, ApiError>,
 ) -> Result<T, ApiError> {
-    // Nobody waits for a database that has just failed.
-    let counted = Tentative::new(state, reservation);
+    // In the background: the database may just have failed.
+    let counted = RefundOnDrop::new(state, reservation);
     if outcome.is_ok() {
         counted.keep();
     }
     outcome
 }
 
-/// What was counted and is given back when this is dropped, by whoever hangs up too, unless it is kept.
-pub struct Tentative {
+/// A reservation that is refunded on drop, even if the client hangs up, unless `keep` is called.
+pub struct RefundOnDrop {
     state: AppState,
     reservation: Reservation,
+    /// Kept all the same once this is set.
+    unless: Option<Arc<AtomicBool>>,
 }
 
-impl Tentative {
+impl RefundOnDrop {
     pub fn new(state: &AppState, reservation: Reservation) -> Self {
-        Self { state: state.clone(), reservation }
+        Self { state: state.clone(), reservation, unless: None }
     }
 
-    pub fn keep(mut self) {
-        self.reservation = Reservation::default();
+    pub fn reservation(&self) -> &Reservation {
+        &self.reservation
+    }
+
+    pub fn keep(mut self) -> Reservation {
+        std::mem::take(&mut self.reservation)
     }
 }
 
-impl Drop for Tentative {
+impl Drop for RefundOnDrop {
     fn drop(&mut self) {
+        if self.unless.as_ref().is_some_and(|flag| flag.load(Ordering::SeqCst)) {
+            return;
+        }
         let (state, reservation) = (self.state.clone(), std::mem::take(&mut self.reservation));
         if let (false, Ok(runtime)) = (reservation.is_empty(), Handle::try_current()) {
-            runtime.spawn(async move {
-                let _ = give_back(&state, reservation).await;
-            });
+            runtime.spawn(refund(&state, reservation));
         }
     }
 }
 
-/// As [`giving_back`], but for what the caller is to answer for.
-pub fn giving_back_our_fault<T>(
+/// As [`refund_on_error`], but only for server errors.
+pub fn refund_on_server_error<T>(
     state: &AppState,
     reservation: Reservation,
     outcome: Result<T, ApiError>,
 ) -> Result<T, ApiError> {
     match outcome {
         Err(error) if error.code.status().is_server_error() => {
-            giving_back(state, reservation, Err(error))
+            refund_on_error(state, reservation, Err(error))
         }
         outcome => outcome,
     }

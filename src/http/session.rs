@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use crate::account;
 use crate::http::error::{ApiError, Code};
 use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenDigest, TokenError};
-use crate::session_cache::Seen;
+use crate::session_cache::CachedSession;
 use crate::state::AppState;
 use crate::store::Tx;
 use crate::store::audit::Event;
@@ -20,7 +20,7 @@ use crate::store::users::User;
 static ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
 static REFRESH_TOKEN: HeaderName = HeaderName::from_static("x-refresh-token");
 
-/// Someone with a living session. Token, session and user are checked on every request, the latter two in one query.
+/// A caller with an active session. Token, session and user are checked on every request, the latter two in one query.
 #[derive(Clone, Debug)]
 pub struct CurrentUser {
     pub user: User,
@@ -48,10 +48,10 @@ impl CurrentUser {
         claims: &AccessClaims,
         now: DateTime<Utc>,
     ) -> Result<Self, ApiError> {
-        let living = account::living_session(state, claims.sid, claims.sub, now).await?;
-        let (session, user) = living.ok_or(Code::SessionEnded)?;
+        let active = account::active_session(state, claims.sid, claims.sub, now).await?;
+        let (session, user) = active.ok_or(Code::SessionEnded)?;
         if !session.successor_used && claims.generation == Some(session.counter) {
-            // The pair of the last refresh has arrived: from now on its predecessor counts as replaced.
+            // The newest pair is in use: from now on its predecessor counts as replaced.
             let (id, counter) = (session.id, session.counter);
             let set_used = |mut tx: Tx| async move {
                 sessions::set_successor_used(&mut tx, id, counter).await?;
@@ -63,11 +63,11 @@ impl CurrentUser {
     }
 }
 
-/// A [`CurrentUser`] as of a moment ago, from memory where it is known there: for answers that only show.
+/// A [`CurrentUser`], from the session cache if it is there: for answers that only read.
 #[derive(Clone, Debug)]
-pub struct SeenUser(pub Arc<Seen>);
+pub struct CachedUser(pub Arc<CachedSession>);
 
-impl FromRequestParts<AppState> for SeenUser {
+impl FromRequestParts<AppState> for CachedUser {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
@@ -76,12 +76,12 @@ impl FromRequestParts<AppState> for SeenUser {
         if let Some(seen) = state.sessions.find(&digest, now) {
             return Ok(Self(seen));
         }
-        // In a box of its own: else every request would carry about the room that only a look-up needs.
+        // Boxed: else every request's future would be as large as a look-up needs.
         Box::pin(Self::look_up(token, digest, state, now)).await
     }
 }
 
-impl SeenUser {
+impl CachedUser {
     async fn look_up(
         token: &str,
         digest: TokenDigest,
@@ -113,15 +113,15 @@ impl FromRequestParts<AppState> for AdminUser {
 }
 
 impl AdminUser {
-    /// Whether they are one still: for an answer that takes its time.
-    pub async fn is_still(&self, state: &AppState) -> sqlx::Result<bool> {
+    /// Whether they still are an admin: for long answers.
+    pub async fn is_still_admin(&self, state: &AppState) -> sqlx::Result<bool> {
         let (session, user) = (self.0.session.id, self.0.user.id);
-        let living = account::living_session(state, session, user, state.clock.now()).await?;
-        Ok(living.is_some_and(|(_, user)| user.role.is_admin()))
+        let active = account::active_session(state, session, user, state.clock.now()).await?;
+        Ok(active.is_some_and(|(_, user)| user.role.is_admin()))
     }
 }
 
-/// The tokens that came with a request, each checked by itself; an access token may be over its time.
+/// The tokens of a request, each verified by itself; the access token may have expired.
 #[derive(Clone, Debug)]
 pub struct PresentedTokens {
     pub access: Option<Opened<AccessClaims>>,
@@ -170,13 +170,13 @@ fn access_token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     }
 }
 
-/// The value of a header that may be there once; an empty one counts as none.
+/// The value of a header that may occur once; an empty one counts as none.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() {
         return Err(ApiError::malformed(format!("The header {name} is given twice.")));
     }
-    // A value that is no text is no token of ours; the check that follows says so.
+    // A value that is not text becomes `?`, which no token check accepts.
     Ok(first.map(|value| value.to_str().unwrap_or("?")).filter(|value| !value.is_empty()))
 }

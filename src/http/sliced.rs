@@ -1,5 +1,5 @@
-//! Large answers go out in slices: the server copies what it is given into the connection's own buffer, and what that has
-//! once grown to stays for as long as the connection lives.
+//! Large answers go out in slices: the server copies each chunk into the connection's write buffer, which never shrinks
+//! for as long as the connection lives.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
-/// Most of an answer that is handed out at once, in bytes.
+/// Largest chunk that is handed out, in bytes.
 const SLICE: usize = 16 * 1024;
 
 /// A body that is known to be small stays as it is: nearly all are.
@@ -18,7 +18,7 @@ pub fn sliced(body: Body) -> Body {
 
 struct Sliced {
     body: Body,
-    /// What is still to be handed out of the frame at hand.
+    /// The rest of the current frame.
     rest: Bytes,
 }
 

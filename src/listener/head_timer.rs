@@ -1,9 +1,9 @@
 //! The timer by which hyper bounds how long the head of a request may take.
 //!
-//! hyper sets one when it begins to wait for a head and drops it when the head is there: with the runtime's own timers
-//! that is one entry into its wheel and one removal from it for each request, both under a lock that all threads share.
-//! Here a connection keeps one timer for as long as it lives, which is moved on only when it rings before the present
-//! deadline: once in ten seconds, instead of twice a request.
+//! hyper sets one when it begins to wait for a head and drops it when the head is there: with Tokio's own timers that
+//! is an insertion and a removal per request, both under a lock that all threads share. Here a connection keeps one
+//! timer for as long as it lives, which is reset only when it fires before the current deadline: once in ten seconds,
+//! instead of twice a request.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hyper::rt::{Sleep, Timer};
 use tokio::time;
 
-/// The timer of one connection. Deadlines have to come in their order, as those of one connection do.
+/// The timer of one connection. Deadlines must not decrease, as those of one connection do not.
 #[derive(Clone, Debug)]
 pub struct HeadTimer(Arc<Mutex<Pin<Box<time::Sleep>>>>);
 

@@ -1,9 +1,9 @@
 //! What is left of a request's body once the request is answered.
 //!
-//! Many an answer needs none of it: a token that has expired, a page that is not there. But hyper ends a connection on
-//! which the rest of a body is still to come, and a client that sends the head first finds its next request broken. So
-//! the rest is read, and thrown away, before the answer goes out, unless it is long or late: then the answer says that
-//! the connection ends with it.
+//! Many answers need none of it: an expired token, an unknown path. But hyper closes a connection on which the rest of
+//! a body is still to come, and a client that sends the head first finds its next request broken. So the rest is read
+//! and discarded before the answer goes out, unless it is too long or too late: then the answer says that the
+//! connection closes.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,27 +19,27 @@ use tokio::time::timeout;
 
 use crate::http::form::MAX_BODY_BYTES;
 
-/// How long the rest of a body may take that nobody wants.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the rest of an unwanted body may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is left of a body, or `None` where it broke off.
 type Unread = Option<Incoming>;
 
-/// A body that comes back, unless it was read to its end.
+/// A body that is handed back, unless read to its end.
 struct Lent {
     body: Option<Incoming>,
     is_broken: bool,
     back: Option<oneshot::Sender<Unread>>,
 }
 
-/// The request as it is handed on, and what comes back of its body.
+/// The request to hand on, and what comes back of its body.
 pub fn lend(request: Request<Incoming>) -> (Request<Body>, oneshot::Receiver<Unread>) {
     let (back, unread) = oneshot::channel();
     let lend = |body| Body::new(Lent { body: Some(body), is_broken: false, back: Some(back) });
     (request.map(lend), unread)
 }
 
-/// The answer, once what is left of the body was read. Who waits to be told to send it is not told.
+/// The answer, after the rest of the body was read: not if the client waits for `100 Continue`.
 pub async fn read_before(
     answering: impl Future<Output = Result<Response<Body>, Infallible>>,
     mut unread: oneshot::Receiver<Unread>,
@@ -70,7 +70,7 @@ async fn is_read(rest: Unread) -> bool {
             }
         }
     };
-    timeout(PATIENCE, reading).await.unwrap_or(false)
+    timeout(READ_TIMEOUT, reading).await.unwrap_or(false)
 }
 
 impl HttpBody for Lent {

@@ -24,7 +24,7 @@ pub(super) struct Site {
     /// Data, server log and (mostly) the socket. Not always inside `folder`: see `survey`.
     pub(super) home: PathBuf,
     pub(super) sockets: PathBuf,
-    /// Whom PostgreSQL runs as when we are root, whom it refuses.
+    /// Whom PostgreSQL runs as when we are root, which it refuses.
     pub(super) account: Option<Account>,
 }
 

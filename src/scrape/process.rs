@@ -24,7 +24,7 @@ pub(super) fn write(page: &mut Exposition) {
         }
     }
     if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
-        // But for the one that this takes.
+        // Without the one that this listing takes.
         let open = descriptors.count().saturating_sub(1);
         page.single("process_open_fds", Kind::Gauge, "Open file descriptors.", open);
     }

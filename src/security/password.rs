@@ -5,10 +5,11 @@
 //! it is told so at once, and whoever waited too long is told so instead of being served. The threads run at a lower
 //! priority: a flood of logins leaves the processor to the calls that only read.
 //!
-//! The crate `argon2` reads and writes the hashes, `argon2-rust` computes them: the same function with the best
-//! instructions that the processor has, chosen when it runs. Both are held against each other before the first use.
+//! The crate `argon2` parses and formats the hashes, `argon2-rust` computes them, with the best instructions that the
+//! processor has, chosen at run time. The two are compared before the first use.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
@@ -56,17 +57,17 @@ pub struct Hasher {
     dummy: Arc<str>,
 }
 
-/// What the hashing threads have to do.
+/// The load of the hashing threads.
 #[derive(Debug, Default)]
 pub struct Load {
     pub running: Gauge,
-    /// How long was waited for a thread.
+    /// How long jobs waited for a thread.
     pub wait: Histogram,
-    /// Those for whom there was no room, or no longer.
+    /// Jobs that were refused, displaced or waited too long.
     pub turned_away: Counter,
 }
 
-/// The way in to the queue; when the last one is gone, the threads end.
+/// The sending side of the queue; once the last one is gone, the threads end.
 struct Jobs(Arc<Queue<Waiting>>);
 
 struct Waiting {
@@ -82,7 +83,7 @@ impl Drop for Jobs {
 
 enum Job {
     Hash(Password, oneshot::Sender<String>),
-    Verify(Password, Arc<str>, oneshot::Sender<bool>),
+    Verify(Password, Arc<str>, Arc<AtomicBool>, oneshot::Sender<bool>),
 }
 
 impl Hasher {
@@ -90,8 +91,8 @@ impl Hasher {
     ///
     /// # Panics
     ///
-    /// Where this processor computes something else than Argon2: a service that stored such hashes would lock everybody
-    /// out who came back to another machine.
+    /// If this processor does not compute Argon2 correctly: the users whose hashes it stored would be locked out on
+    /// every other machine.
     pub fn new(params: Params, threads: usize) -> Self {
         check_this_processor();
         let queue = Arc::new(Queue::new(threads * QUEUE_PER_THREAD));
@@ -119,22 +120,24 @@ impl Hasher {
 
     /// Checks a password against a PHC string, in the same time whether it matches or not.
     ///
-    /// Without a hash (nobody of that name) the same work is done on a dummy, and the answer is no.
+    /// Without a hash (nobody of that name) the same work is done on a dummy, and the answer is no. `begun` is set once a
+    /// thread looks at the password: from then on it was a guess, whether somebody waits for the answer or not.
     pub async fn verify(
         &self,
         client: Client,
         password: Password,
         hash: Option<&str>,
+        begun: &Arc<AtomicBool>,
     ) -> Result<Verdict, Busy> {
         let (answer, result) = oneshot::channel();
         let subject = hash.map_or_else(|| Arc::clone(&self.dummy), Arc::from);
-        self.enqueue(client, Job::Verify(password, subject, answer))?;
+        self.enqueue(client, Job::Verify(password, subject, Arc::clone(begun), answer))?;
         let matches = result.await.map_err(|_| self.turn_away())? && hash.is_some();
         Ok(Verdict { matches, outdated: hash.is_some_and(|hash| self.is_outdated(hash)) })
     }
 
-    /// Whether there is room for one more now: to be asked before anything is written for its sake.
-    pub fn has_room(&self, client: Client) -> Result<(), Busy> {
+    /// Fails if there is no room now: to be called before anything is written for the job.
+    pub fn check_room(&self, client: Client) -> Result<(), Busy> {
         if self.queue.0.has_room(client) { Ok(()) } else { Err(self.turn_away()) }
     }
 
@@ -154,7 +157,7 @@ impl Hasher {
         &self.load
     }
 
-    /// Hashes that are made at once at most.
+    /// The number of hashing threads.
     pub fn threads(&self) -> usize {
         self.threads
     }
@@ -193,12 +196,12 @@ fn work(jobs: &Queue<Waiting>, load: &Load, results: &Results, params: &Params) 
     }
 }
 
-/// Does what is asked for; how to tell it to whoever asked. `None`: they hung up while they waited, which costs nothing
-/// more, or there is no memory.
+/// Does the job; returns how to deliver its result. `None` if the caller hung up while waiting, which costs nothing
+/// more, or if there is no memory.
 fn compute(job: Job, engine: &mut Engine, params: &Params) -> Option<Told> {
     match job {
         Job::Hash(_, answer) if answer.is_closed() => None,
-        Job::Verify(_, _, answer) if answer.is_closed() => None,
+        Job::Verify(.., answer) if answer.is_closed() => None,
         Job::Hash(password, answer) => {
             let salt = random_bytes::<16>();
             let output = engine.compute(params, &password, &salt)?;
@@ -207,7 +210,12 @@ fn compute(job: Job, engine: &mut Engine, params: &Params) -> Option<Told> {
                 let _ = answer.send(hash);
             }))
         }
-        Job::Verify(password, hash, answer) => {
+        Job::Verify(password, hash, begun, answer) => {
+            begun.store(true, Ordering::SeqCst);
+            // Whoever hung up between the two may have been refunded.
+            if answer.is_closed() {
+                return None;
+            }
             let is_right = matches(&password, &hash, engine)?;
             Some(Box::new(move || {
                 let _ = answer.send(is_right);
@@ -249,7 +257,7 @@ impl Engine {
         let has_memory = self.0.reserved_blocks() >= params.block_count();
         self.0.set_argon2(algorithm(params));
         let mut hash = || self.0.hash_into(password.expose(), salt, &mut output);
-        // Memory comes when it is first written to.
+        // The system allocates memory on first write.
         let done = if has_memory { hash() } else { in_huge_pages(hash) };
         match done {
             Ok(()) => Some(output),
@@ -273,7 +281,7 @@ fn algorithm(params: &Params) -> argon2_rust::Argon2 {
     argon2_rust::Argon2::new(argon2_rust::Algorithm::Argon2id, argon2_rust::Version::V0x13, params)
 }
 
-/// Holds the instructions that were chosen for this processor against plain ones: one small hash, some 100 microseconds.
+/// Compares the instructions chosen for this processor with portable ones: one small hash, some 100 microseconds.
 fn check_this_processor() {
     let params = Params::new(64, 2, 1, Some(OUTPUT_BYTES)).expect("valid");
     let (password, salt) = (Password::claimed("correct horse"), [7; 16]);
@@ -285,7 +293,7 @@ fn check_this_processor() {
     assert_eq!(chosen, Some(plain), "Argon2 comes out wrong on this processor");
 }
 
-/// Fills memory that is read here and there all the time: in pages of 2 MB that takes less time.
+/// Fills memory that is accessed at random: in pages of 2 MB that is faster.
 fn in_huge_pages<T>(fill: impl FnOnce() -> T) -> T {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(false);
@@ -327,7 +335,10 @@ mod tests {
             hasher.hash(SOMEBODY, Password::claimed("correct horse")).await.expect("not busy");
         assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{hash}");
         let verify = async |password: &str, hash: Option<&str>| {
-            hasher.verify(SOMEBODY, Password::claimed(password), hash).await.expect("not busy")
+            hasher
+                .verify(SOMEBODY, Password::claimed(password), hash, &Arc::default())
+                .await
+                .expect("not busy")
         };
         assert_eq!(
             verify("correct horse", Some(&hash)).await,
@@ -350,7 +361,7 @@ mod tests {
             .expect("not busy");
         let hasher = Hasher::new(Params::new(16, 1, 1, Some(OUTPUT_BYTES)).expect("valid"), 1);
         let verdict = hasher
-            .verify(SOMEBODY, Password::claimed("correct horse"), Some(&old))
+            .verify(SOMEBODY, Password::claimed("correct horse"), Some(&old), &Arc::default())
             .await
             .expect("not busy");
         assert_eq!(verdict, Verdict { matches: true, outdated: true });
@@ -420,9 +431,9 @@ mod tests {
         let calls: Vec<_> = (0..QUEUE_PER_THREAD + 20)
             .map(|_| {
                 let hasher = hasher.clone();
-                tokio::spawn(
-                    async move { hasher.verify(SOMEBODY, Password::claimed("x"), None).await },
-                )
+                tokio::spawn(async move {
+                    hasher.verify(SOMEBODY, Password::claimed("x"), None, &Arc::default()).await
+                })
             })
             .collect();
         let mut busy = 0;

@@ -1,9 +1,9 @@
 //! A bounded queue for work that a stranger can ask for.
 //!
-//! Fair by client: the clients that wait take turns, however much each has asked for, and where there is no room left
-//! the last wish of the one with the most gives way. Clients who have proven themselves before have three of four
-//! turns and places, so that a crowd of strangers does not keep them waiting; the fourth is the strangers', so that
-//! nobody who has an account keeps all others out.
+//! Fair by client: those that wait take turns, however many jobs each has, and when it is full, the newest job of the
+//! client with the most gives way. Clients who have proven themselves before have three of four turns and places, so
+//! that a crowd of strangers does not keep them waiting; the fourth is for strangers, so that nobody who has an account
+//! can shut all others out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// For whom the work is done.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
-    /// What all that one client asks for has in common: their address.
+    /// The same for all jobs of a client: from their address.
     pub key: u128,
     /// Whether they have proven before who they are.
     pub is_known: bool,
 }
 
-/// Every so many'th turn, and this part of all places, is for strangers where there are such.
+/// One in this many turns, and one in this many places, is for strangers if there are any.
 const STRANGERS_PART: usize = 4;
 
 /// There is no room: try again later.
@@ -55,7 +55,7 @@ impl<T> Queue<T> {
         lane.waiting.values().any(|jobs| jobs.len() > limit)
     }
 
-    /// Lets `job` wait. What gives way to it is dropped.
+    /// Queues `job`. One that gives way to it is dropped.
     pub fn push(&self, client: Client, job: T) -> Result<(), Full> {
         let mut state = self.lock();
         if state.known.length + state.strangers.length >= self.capacity {
@@ -111,13 +111,13 @@ impl<T> State<T> {
         }
     }
 
-    /// `None` where nobody has to give way to this client. `reserved`: so many places nobody takes from strangers.
+    /// `None` if nobody has to give way to this client. `reserved`: how many places nobody can take from strangers.
     fn make_room_for(&mut self, client: Client, reserved: usize) -> Option<T> {
         let (is_known, limit) = self.who_gives_way(client, reserved);
         self.lane(is_known).drop_from_longest(limit)
     }
 
-    /// Among the known ones or the strangers, whoever has more than so many.
+    /// The lane that gives way, and above how many jobs a client there does.
     fn who_gives_way(&self, client: Client, reserved: usize) -> (bool, usize) {
         if client.is_known && self.strangers.length > reserved {
             return (false, 0);
@@ -127,7 +127,7 @@ impl<T> State<T> {
         }
         let lane = if client.is_known { &self.known } else { &self.strangers };
         let own = lane.waiting.get(&client.key).map_or(0, VecDeque::len);
-        // More than its own will be: else two would take each other's place for ever.
+        // Its own count with this job: else two clients would displace each other for ever.
         (client.is_known, own + 1)
     }
 }
@@ -168,7 +168,7 @@ impl<T> Lane<T> {
         job
     }
 
-    /// Takes back the last wish of the client with the most, if those are more than `limit`.
+    /// Takes back the newest job of the client with the most, if it has more than `limit`.
     fn drop_from_longest(&mut self, limit: usize) -> Option<T> {
         let (&key, jobs) = self.waiting.iter_mut().max_by_key(|(_, jobs)| jobs.len())?;
         if jobs.len() <= limit {

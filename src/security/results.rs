@@ -1,17 +1,17 @@
-//! Results of hashes that are told together while many wait for one.
+//! Hash results that are delivered in batches while many callers wait.
 //!
 //! A hash fills the processor's caches, so whatever runs next to it finds them cold: what a login does after its hash,
-//! and PostgreSQL for it, takes twice as long for one at a time as for several one after the other. Nobody waits for it
-//! where it is quiet: a result is kept back only while as many as are told at once wait for a hash themselves, and where
-//! hashes take long not at all.
+//! in PostgreSQL too, takes twice as long one at a time as several in a row. Nobody waits for this under low load: a
+//! result is held back only while as many callers as make a batch wait for a hash themselves, and never where hashes
+//! take long.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many results are told together: so many for each thread, but no more than that.
+/// The size of a batch: so many results for each thread, up to the maximum.
 const RESULTS_PER_THREAD: usize = 3;
 const MOST_RESULTS: usize = 8;
-/// A result whose hash was begun this long ago is not kept back for others.
+/// A result whose hash was begun this long ago is not held back for others.
 const LONGEST_KEPT_BACK: Duration = Duration::from_millis(60);
 
 /// Tells a result to whoever waits for it.
@@ -29,13 +29,13 @@ impl Results {
         Self { together: (threads * RESULTS_PER_THREAD).min(MOST_RESULTS), ready: Mutex::default() }
     }
 
-    /// Keeps what a hash that was begun then came to.
+    /// Adds the result of a hash that was begun then.
     pub fn add(&self, begun: Instant, result: Option<Told>) {
         self.lock().extend(result.map(|tell| (begun, tell)));
     }
 
-    /// Tells all that is ready if that is enough, or one of them is late, or few wait. Whoever takes a job asks
-    /// afterwards, so nothing stays untold.
+    /// Delivers all results that are ready if they are enough, one of them is late, or few callers wait. Called after
+    /// every job, so none is left undelivered.
     pub fn tell(&self, waiting: usize) {
         let mut ready = self.lock();
         let is_late = ready.iter().any(|(begun, _)| begun.elapsed() > LONGEST_KEPT_BACK);

@@ -27,7 +27,7 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 pub enum TokenError {
     /// Ours and genuine, but `exp` has come.
     Expired,
-    /// Anything else; which of them is nobody's business.
+    /// Anything else; what exactly is not told.
     Invalid,
 }
 
@@ -79,7 +79,7 @@ fn role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Role, D::Er
     Role::try_from(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// One that has a successor.
+/// From 0 to `i64::MAX` - 1.
 fn counter<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let counter = i64::deserialize(deserializer)?;
     let is_one = (0..i64::MAX).contains(&counter);
@@ -90,7 +90,7 @@ fn counter<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::
 #[derive(Clone, Debug)]
 pub struct Opened<C> {
     pub claims: C,
-    /// Where it is an instant that a clock can show.
+    /// The earliest instant if `exp` is out of range.
     pub expires_at: DateTime<Utc>,
     pub expired: bool,
 }
@@ -102,7 +102,7 @@ impl<C> Opened<C> {
     }
 }
 
-/// By which a token is known again without being kept: its SHA-256.
+/// The SHA-256 of a token, which recognises it without keeping it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenDigest([u8; 32]);
 

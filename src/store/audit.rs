@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use sqlx::PgConnection;
 use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
 
@@ -65,9 +66,23 @@ pub async fn record(tx: &mut Tx, event: &Event, now: DateTime<Utc>) -> sqlx::Res
     Ok(())
 }
 
+/// Deletes at most 1,000 rows from before `before`. Skips locked rows.
+pub async fn delete_older(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "with old as materialized (
+             select id from audit_log where at < $1 order by at limit 1000 for update skip locked
+         )
+         delete from audit_log where id in (select id from old)",
+        before
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 impl Event {
-    /// Logs and counts it: what was recorded once that is committed, and what changes nothing, such as a refusal, at
-    /// once.
+    /// Logs and counts it: recorded events once they are committed, and those that change nothing, such as a refusal,
+    /// at once.
     pub fn log(&self, events: &Tally) {
         events.add(self.name);
         let text = |id: Option<Uuid>| id.map(tracing::field::display);

@@ -1,4 +1,4 @@
-//! What the database's triggers tell of users and their sessions, whoever changed them (migration 0003).
+//! Notifications from the database's triggers about changed users and sessions (migration 0003).
 
 use std::io;
 use std::time::Duration;
@@ -21,20 +21,20 @@ pub enum Change {
     User(Uuid),
     /// Perhaps everybody.
     Anybody,
-    /// Nothing: what [`Changes::beat`] sent has come back.
-    Beat(u64),
+    /// No change: a heartbeat of [`Changes::heartbeat`] is back.
+    Heartbeat(u64),
 }
 
-/// A connection that does nothing but listen. It must reach the server directly: a transaction pooler does not pass on
-/// what is told between two transactions.
+/// A connection that only listens. It must reach the server directly: a transaction pooler drops notifications that
+/// arrive between two transactions.
 pub struct Changes {
     listener: PgListener,
-    /// The channel on which nobody but this connection speaks and listens.
+    /// The channel that only this connection's own heartbeat uses.
     own_channel: String,
 }
 
 impl Changes {
-    /// From here on hears of every change that is committed.
+    /// Hears of every change committed from now on.
     pub async fn listen(options: PgConnectOptions) -> sqlx::Result<Self> {
         timeout(CONNECT_TIMEOUT, Self::connect(options)).await.map_err(|_| no_answer())?
     }
@@ -47,17 +47,17 @@ impl Changes {
             .connect_with(options)
             .await?;
         let mut listener = PgListener::connect_with(&pool).await?;
-        // A connection that was lost is to be seen: what was told in the meantime is lost, too.
+        // A lost connection has to show: what was notified in the meantime is lost, too.
         listener.eager_reconnect(false);
         let own_channel = format!("doorward_{}", Uuid::now_v7().simple());
         listener.listen_all([CHANNEL, &own_channel]).await?;
         Ok(Self { listener, own_channel })
     }
 
-    /// Sends a sign of life from where changes are made to where they are heard of. All that is told comes in the order
-    /// of its commits, so when it is back, every change from before it was sent has been heard of. A listener that was
-    /// led to another server, or stands behind a pooler, never gets it.
-    pub async fn beat(&self, db: &Db, number: u64) -> sqlx::Result<()> {
+    /// Sends a heartbeat to this listener through `db`, where changes are made. Notifications arrive in the order of
+    /// their commits, so once it is back, every change committed before it was sent has been heard. A listener that was
+    /// led to another server, or that stands behind a pooler, never gets it.
+    pub async fn heartbeat(&self, db: &Db, number: u64) -> sqlx::Result<()> {
         let mut tx = db.begin().await?;
         sqlx::query("select pg_notify($1, $2)")
             .bind(&self.own_channel)
@@ -67,22 +67,22 @@ impl Changes {
         tx.commit().await
     }
 
-    /// Whether what is told through `db` is heard of here.
+    /// Whether notifications sent through `db` arrive here.
     pub async fn hears(&mut self, db: &Db) -> sqlx::Result<bool> {
-        self.beat(db, 0).await?;
+        self.heartbeat(db, 0).await?;
         let heard = async {
-            while self.next().await? != Change::Beat(0) {}
+            while self.next().await? != Change::Heartbeat(0) {}
             Ok(true)
         };
         timeout(CONNECT_TIMEOUT, heard).await.unwrap_or(Ok(false))
     }
 
-    /// Waits for what is told next; an error once the connection is lost.
+    /// Waits for the next notification; an error once the connection is lost.
     pub async fn next(&mut self) -> sqlx::Result<Change> {
         let lost = || io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was lost");
         let told = self.listener.try_recv().await?.ok_or_else(lost)?;
         Ok(if told.channel() == self.own_channel {
-            told.payload().parse().map_or(Change::Anybody, Change::Beat)
+            told.payload().parse().map_or(Change::Anybody, Change::Heartbeat)
         } else {
             told.payload().parse().map_or(Change::Anybody, Change::User)
         })

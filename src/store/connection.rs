@@ -1,9 +1,9 @@
 //! A connection on loan from the pool, and how it goes back.
 //!
-//! One that was answered to the end is kept at hand. Any other one is asked: somebody may have stopped waiting for it half
-//! way. sqlx's pool waits for the answer for as long as that takes: on a connection that leads nowhere any more (a router
-//! that forgot it, a server that hangs) forever, and with it goes its place in the pool. Ten such, and nobody is let in
-//! until the process is started again. So whoever holds one waits for a bounded time, and then drops it.
+//! One whose last result was read to its end is kept at hand. Any other is pinged: its caller may have left half way.
+//! sqlx's pool waits for that without a limit: forever on a dead connection (a router that forgot it, a server that
+//! hangs), and its slot in the pool is lost. After ten of these nobody gets in until the process restarts. So here the
+//! wait is bounded, and the connection is dropped afterwards.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -14,21 +14,21 @@ use sqlx::{PgConnection, Postgres, Row, SqlSafeStr};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::keyed_semaphore::KeyedPermit;
 use super::pool::{Loan, Pool};
-use super::turns::Turn;
 
-/// How long a connection that comes back may take to show that it is still good.
+/// How long a returned connection may take to prove that it still works.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait for the server at most: longer than it works on a statement.
+/// Longest wait for the server: longer than it works on a statement.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Bounds work on the database that nobody else bounds: a server that leads nowhere never says so.
+/// Bounds database work that nothing else bounds: a dead connection never reports itself.
 pub async fn bounded<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     timeout(SERVER_TIMEOUT, work).await.map_err(|_| no_answer())?
 }
 
-/// The server keeps us waiting for longer than it may.
+/// The error for a server that does not answer in time.
 pub fn no_answer() -> sqlx::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer").into()
 }
@@ -37,20 +37,20 @@ pub fn no_answer() -> sqlx::Error {
 #[derive(Debug)]
 pub struct Conn {
     pool: Pool,
-    /// There until it is dropped.
+    /// `Some` until it is dropped.
     loan: Option<Loan>,
     unsettled: Option<Unsettled>,
     behind_pooler: bool,
-    /// Somebody's, until what the connection does for them is settled.
-    turn: Option<Turn>,
+    /// The caller's turn, held until the transaction is settled.
+    turn: Option<KeyedPermit>,
 }
 
-/// What is not known to have ended well.
+/// Work that is not known to have completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unsettled {
     /// Statements that write nothing.
     Reading,
-    /// A statement that is a transaction by itself.
+    /// A single autocommit statement.
     Statement,
     Transaction,
 }
@@ -61,7 +61,7 @@ impl Conn {
         Ok(Self { pool, loan, unsettled: Some(unsettled), behind_pooler, turn: None })
     }
 
-    pub(super) fn hold(&mut self, turn: Turn) {
+    pub(super) fn hold(&mut self, turn: KeyedPermit) {
         self.turn = Some(turn);
     }
 
@@ -75,7 +75,7 @@ impl Conn {
         Self::take(pool, Unsettled::Statement, false).await
     }
 
-    /// Goes back with the outcome of what it was last asked: after one that is good nothing is on its way any more.
+    /// Gives the connection back, with the outcome of its last query: after `Ok` nothing is left to be read.
     pub fn done<T>(mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
         if outcome.is_ok() {
             self.unsettled.take_if(|unsettled| *unsettled == Unsettled::Reading);
@@ -83,7 +83,7 @@ impl Conn {
         outcome
     }
 
-    /// Whether there is nothing to commit, because each statement is.
+    /// Whether there is nothing to commit: autocommit.
     pub(super) fn commits_itself(&self) -> bool {
         self.unsettled == Some(Unsettled::Statement)
     }
@@ -93,7 +93,7 @@ impl Conn {
         statement: impl SqlSafeStr,
         behind_pooler: bool,
     ) -> sqlx::Result<Self> {
-        // From here on, for whoever is dropped while the statement is on its way.
+        // Set before, in case this is dropped while the statement is in flight.
         let mut conn = Self::take(pool, Unsettled::Transaction, behind_pooler).await?;
         sqlx::raw_sql(statement).execute(&mut *conn).await?;
         Ok(conn)
@@ -132,7 +132,7 @@ impl Drop for Conn {
     fn drop(&mut self) {
         let Some(loan) = self.loan.take() else { return };
         let Ok(runtime) = Handle::try_current() else {
-            // By itself it would look for a runtime to return in, and panic where there is none.
+            // Its own drop would look for a runtime to return in, and panic for lack of one.
             drop(loan.conn.detach());
             return;
         };
@@ -146,7 +146,12 @@ impl Drop for Conn {
     }
 }
 
-async fn give_back(mut loan: Loan, unsettled: Unsettled, behind_pooler: bool, _turn: Option<Turn>) {
+async fn give_back(
+    mut loan: Loan,
+    unsettled: Unsettled,
+    behind_pooler: bool,
+    _turn: Option<KeyedPermit>,
+) {
     let settled = timeout(RETURN_TIMEOUT, settle(&mut loan.conn, unsettled, behind_pooler)).await;
     if matches!(settled, Ok(Ok(true))) {
         loan.return_to_pool().await;
@@ -157,13 +162,13 @@ async fn give_back(mut loan: Loan, unsettled: Unsettled, behind_pooler: bool, _t
 }
 
 pub(super) async fn return_to_pool(mut conn: PoolConnection<Postgres>) {
-    // When the time is over, what is dropped is the connection, and its place becomes free.
+    // On a timeout the connection is dropped, and its slot becomes free.
     let _ = timeout(RETURN_TIMEOUT, conn.return_to_pool()).await;
 }
 
-/// Takes back what was not committed; whether the connection may be used again. Mostly something failed, and one that
-/// takes no writes is of no use to the next one either: a server that became a standby, or that was read-only when the
-/// connection was made, stays so for as long as the connection lasts.
+/// Rolls back what was not committed; returns whether the connection can be reused. Mostly something has failed, and a
+/// read-only connection is no use to the next caller either: one to a server that became a standby, or that was
+/// read-only at connect time, stays read-only for as long as it lasts.
 async fn settle(
     inner: &mut PgConnection,
     unsettled: Unsettled,

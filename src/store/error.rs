@@ -11,12 +11,12 @@ pub fn unique_violation(error: &sqlx::Error) -> Option<&str> {
         .and_then(|error| error.constraint())
 }
 
-/// What an error says for the log. PostgreSQL repeats the value in what it says about bad data (class 22), and a value
-/// may be a secret. That of a violated constraint is in the error's detail, which is never shown.
+/// The text of an error for the log. PostgreSQL quotes the value in messages about bad data (class 22), and that may be
+/// a secret. The value that violates a constraint is in the error's detail, which is never shown.
 pub fn describe(error: &sqlx::Error) -> String {
     match error.as_database_error().and_then(DatabaseError::code) {
         Some(code) if code.starts_with("22") => format!("the database refused a value: {code}"),
-        // One of ours, which sqlx takes for a driver's.
+        // Our own, wrapped as a driver's.
         _ if let sqlx::Error::AnyDriverError(cause) = error => cause.to_string(),
         _ => error.to_string(),
     }
@@ -32,7 +32,7 @@ pub(super) fn is_broken(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the database could not be reached or would not serve us now, as against a statement that is wrong.
+/// Whether the database was unreachable or could not serve now, as opposed to a faulty statement.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -42,9 +42,9 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
-        // 08 connection, 53 resources, 57 operator intervention; 58 system error, 40001 and 40P01 a lost race,
-        // 25006 a standby, 55P03 a lock that was not to be had, 55000 a database closed for maintenance, 28 and 3D
-        // while it is being set up, 25P03 a transaction that did nothing for too long: its process was stopped.
+        // 08 connection, 53 resources, 57 operator intervention, 58 system error; 40001 and 40P01 a lost race, 25006 a
+        // standby, 55P03 a lock timeout, 55000 a database closed for maintenance; 28 and 3D while it is being set up;
+        // 25P03 a transaction that was idle for too long and was ended.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             ["08", "53", "57", "58", "28", "3D"].iter().any(|class| code.starts_with(class))
                 || ["40001", "40P01", "25006", "25P03", "55P03", "55000"].contains(&code.as_ref())
@@ -54,8 +54,8 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Trouble of the server's own (class XX) that ends a connection, or allows none, passes: "could not write init file"
-/// while its disk is full. In the answer to a statement it is a bug or a damaged table, and meant to be seen.
+/// An internal error (class XX) that ends a connection, or refuses one, is temporary: "could not write init file" while
+/// the disk is full. In answer to a statement it is a bug or a damaged table, and has to be seen.
 fn ends_connection(error: &dyn DatabaseError) -> bool {
     error
         .try_downcast_ref::<PgDatabaseError>()

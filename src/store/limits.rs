@@ -6,14 +6,14 @@ use sqlx::PgConnection;
 /// How much of something is allowed.
 #[derive(Clone, Copy, Debug)]
 pub enum Allowance {
-    /// `burst` at once; each is given back after another `every`.
+    /// `burst` at once; one more is allowed after each `every`.
     Bucket { burst: i32, every: TimeDelta },
     /// `count` in `length`, from the first one on.
     Window { count: i32, length: TimeDelta },
 }
 
 impl Allowance {
-    /// How many fit, for how long each counts, and whether they leave one by one.
+    /// The capacity, the time per unit or window, and whether it drains.
     fn parts(self) -> (i32, TimeDelta, bool) {
         match self {
             Self::Bucket { burst, every } => (burst, every, true),
@@ -21,13 +21,13 @@ impl Allowance {
         }
     }
 
-    /// How long a row is worth something: a bucket that is full to the brim is empty after this long.
+    /// How long a row matters: a full bucket has drained after this long.
     fn memory(self) -> TimeDelta {
         let (most, length, drains) = self.parts();
         if drains { length * most } else { length }
     }
 
-    /// How long after `at` a refused one may be tried again.
+    /// How long after `at` a refused attempt may be made again.
     fn wait(self, level: f64) -> TimeDelta {
         let (most, length, drains) = self.parts();
         let lengths = if drains { level + 1.0 - f64::from(most) } else { 1.0 };
@@ -48,9 +48,10 @@ pub enum Decision {
     Refused(DateTime<Utc>),
 }
 
-/// Counts an attempt under each of the keys, which are all different, where it is allowed: one statement, so that
-/// guesses in parallel count. It locks them in the order given. A window that begins further ahead than it is long was
-/// begun by a clock that was wrong, and counts as over.
+/// Counts an attempt under each key (all distinct) where it is allowed, in one statement, so that parallel guesses
+/// count. Locks the rows in the order given. A window that begins further in the future than it is long was begun by a
+/// wrong clock, and counts as over. A bucket's time never goes back, but from so far ahead that its clock was wrong: else
+/// each attempt at an instance whose clock is behind would give those at another one back what drains in between.
 pub async fn reserve(
     db: &mut PgConnection,
     keys: &[Vec<u8>],
@@ -69,11 +70,20 @@ pub async fn reserve(
            on conflict (key) do update set (level, at, allowed, expires_at) = (
                select
                    used + case when used + 1 <= most then 1 else 0 end,
-                   case when drains or used = 0 then $2 else l.at end,
+                   case
+                       when drains and l.at <= $2 + most * seconds * interval '1 second' then greatest(l.at, $2)
+                       when drains or used = 0 then $2
+                       else l.at
+                   end,
                    used + 1 <= most,
-                   case when drains or used = 0 then excluded.expires_at else l.expires_at end
+                   case
+                       when drains and l.at <= $2 + most * seconds * interval '1 second'
+                           then greatest(l.expires_at, excluded.expires_at)
+                       when drains or used = 0 then excluded.expires_at
+                       else l.expires_at
+                   end
                from (
-                   select most, drains, case
+                   select most, seconds, drains, case
                        when drains then greatest(0, l.level - greatest(0, extract(epoch from $2 - l.at)::double precision) / seconds)
                        when abs(extract(epoch from $2 - l.at)::double precision) >= seconds then 0
                        else l.level
@@ -101,8 +111,8 @@ pub async fn reserve(
     keys.iter().zip(allowances).map(decide).collect()
 }
 
-/// Gives one attempt back: it was none of those that the limit is there for.
-pub async fn give_back(db: &mut PgConnection, keys: &[Vec<u8>]) -> sqlx::Result<()> {
+/// Refunds one attempt under each key: it was not the kind that the limit is for.
+pub async fn refund(db: &mut PgConnection, keys: &[Vec<u8>]) -> sqlx::Result<()> {
     sqlx::query!(
         "with locked as (select key from limits where key = any($1) order by key for no key update)
          update limits l set level = greatest(0, level - 1) from locked where l.key = locked.key",
@@ -113,8 +123,8 @@ pub async fn give_back(db: &mut PgConnection, keys: &[Vec<u8>]) -> sqlx::Result<
     Ok(())
 }
 
-/// Removes at most 1,000 rows that say nothing any more, but for those that somebody counts on at this moment: it waits for
-/// nobody, for others wait for it, each with a row of its own, and in another order.
+/// Deletes at most 1,000 expired rows and skips those that are locked: it must not wait for others, who hold rows of
+/// their own, locked in another order, and may wait for it.
 pub async fn delete_expired(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "with old as materialized (

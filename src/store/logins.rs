@@ -1,8 +1,8 @@
-//! Logins: what is read before the password is checked, and what is written after it. One statement each, for beside a
-//! hash PostgreSQL finds its caches cold, and every round trip counts.
+//! Logins: what is read before the password is checked, and what is written afterwards. One statement each: next to
+//! password hashing PostgreSQL finds its caches cold, so every round trip counts.
 //!
-//! A value that the planner would make much of stands in a sub-select, where it cannot see it: else it holds what it makes
-//! of each for better than its one plan for all, and plans every login anew, which takes longer than the login.
+//! Values that would sway the planner are hidden from it in sub-selects: else it takes its custom plans for better than
+//! the generic one and plans every login anew, which takes longer than running the statement.
 
 use std::net::IpAddr;
 
@@ -16,11 +16,11 @@ use super::audit::Event;
 use super::users::User;
 use crate::fields::Role;
 
-/// Finds by username or by e-mail address, without regard to case, and tells whether `address` has logged in to the
-/// account before, as far as its sessions are remembered.
+/// Finds a user by username or e-mail address, ignoring case, and whether `address` has logged in to the account
+/// before, as far as its sessions are kept.
 ///
-/// No name holds an `@` and every address does, so one query serves both, in the same time; and there is always one row,
-/// so that nobody's sessions are looked for as well: the answer takes as long.
+/// No username contains `@` and every address does, so one query serves both. The left join always yields a row, so
+/// that sessions are looked up for an unknown user too, and the answer takes equally long.
 pub async fn find(
     db: &mut PgConnection,
     login: &str,
@@ -29,7 +29,7 @@ pub async fn find(
     // An IPv6 client has a /64 to itself and changes within it.
     let prefix = if address.is_some_and(|ip| ip.is_ipv6()) { 64 } else { 32 };
     let network = address.and_then(|ip| IpNetwork::new(ip, prefix).ok());
-    // From the first of them to the last, which an index finds.
+    // Its first and last address: a range, which an index can find.
     let (first, last) = (network.map(|net| net.network()), network.map(|net| net.broadcast()));
     let row = sqlx::query!(
         r#"select u.id as "id?", u.username as "username?", u.email as "email?", u.email_verified_at, u.pending_email,
@@ -70,7 +70,7 @@ pub async fn find(
 pub struct NewSession<'a> {
     pub id: Uuid,
     pub user_id: Uuid,
-    /// Which the password was checked against.
+    /// The hash that the password was checked against.
     pub password_hash: &'a str,
     pub created_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
@@ -79,11 +79,11 @@ pub struct NewSession<'a> {
     pub user_agent: Option<&'a str>,
 }
 
-/// Opens a session, takes back what its login was counted as, and records it; the user as they are now. `None`, and
-/// nothing is done, if the user is gone or has another hash by now.
+/// Opens a session, refunds the login's counted attempts and records it; returns the user as they are now. `None`, with
+/// nothing done, if the user is gone or has another hash by now.
 ///
-/// The user's row is locked, so that a change of the password either sees this session and ends it, or is seen here:
-/// whoever waits for the lock compares the hash once more. Done twice, it comes to the same.
+/// Locks the user's row, so that a concurrent password change either sees this session and ends it, or is seen here:
+/// after a wait for the lock the hash is compared again. Harmless when repeated.
 pub async fn open(
     tx: &mut Tx,
     session: &NewSession<'_>,

@@ -29,7 +29,7 @@ impl LetterKind {
     }
 }
 
-/// A letter that the caller has claimed, with what its user is like now.
+/// A letter that the caller has claimed, with its user's present data.
 #[derive(Clone, Debug)]
 pub struct ClaimedLetter {
     pub id: Uuid,
@@ -37,7 +37,7 @@ pub struct ClaimedLetter {
     pub user_id: Uuid,
     pub recipient: String,
     pub created_at: DateTime<Utc>,
-    /// With this one.
+    /// Including this one.
     pub attempts: i32,
     pub username: String,
     pub email: String,
@@ -45,8 +45,8 @@ pub struct ClaimedLetter {
     pub pending_email: Option<String>,
 }
 
-/// Queues a letter, unless the very same one still waits for its first attempt. It is due at once, for an instance whose
-/// clock is behind the caller's too.
+/// Queues a letter, unless an identical one still awaits its first attempt. It is due at once, even for an instance
+/// whose clock is behind the caller's.
 pub async fn insert(
     db: &mut PgConnection,
     kind: LetterKind,
@@ -73,7 +73,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// Takes the letter that is due longest. Nobody else gets it before `now + lease`: by then the caller has either
+/// Claims the letter that has been due longest. Nobody else gets it before `now + lease`: by then the caller has
 /// settled it or died.
 pub async fn claim_next(
     db: &mut PgConnection,
@@ -157,7 +157,7 @@ pub async fn set_next_attempt(
     Ok(())
 }
 
-/// Letters that wait, and since when the oldest of them does. Of more than `most` it knows no more than that.
+/// How many letters wait, counted up to `most`, and since when the oldest of these does.
 pub async fn count_waiting(
     db: &mut PgConnection,
     most: i64,
@@ -175,7 +175,7 @@ pub async fn count_waiting(
     Ok((row.count, row.oldest))
 }
 
-/// When the letter that is to be sent next is due.
+/// When the next letter is due.
 pub async fn first_due(db: &mut PgConnection) -> sqlx::Result<Option<DateTime<Utc>>> {
     sqlx::query_scalar!(
         "select min(next_attempt_at) from outbox where sent_at is null and failed_at is null"
@@ -191,6 +191,7 @@ pub async fn delete_settled(db: &mut PgConnection, before: DateTime<Utc>) -> sql
              select id from outbox
              where created_at < $1 and coalesce(sent_at, failed_at) < $1
              order by created_at limit 1000
+             for update skip locked
          )",
         before
     )

@@ -1,8 +1,8 @@
-//! The pool of connections: sqlx's, and before it those that have just been used.
+//! The connection pool: sqlx's, and in front of it the connections just used.
 //!
-//! sqlx's pool asks each connection that comes back whether it is still good: a round trip, and a task that waits for it,
-//! after every statement. Here one whose last question was answered to the end stays at hand for whoever comes next, and
-//! goes back into the pool once a second, to be asked there, and replaced when it is old.
+//! sqlx's pool pings every connection that is returned: a round trip, and a task that waits for it, after each
+//! statement. Here a connection whose last result was read to its end stays at hand for the next caller, and goes back
+//! to sqlx's pool once a second, to be pinged there, and replaced when it is old.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,8 +17,8 @@ use super::connection::return_to_pool;
 /// How long a request waits for a connection before it is told that there is none.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For how long a connection is lent out again and again before it is asked once more.
-const AT_HAND: Duration = Duration::from_secs(1);
+/// How long a connection is reused before it goes back to sqlx's pool.
+const REUSE_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub(super) struct Pool(Arc<Shared>);
@@ -26,9 +26,9 @@ pub(super) struct Pool(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     inner: PgPool,
-    /// As many as there may be connections, and one goes with each that is not at rest: lent, asked whether it is still
-    /// good, or on its way back. So whoever has one and finds nothing at hand has a free place in the pool. Who waited
-    /// for a place in there would not hear of what comes to hand meanwhile.
+    /// One permit per possible connection, held by each that is in use, being pinged, or on its way back. So whoever
+    /// has a permit and finds nothing at hand is sure of a free slot in sqlx's pool. Whoever waited for a slot in there
+    /// would miss the connections that come to hand meanwhile.
     permits: Arc<Semaphore>,
     at_hand: Mutex<Vec<Kept>>,
 }
@@ -40,7 +40,7 @@ struct Kept {
     since: Instant,
 }
 
-/// A connection that is not at rest.
+/// A connection in use, and its permit.
 #[derive(Debug)]
 pub(super) struct Loan {
     pub conn: PoolConnection<Postgres>,
@@ -82,14 +82,14 @@ impl Pool {
         timeout(ACQUIRE_TIMEOUT, lending).await.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 
-    /// Takes back a connection that has been answered to the end.
+    /// Takes back a connection whose last result was read to its end.
     pub fn keep(&self, loan: Loan) {
         let mut leaving = Vec::new();
         let mut at_hand = self.0.at_hand();
-        // Looked at in here: whoever closes takes afterwards what is at hand.
+        // Under the lock: `close` empties `at_hand` only afterwards.
         let (now, is_closed) = (Instant::now(), self.0.inner.is_closed());
-        let is_old = |since: Instant| is_closed || now.duration_since(since) >= AT_HAND;
-        // Where no permit is free, somebody is about to take it.
+        let is_old = |since: Instant| is_closed || now.duration_since(since) >= REUSE_FOR;
+        // If no permit is free, a caller is about to take it.
         while let Some(place) = at_hand.iter().position(|kept| is_old(kept.since))
             && let Ok(permit) = Arc::clone(&self.0.permits).try_acquire_owned()
         {
@@ -110,10 +110,10 @@ impl Pool {
         }
     }
 
-    /// The connections that there are, the idle ones among them, and how many there may be.
+    /// Open connections, idle ones among them, and the maximum.
     pub fn connections(&self) -> (u32, usize, u32) {
         let inner = &self.0.inner;
-        // sqlx counts one that comes to rest after it may be taken: for a moment there may be fewer than none.
+        // sqlx counts a connection as idle only after it can be taken: briefly the number may be negative.
         let idle = inner.num_idle().wrapping_add(self.0.at_hand().len()).cast_signed();
         (inner.size(), usize::try_from(idle).unwrap_or(0), self.most())
     }
@@ -124,7 +124,7 @@ impl Pool {
     }
 
     pub async fn close(&self) {
-        // Before: what is on loan comes back to the pool from then on.
+        // First: from now on connections in use go back to sqlx's pool.
         let closing = self.0.inner.close();
         // Whoever waits hears of it at once.
         self.0.permits.close();

@@ -1,4 +1,4 @@
-//! The schema: brought up to date, and how it stands to this release.
+//! The schema: its migration, and how it compares with this release.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use super::Db;
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
-/// Whoever migrates holds this advisory lock; any number does, as long as it never changes.
+/// Advisory lock for migrating. The number is arbitrary but must never change.
 const MIGRATION_LOCK: i64 = 0x6d69_6772_6174_6500;
 
-/// How long others have a table to themselves before a migration asks for it again: shorter than a transaction may do
-/// nothing.
+/// How long a blocked migration leaves the table to others before it tries again: shorter than a transaction may stay
+/// idle.
 const RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +26,19 @@ pub enum Schema {
     Current,
     /// Of a newer release, which this one works with.
     Ahead,
-    /// That migration is not the one of this release.
+    /// This migration differs from the one in this release.
     Other(i64),
 }
 
 impl Db {
-    /// Brings the schema up to date. One process at a time does it, the others wait. Each migration is all or nothing.
-    /// While somebody holds a table that one needs, such as a backup that reads it, it tries again and again, and leaves
-    /// the table to others between two tries.
+    /// Brings the schema up to date. One process at a time does so, the others wait. Each migration is all or nothing.
+    /// While somebody else holds a table that it needs, such as a backup that reads it, it tries again and again, and
+    /// leaves the table to others in between.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         for version in self.missing_versions().await? {
             self.migrate_to(Some(version)).await?;
         }
-        // Whether those that were there before are this release's own.
+        // Checks that those applied before are this release's own.
         self.migrate_to(None).await
     }
 
@@ -58,25 +58,25 @@ impl Db {
             .bind(MIGRATION_LOCK)
             .execute(&mut *tx)
             .await?;
-        // But it does not wait for a table: whoever waits for one has everybody else wait behind it. For longer than a
-        // second, though, after which PostgreSQL stops its own vacuum.
+        // But not for long for a table: everybody else queues behind whoever waits for one. Yet longer than a second,
+        // after which PostgreSQL cancels its own autovacuum.
         sqlx::raw_sql("set local lock_timeout = '2s'").execute(&mut *tx).await?;
-        // Its own lock belongs to a session, which a pooler does not keep. A newer release may have migrated
-        // already while this older one is still in service: what it does not know does not disturb it.
+        // sqlx's own lock belongs to a session, which a pooler does not keep. A newer release may have migrated already
+        // while this one is still in service: migrations unknown to this one do not disturb it.
         let migrator = Migrator { locking: false, ignore_missing: true, ..migrator() };
         while let Err(error) = migrator.run_direct(version, &mut *tx, false).await {
             if !is_lock_timeout(&error) {
                 return Err(error);
             }
             tracing::warn!(version, "a migration waits for a table that somebody else holds");
-            // Who waits to migrate goes on waiting: else they would ask for the table meanwhile, one after the other.
+            // Other migrating processes keep waiting meanwhile: else each would ask for the table in turn.
             tokio::time::sleep(RETRY).await;
         }
         tx.commit().await?;
         Ok(())
     }
 
-    /// How the schema stands to this release.
+    /// How the schema compares with this release.
     pub async fn schema(&self) -> sqlx::Result<Schema> {
         let Some(done) = done(&mut *self.acquire().await?).await? else {
             return Ok(Schema::Missing);
@@ -93,7 +93,7 @@ impl Db {
         Ok(if done.len() > MIGRATOR.iter().count() { Schema::Ahead } else { Schema::Current })
     }
 
-    /// Whether the search in the list of users has its index, which takes an extension.
+    /// Whether the search in the list of users has its index, which needs `pg_trgm`.
     pub async fn has_search_index(&self) -> sqlx::Result<bool> {
         let mut conn = self.acquire().await?;
         sqlx::query_scalar("select to_regclass('users_search_idx') is not null")
@@ -109,7 +109,7 @@ impl Db {
     }
 }
 
-/// The migrations that this database has, with their checksums; `None` where there never was one.
+/// The applied migrations, with their checksums; `None` if there never was one.
 async fn done(conn: &mut PgConnection) -> sqlx::Result<Option<BTreeMap<i64, Vec<u8>>>> {
     let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
     if !known.fetch_one(&mut *conn).await? {
@@ -119,7 +119,7 @@ async fn done(conn: &mut PgConnection) -> sqlx::Result<Option<BTreeMap<i64, Vec<
     Ok(Some(done.fetch_all(conn).await?.into_iter().collect()))
 }
 
-/// Whether a lock was not to be had in time.
+/// Whether waiting for a lock timed out.
 fn is_lock_timeout(error: &MigrateError) -> bool {
     let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
         return false;

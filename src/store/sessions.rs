@@ -1,4 +1,4 @@
-//! Sessions: one a login, and the counter of its living refresh token.
+//! Sessions: one per login, and the counter of its current refresh token.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::store::users::User;
 
-/// The user in a row that speaks of a session and its user.
+/// The user in a row of a session joined with its user.
 macro_rules! user_of {
     ($row:ident) => {
         User {
@@ -30,12 +30,12 @@ macro_rules! user_of {
 pub struct Session {
     pub id: Uuid,
     pub counter: i64,
-    /// Whether the pair of the last refresh was seen in use.
+    /// Whether the newest pair of tokens has been used.
     pub successor_used: bool,
     pub expires_at: DateTime<Utc>,
 }
 
-/// Reads a living session and its user in one query.
+/// Reads an active session and its user in one query.
 pub async fn find_with_user(
     db: &mut PgConnection,
     id: Uuid,
@@ -65,20 +65,20 @@ pub async fn find_with_user(
     }))
 }
 
-/// Where a session stands after a refresh.
+/// The state of a session after a refresh.
 #[derive(Clone, Debug)]
 pub struct Rotated {
     /// The counter of the successor.
     pub counter: i64,
     pub rotated_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
-    /// The counter presented was too old: the session has ended now.
+    /// The presented counter was too old: this ended the session.
     pub reused: bool,
     pub user: User,
 }
 
-/// Presents the living counter of a refresh token, or a later one, and replaces it by its successor: what [`rotate`]
-/// does with those, for less. `None`: neither, or no such session; [`rotate`] tells.
+/// The fast path of [`rotate`], for the current counter or a later one: replaces it with its successor. `None` if it is
+/// an older one or there is no such session: [`rotate`] tells.
 pub async fn renew(
     db: &mut PgConnection,
     id: Uuid,
@@ -116,10 +116,10 @@ pub async fn renew(
 /// Presents the counter of a refresh token: one statement, so that the database settles a race. It reads the user for
 /// the next pair as well.
 ///
-/// - The living counter (or a later one, after a fail-over to a standby that had not heard of it yet: tokens are
-///   genuine, so it was given out) is replaced by its successor.
-/// - The one before it gives the same successor again, for as long as nobody has used that, and for `grace` after it
-///   was last given out unused: of two tabs that try again after a lost answer one may use it before the other asks.
+/// - The current counter is replaced by its successor. So is a later one: tokens are genuine, so it was issued, before
+///   a fail-over to a standby that had not received it yet.
+/// - The previous one yields the same successor again while nobody has used that, and for `grace` after it was last
+///   issued unused: of two tabs that retry after a lost answer, one may use it before the other asks.
 /// - Anything older ends the session.
 ///
 /// `None`: no such session, or it has ended before.
@@ -169,7 +169,28 @@ pub async fn rotate(
     }))
 }
 
-/// Notes that the pair with this counter is in use.
+/// Whether [`rotate`] would end the session because of this counter.
+pub async fn is_reused(
+    db: &mut PgConnection,
+    id: Uuid,
+    presented: i64,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> sqlx::Result<bool> {
+    let is_reused = sqlx::query_scalar!(
+        r#"select $2 < counter - 1
+               or ($2 = counter - 1 and successor_used and greatest(rotated_at, successor_given_at) <= $3) as "is_reused!"
+           from sessions where id = $1"#,
+        id,
+        presented,
+        now - grace,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(is_reused.unwrap_or(false))
+}
+
+/// Marks the pair with this counter as used.
 pub async fn set_successor_used(db: &mut PgConnection, id: Uuid, counter: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "update sessions set successor_used = true where id = $1 and counter = $2 and not successor_used",
@@ -181,7 +202,7 @@ pub async fn set_successor_used(db: &mut PgConnection, id: Uuid, counter: i64) -
     Ok(())
 }
 
-/// Ends one session of a user; whether it was living.
+/// Ends one session; returns whether it was active.
 pub async fn revoke(
     db: &mut PgConnection,
     id: Uuid,
@@ -223,8 +244,8 @@ pub async fn revoke_all(
     Ok(done.rows_affected())
 }
 
-/// Removes sessions of a user beyond the `kept` that are living and were logged in or refreshed last, at most 1,000; how
-/// many. It waits for nobody, and leaves alone what is refreshed meanwhile.
+/// Ranks a user's sessions, active and most recently used first, and deletes at most 1,000 beyond the first `kept`;
+/// returns how many. Skips rows that are locked or refreshed meanwhile.
 pub async fn delete_surplus(db: &mut PgConnection, user_id: Uuid, kept: i64) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "with surplus as materialized (
@@ -244,9 +265,9 @@ pub async fn delete_surplus(db: &mut PgConnection, user_id: Uuid, kept: i64) -> 
     Ok(done.rows_affected())
 }
 
-/// Removes at most 1,000 sessions that could not be refreshed any more before `before`, and waits for nobody: others lock
-/// them in another order. What ran out earlier, unused, stays until then: an index by which it could be found would make
-/// every refresh dearer.
+/// Deletes at most 1,000 sessions whose `ends_at` lies before `before`. Skips locked rows, as others lock them in
+/// another order. Sessions that ran out earlier, unused, stay until then: an index to find them by would make every
+/// refresh slower.
 pub async fn delete_expired(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "with old as materialized (
@@ -260,15 +281,15 @@ pub async fn delete_expired(db: &mut PgConnection, before: DateTime<Utc>) -> sql
     Ok(done.rows_affected())
 }
 
-/// How many live: counted among up to `most` rows, and beyond that as the planner estimates.
-pub async fn count_living_about(
+/// How many are active: exact among up to `most` rows, beyond that the planner's estimate.
+pub async fn count_active_about(
     db: &mut PgConnection,
     now: DateTime<Utc>,
     most: i64,
 ) -> sqlx::Result<i64> {
     let row = sqlx::query!(
         r#"select count(*) as "all!",
-             count(*) filter (where ended_at is null and expires_at > $1) as "living!"
+             count(*) filter (where ended_at is null and expires_at > $1) as "active!"
          from (select ended_at, expires_at from sessions limit $2) sample"#,
         now,
         most + 1
@@ -276,7 +297,7 @@ pub async fn count_living_about(
     .fetch_one(&mut *db)
     .await?;
     if row.all <= most {
-        return Ok(row.living);
+        return Ok(row.active);
     }
     super::estimate(db, "select from sessions where ended_at is null and expires_at > now()").await
 }

@@ -1,9 +1,9 @@
 //! Reads that a streaming standby can do, so that the primary does not have to.
 //!
-//! The primary is asked how far its log goes, which costs it next to nothing, and the standby reads once it has come as
-//! far. So however far it lags, what is read is never older than the call: whoever has changed something finds it
-//! changed, at whichever instance. That pays for reads of many rows alone: to read one row by its key costs the primary
-//! no more than to say how far it is.
+//! The primary is asked for its WAL position, which costs next to nothing, and the standby reads once it has replayed
+//! that far. So no read is older than its call, however far the standby lags: whoever has changed something finds it
+//! changed, at every instance. It pays only for reads of many rows: to read one row by key costs the primary no more
+//! than to tell its position.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,26 +15,26 @@ use tokio::time::{sleep, timeout};
 use super::changes::no_answer;
 use super::{Conn, Db, bounded, describe};
 
-/// How long a server may take to let `doctor` in.
+/// How long a server may take to accept `doctor`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the standby may take to let us in and to come as far as the primary.
+/// How long the standby may take to connect and catch up with the primary.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is asked meanwhile.
 const STEP: Duration = Duration::from_millis(10);
-/// How long it may take to read, so that the primary still can in the time that a request has.
+/// How long it may take to read, so that the primary can still answer within a request's time.
 const READ_PATIENCE: Duration = Duration::from_secs(6);
-/// How long one that could not be used is left alone.
+/// How long a standby that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Standby {
     db: Db,
-    rest: Mutex<Option<Rest>>,
+    cooldown: Mutex<Option<Cooldown>>,
 }
 
-/// It could not be used.
+/// The pause after a failure.
 #[derive(Debug)]
-struct Rest {
+struct Cooldown {
     since: Instant,
     next_try_at: Instant,
 }
@@ -46,56 +46,56 @@ pub struct StandbyFacts {
     pub is_up_to_date: bool,
     /// How long ago the newest change that it has was made, in seconds.
     pub age: Option<f64>,
-    /// Of a cluster other than the primary's, so far as we may know.
+    /// Of another cluster than the primary, as far as we may know.
     #[sqlx(default)]
-    pub is_a_strangers: bool,
+    pub is_other_cluster: bool,
 }
 
 impl Standby {
     pub(super) fn new(options: PgConnectOptions, connections: u32) -> Self {
         let db = Db::new(options, connections);
-        // Whether it stands behind a pooler or not: this way of use is good for both.
+        // Works with a pooler in between and without one.
         db.assume_pooler();
-        Self { db, rest: Mutex::default() }
+        Self { db, cooldown: Mutex::default() }
     }
 
     pub(super) async fn close(&self) {
         self.db.pool.close().await;
     }
 
-    fn rest(&self) -> MutexGuard<'_, Option<Rest>> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cooldown(&self) -> MutexGuard<'_, Option<Cooldown>> {
+        self.cooldown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether to try it now. After a failure one call in so long does, for all others.
+    /// Whether to try it now. After a failure only one call per [`PAUSE`] does.
     fn is_worth_a_try(&self, now: Instant) -> bool {
-        let mut rest = self.rest();
-        let Some(rest) = &mut *rest else { return true };
-        let is_due = rest.next_try_at <= now;
+        let mut cooldown = self.cooldown();
+        let Some(cooldown) = &mut *cooldown else { return true };
+        let is_due = cooldown.next_try_at <= now;
         if is_due {
-            rest.next_try_at = now + PAUSE;
+            cooldown.next_try_at = now + PAUSE;
         }
         is_due
     }
 
     fn has_failed(&self, error: &sqlx::Error) {
         let since = Instant::now();
-        let rest = Rest { since, next_try_at: since + PAUSE };
+        let cooldown = Cooldown { since, next_try_at: since + PAUSE };
         // Said once, not by every call that fails.
-        if self.rest().replace(rest).is_none() {
+        if self.cooldown().replace(cooldown).is_none() {
             let error = describe(error);
             tracing::warn!(error, "the standby cannot be used: the primary reads");
         }
     }
 
     fn has_read(&self, asked_at: Instant) {
-        // One that was asked before it failed proves nothing.
-        if self.rest().take_if(|rest| rest.since < asked_at).is_some() {
+        // A read that began before the failure proves nothing.
+        if self.cooldown().take_if(|cooldown| cooldown.since < asked_at).is_some() {
             tracing::info!("the standby can be used again");
         }
     }
 
-    /// A connection to the standby once it has come as far as `position`.
+    /// A connection to the standby once it has replayed up to `position`.
     async fn caught_up(&self, position: &str) -> sqlx::Result<Conn> {
         let mut conn = self.db.acquire().await?;
         if !catch_up(&mut conn, position).await?.is_standby {
@@ -127,11 +127,11 @@ impl Db {
                 timeout(READ_PATIENCE, read(conn)).await.map_err(|_| no_answer())?
             };
             match reading.await {
-                // What takes the standby too long would take the primary as long.
+                // A query too slow for the standby would be so for the primary.
                 Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("57014") => {
                     return Err(sqlx::Error::Database(error));
                 }
-                // Whatever it is (gone, too far behind, a row that it needed was cleaned up), the primary has it not.
+                // Other failures (gone, lagging, a conflict with recovery) are the standby's alone.
                 Err(error) => standby.has_failed(&error),
                 Ok(found) => {
                     standby.has_read(now);
@@ -142,7 +142,7 @@ impl Db {
         bounded(async { read(self.acquire().await?).await }).await
     }
 
-    /// How far the primary's log goes: every change that anybody has been told of lies before.
+    /// The primary's WAL insert position: every acknowledged change lies before it.
     async fn position(&self) -> sqlx::Result<String> {
         let mut conn = self.acquire().await?;
         sqlx::query_scalar("select pg_current_wal_insert_lsn()::text").fetch_one(&mut *conn).await
@@ -152,7 +152,7 @@ impl Db {
     pub async fn describe_standby(&self) -> sqlx::Result<Option<StandbyFacts>> {
         let Some(standby) = &self.standby else { return Ok(None) };
         let position = self.position().await?;
-        // Not from the pool, which tries again where nobody listens, and never says why.
+        // Not from the pool, which retries a refused connection and hides the cause.
         let options = standby.db.options.clone().statement_cache_capacity(0);
         let mut conn =
             timeout(CONNECT_TIMEOUT, options.connect()).await.map_err(|_| no_answer())??;
@@ -161,17 +161,17 @@ impl Db {
             Err(_) => facts(&mut conn, &position).await?,
         };
         let clusters = (cluster(&mut *self.acquire().await?).await, cluster(&mut conn).await);
-        let is_a_strangers = matches!(clusters, (Ok(own), Ok(its)) if own != its);
-        Ok(Some(StandbyFacts { is_a_strangers, ..facts }))
+        let is_other_cluster = matches!(clusters, (Ok(own), Ok(its)) if own != its);
+        Ok(Some(StandbyFacts { is_other_cluster, ..facts }))
     }
 }
 
-/// The number that a cluster was given when it was made, and that its standbys have, too.
+/// The system identifier of a cluster, which its standbys share.
 async fn cluster(conn: &mut PgConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar("select system_identifier from pg_control_system()").fetch_one(conn).await
 }
 
-/// Waits until the standby has come as far as `position`.
+/// Waits until the standby has replayed up to `position`.
 async fn catch_up(conn: &mut PgConnection, position: &str) -> sqlx::Result<StandbyFacts> {
     loop {
         let facts = facts(conn, position).await?;

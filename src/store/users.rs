@@ -12,7 +12,7 @@ pub struct User {
     pub username: String,
     pub email: String,
     pub email_verified_at: Option<DateTime<Utc>>,
-    /// Waits for its own confirmation, beside a verified `email`.
+    /// A new address awaiting confirmation, beside a verified `email`.
     pub pending_email: Option<String>,
     pub first_name: String,
     pub last_name: String,
@@ -25,6 +25,11 @@ pub struct User {
 impl User {
     pub fn is_email_verified(&self) -> bool {
         self.email_verified_at.is_some()
+    }
+
+    /// The pending address, or else the user's own.
+    pub fn address_to_confirm(&self) -> &str {
+        self.pending_email.as_ref().unwrap_or(&self.email)
     }
 }
 
@@ -112,6 +117,11 @@ pub async fn find_for_update(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Op
     select_users!("where id = $1 for no key update", id).fetch_optional(db).await
 }
 
+/// Reads a user as whoever is changing them at this moment leaves them; nobody changes them until the transaction ends.
+pub async fn find_for_share(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>> {
+    select_users!("where id = $1 for share", id).fetch_optional(db).await
+}
+
 /// Whether somebody has this address, in any case.
 pub async fn is_email_taken(db: &mut PgConnection, email: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
@@ -142,7 +152,8 @@ pub async fn update_profile(db: &mut PgConnection, user: &User) -> sqlx::Result<
     Ok(())
 }
 
-/// Replaces the hash of a password that was changed.
+/// Replaces the hash of a password that was changed. An address that waits to be confirmed is dropped: whoever knew the
+/// old password may have set it.
 pub async fn set_password_hash(
     db: &mut PgConnection,
     id: Uuid,
@@ -150,7 +161,7 @@ pub async fn set_password_hash(
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update users set password_hash = $2, modified_at = $3 where id = $1",
+        "update users set password_hash = $2, pending_email = null, modified_at = $3 where id = $1",
         id,
         new,
         now
@@ -160,7 +171,7 @@ pub async fn set_password_hash(
     Ok(())
 }
 
-/// Replaces the hash of an unchanged password by one with today's parameters, unless it has been replaced before.
+/// Replaces the hash of an unchanged password with one of today's parameters, if `old` is still the stored one.
 pub async fn set_rehashed_password(
     db: &mut PgConnection,
     id: Uuid,
@@ -200,12 +211,12 @@ pub async fn delete(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Whoever takes an admin's role away holds this advisory lock; any number does, as long as it never changes.
+/// Advisory lock for taking an admin's role away. The number is arbitrary but must never change.
 const ADMINS_LOCK: i64 = 0x6164_6d69_6e73;
 
-/// The ids of all admins. Until the transaction ends nobody else gets past here, so the caller's decision about the
-/// last of them stands. A lock of its own and not the rows': a row that was demoted while somebody waited for it stays
-/// locked and leaves the list, and then two callers lock the rest in different orders.
+/// The ids of all admins, under an advisory lock until the transaction ends, so that the caller's decision about the
+/// last admin stands. Row locks would not do: a row demoted while somebody waits for it stays locked but leaves the
+/// list, and then two callers lock the rest in different orders.
 pub async fn list_admins_for_update(db: &mut PgConnection) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query!("select pg_advisory_xact_lock($1)", ADMINS_LOCK).execute(&mut *db).await?;
     sqlx::query_scalar!("select id from users where role = 'admin'").fetch_all(db).await
@@ -248,7 +259,7 @@ impl SortBy {
         matches!(self, Self::CreatedAt | Self::ModifiedAt)
     }
 
-    /// The value by which `user` stands where it stands.
+    /// The sort key of `user` in this order.
     pub fn value(self, user: &User) -> String {
         let instant = |at: DateTime<Utc>| at.timestamp_micros().to_string();
         match self {
@@ -260,7 +271,7 @@ impl SortBy {
     }
 }
 
-/// The place of the last user of a page: what comes after it is found by an index, however far down it stands.
+/// A keyset cursor: the last user of a page. An index finds what follows, however far down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     pub value: String,
@@ -268,19 +279,19 @@ pub struct Position {
 }
 
 impl Position {
-    /// Whether the value is one that `sort_by` sorts by.
+    /// Whether the value is a valid key for `sort_by`.
     pub fn fits(&self, sort_by: SortBy) -> bool {
         !self.value.contains('\0') && (!sort_by.is_instant() || self.instant().is_some())
     }
 
-    /// One that a clock shows: the years of chrono begin long before those of PostgreSQL.
+    /// Years 0 to 9999 only: chrono's range begins long before PostgreSQL's.
     fn instant(&self) -> Option<DateTime<Utc>> {
         let at = self.value.parse().ok().and_then(DateTime::from_timestamp_micros);
         at.filter(|at| (0..10_000).contains(&at.year()))
     }
 }
 
-/// One page: at most `limit` users after `after`, without the hashes of their passwords.
+/// One page: at most `limit` users after `after`, with empty `password_hash`es.
 pub async fn list(
     db: &mut PgConnection,
     filter: &Filter,
@@ -297,8 +308,8 @@ pub async fn list(
     );
     push_filter(&mut query, filter);
     if let Some(position) = after {
-        // In sub-selects, where the planner does not see how much is left, and the limit as a number, where it does: so
-        // one plan is as good as any for a page, and it does not make a new one for each.
+        // The key is in sub-selects, hidden from the planner, and the limit is a literal, visible to it: so the generic
+        // plan looks as good as any custom one, and is not remade for each page.
         query.push(format_args!(" and ({column}, id) {beyond} ((select "));
         if sort_by.is_instant() {
             query.push_bind(position.instant());
@@ -308,7 +319,7 @@ pub async fn list(
         query.push("), (select ").push_bind(position.id).push("))");
     }
     query.push(format_args!(" order by {column} {direction}, id {direction} limit {limit}"));
-    // A plan for any word at all would not look for the word's letters.
+    // A generic plan, made for any pattern, would not use the trigram index.
     let persistent = filter.search.is_none();
     query.build_query_as().persistent(persistent).fetch_all(db).await
 }
@@ -319,7 +330,7 @@ pub async fn count(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> 
     query.build_query_scalar().fetch_one(db).await
 }
 
-/// How many there are: counted up to `most`, and beyond that as the planner estimates, for a count reads every row.
+/// How many there are: exact up to `most`, beyond that the planner's estimate, as a count reads every row.
 pub async fn count_about(db: &mut PgConnection, most: i64) -> sqlx::Result<i64> {
     let counted = sqlx::query_scalar!(
         r#"select count(*) as "count!" from (select from users limit $1) sample"#,
@@ -335,14 +346,14 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
         let part = format!("%{}%", escape_like(search));
         query.push(" and (username_key like ").push_bind(part.to_ascii_lowercase());
         query.push(" or email_key like ").push_bind(part.to_ascii_lowercase());
-        // Names may be of any script, and which letters have a lower case is a matter of the database's locale: it
-        // folds both sides, so that a name's own spelling finds it under each.
+        // Names may be in any script, and lower-casing depends on the database's locale. So the database folds both
+        // sides: a name's own spelling finds it under every locale.
         query
             .push(" or lower(first_name || ' ' || last_name) like lower(")
             .push_bind(part)
             .push("))");
     }
-    // A constant and no parameter: else a plan for all roles could not use the indexes of the rare ones.
+    // A literal, not a parameter: a generic plan could not use the indexes of the rare roles.
     if let Some(role) = filter.role {
         query.push(format_args!(" and role = '{}'", role.as_str()));
     }
@@ -351,7 +362,7 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     }
 }
 
-/// Whatever `like` takes for more than itself.
+/// Escapes the wildcards of `like`.
 fn escape_like(part: &str) -> String {
     part.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }

@@ -1,8 +1,8 @@
-//! `traceparent` of W3C Trace Context: in which trace of the caller's a request is one step.
+//! `traceparent` of W3C Trace Context: the caller's trace that a request belongs to.
 
 use std::fmt;
 
-/// Read from its header, and never kept as text: what is logged of it is written anew, digit by digit.
+/// Parsed from its header, never kept as text: what is logged is formatted from the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     pub trace_id: TraceId,
@@ -21,8 +21,8 @@ impl fmt::Display for TraceId {
 }
 
 impl TraceContext {
-    /// `None` where the specification (level 1, section 3.2) has it ignored. A version after ours may add fields at
-    /// the end and means the same by the first four.
+    /// `None` where the specification (level 1, section 3.2) says to ignore it. A later version may append fields; the
+    /// first four keep their meaning.
     pub fn parse(header: &[u8]) -> Option<Self> {
         let (head, rest) = header.split_at_checked(55)?;
         let [version, trace_id, parent_id, flags] =

@@ -9,7 +9,7 @@ use crate::account::{self, Origin};
 use crate::fields::{Password, PasswordContext, parse_new_password};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
-use crate::http::limit::{giving_back, reserve, unless_busy};
+use crate::http::limit::{RefundOnDrop, check_password, reserve_for_known};
 use crate::http::session::CurrentUser;
 use crate::limits::{Attempt, PASSWORD};
 use crate::state::AppState;
@@ -22,10 +22,15 @@ use crate::store::{sessions, users};
     reason = "describes the body in the OpenAPI document; the form is read field by field"
 )]
 pub struct ChangePasswordRequest {
-    #[schema(format = "password")]
+    #[schema(format = "password", example = "a long and good one")]
     old_password: String,
-    /// None of the common passwords, and nothing that the account itself says. Its length is that after NFC.
-    #[schema(format = "password", min_length = 8, max_length = 256)]
+    /// Not a common password, and nothing that the account itself says. The length is counted after NFC.
+    #[schema(
+        format = "password",
+        min_length = 8,
+        max_length = 256,
+        example = "an even better one"
+    )]
     new_password: String,
 }
 
@@ -36,6 +41,8 @@ pub struct ChangePasswordResponse {
 }
 
 /// Changes the password and ends every other session of the user.
+///
+/// A new address that waits in `pending_email` is dropped: whoever knew the old password may have set it.
 #[utoipa::path(
     put, path = "/api/v1/users/me/change_password", tag = "users", security(("access_token" = []), ("bearer" = [])),
     request_body = ChangePasswordRequest,
@@ -60,32 +67,31 @@ pub async fn change_password(
     let (old, new) = form.finish(|| Some((old?, new?)))?;
 
     let now = state.clock.now();
-    let attempts = [Attempt::on(&PASSWORD, &user.id.to_string())];
-    let mut reservation = reserve(&state, &attempts, now).await?;
+    let attempts = vec![Attempt::on(&PASSWORD, &user.id.to_string())];
+    let mut reservation = reserve_for_known(&state, attempts, now).await?;
     let mut present = user.password_hash;
     // A second round only if the hash was replaced between the check and the change: by another change, after which
     // the password is wrong, or by a login that renewed the hash, after which it is still right.
     for _ in 0..2 {
-        let checked =
-            state.hasher.verify(origin.as_client(true), old.clone(), Some(&present)).await;
-        let (verdict, reserved) = unless_busy(&state, reservation, checked).await?;
+        let client = origin.as_client(true);
+        let (verdict, reserved) =
+            check_password(&state, reservation, client, old.clone(), Some(&present)).await?;
         if !verdict.matches {
             break;
         }
-        let hashed = state.hasher.hash(origin.as_client(true), new.clone()).await;
-        let (new_hash, reserved) = unless_busy(&state, reserved, hashed).await?;
-        reservation = reserved;
-        let counted = reservation.clone();
+        // From here on it was right, whatever becomes of the change.
+        let counted = RefundOnDrop::new(&state, reserved);
+        let new_hash = state.hasher.hash(client, new.clone()).await?;
         let changing = async {
             let mut tx = state.db.begin_for(user.id).await?;
-            // Locked, so that whoever logs in, or out of everything, comes before this or after it.
+            // Locked, so that a login, or a logout everywhere, comes before this or after it.
             let locked = account::lock_caller(&mut tx, user.id, session.id, now).await?;
             let locked = locked.ok_or(Code::SessionEnded)?;
             if locked.password_hash != present {
                 return Ok(Some(locked.password_hash));
             }
             users::set_password_hash(&mut tx, user.id, &new_hash, now).await?;
-            counted.give_back(&mut tx).await?;
+            counted.reservation().refund(&mut tx).await?;
             let (kept, reason) = (Some(session.id), "password_changed");
             sessions::revoke_all(&mut tx, user.id, kept, reason, now).await?;
             let event = Event {
@@ -98,12 +104,15 @@ pub async fn change_password(
             };
             audit::record(&mut tx, &event, now).await?;
             state.commit(tx, user.id).await?;
-            Ok(None)
+            Ok::<_, ApiError>(None)
         };
-        if let Some(replaced) = giving_back(&state, reservation.clone(), changing.await)? {
+        let replaced = changing.await?;
+        reservation = counted.keep();
+        if let Some(replaced) = replaced {
             present = replaced;
             continue;
         }
+        state.limits.forget(&reservation, None);
         let message = "The password is changed. Every other session has ended.";
         return Ok(Json(ChangePasswordResponse { success: true, message }));
     }

@@ -11,13 +11,13 @@ use crate::account::{self, Origin};
 use crate::fields::{Email, Name, PasswordContext, Role, Username, parse_new_password};
 use crate::http::error::ApiError;
 use crate::http::form::JsonBody;
-use crate::http::limit::{giving_back_our_fault, reserve, unless_busy};
+use crate::http::limit::{refund_if_busy, refund_on_server_error, reserve};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::users::{self, NewUser};
-use crate::users::{record_if_taken, reserve_letter};
+use crate::users::{record_if_taken, reserve_first_letter, reserve_letter};
 
 /// What the form asks for; anything else in it is ignored.
 #[derive(ToSchema)]
@@ -37,7 +37,7 @@ pub struct RegisterRequest {
     /// Unique without regard to case.
     #[schema(format = "email", max_length = 254, example = "ada@example.com")]
     email: String,
-    /// None of the common passwords, and nothing that the account itself says. Its length is that after NFC.
+    /// Not a common password, and nothing that the account itself says. The length is counted after NFC.
     #[schema(
         format = "password",
         min_length = 8,
@@ -86,10 +86,10 @@ pub async fn register(
     let now = state.clock.now();
     let attempts =
         [&REGISTER_HOUR, &REGISTER_DAY].map(|limit| Attempt::by_address(limit, origin.ip));
-    state.hasher.has_room(origin.as_client(false))?;
+    state.hasher.check_room(origin.as_client(false))?;
     let reservation = reserve(&state, &attempts, now).await?;
     let hashed = state.hasher.hash(origin.as_client(false), password).await;
-    let (password_hash, reservation) = unless_busy(&state, reservation, hashed).await?;
+    let (password_hash, reservation) = refund_if_busy(&state, reservation, hashed).await?;
     let new = NewUser {
         id: Uuid::now_v7(),
         username: &username,
@@ -101,11 +101,19 @@ pub async fn register(
         password_hash: &password_hash,
     };
     let writing = async {
-        // Counted, and sent in any case: an account without its first letter is no use.
-        let letter = reserve_letter(&state, email.as_str(), &origin, now).await?;
+        let first = reserve_first_letter(&state, email.as_str(), now).await?;
+        let is_sent = first.is_some();
+        // Counted among all letters to the address, and sent however many those were.
+        let letter = if is_sent {
+            reserve_letter(&state, email.as_str(), &origin, now).await?
+        } else {
+            None
+        };
         let mut tx = state.db.begin().await?;
         let user = users::insert(&mut tx, &new, now).await?;
-        account::queue_confirmation(&mut tx, &user, now).await?;
+        if is_sent {
+            account::queue_confirmation(&mut tx, &user, now).await?;
+        }
         let event = Event {
             name: "registered",
             user_id: Some(user.id),
@@ -114,15 +122,15 @@ pub async fn register(
             ..Event::default()
         };
         audit::record(&mut tx, &event, now).await?;
-        if let Some(letter) = letter {
+        for letter in [first, letter].into_iter().flatten() {
             letter.keep();
         }
         tx.commit().await?;
         Ok(user)
     };
     let written: Result<_, ApiError> = writing.await;
-    // Whoever was put off by us may try again; who asked for a name that is taken has tried.
-    let written = giving_back_our_fault(&state, reservation, written);
+    // Our own failures are refunded; to ask for a name that is taken counts as an attempt.
+    let written = refund_on_server_error(&state, reservation, written);
     let by = Event { ip: origin.ip, ..Event::default() };
     record_if_taken(&state, &written, by, now).await?;
     let user = written?;

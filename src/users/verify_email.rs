@@ -35,18 +35,20 @@ pub async fn verify_email(
     if needs_none(&user) {
         return Err(Code::EmailAlreadyVerified.into());
     }
-    let recipient = user.pending_email.as_ref().unwrap_or(&user.email);
-    if let Some(letter) = reserve_letter(&state, recipient, &origin, now).await? {
-        let mut tx = state.db.begin().await?;
-        // Locked, so that of calls at once each sees the letter of the one before it, and none outlives its user.
-        let user = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;
-        if needs_none(&user) {
+    if let Some(letter) = reserve_letter(&state, user.address_to_confirm(), &origin, now).await? {
+        let mut tx = state.db.begin_for(user.id).await?;
+        // Locked, so that concurrent calls each see the letter of the one before, and none outlives its user.
+        let locked = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;
+        if needs_none(&locked) {
             return Err(Code::EmailAlreadyVerified.into());
         }
-        account::queue_confirmation(&mut tx, &user, now).await?;
-        letter.keep();
-        tx.commit().await?;
-        state.mail_queued.notify_one();
+        // A letter to an address that was set meanwhile is for whoever set it to count.
+        if locked.address_to_confirm() == user.address_to_confirm() {
+            account::queue_confirmation(&mut tx, &locked, now).await?;
+            letter.keep();
+            tx.commit().await?;
+            state.mail_queued.notify_one();
+        }
     }
     let message = "The confirmation mail is on its way.";
     Ok((StatusCode::ACCEPTED, Json(VerifyEmailResponse { success: true, message })))

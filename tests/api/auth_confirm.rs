@@ -306,3 +306,15 @@ async fn of_two_accounts_that_confirm_one_address_at_once_one_has_it() {
         assert_eq!(winners.len(), 1, "round {round}");
     }
 }
+
+#[tokio::test]
+async fn a_link_that_is_followed_once_more_waits_for_nobody() {
+    let app = TestApp::start().await;
+    app.newcomer("ada").await;
+    let link = link_in(&app.letter_to("ada@example.com").await);
+    app.anonymous().get(&link).await.assert_ok(200);
+    let mut hold = app.pool.begin().await.unwrap();
+    sqlx::query("select from users for update").execute(&mut *hold).await.unwrap();
+    app.anonymous().get(&link).await.assert_ok(200);
+    hold.rollback().await.unwrap();
+}

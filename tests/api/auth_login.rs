@@ -375,7 +375,7 @@ async fn an_account_with_too_many_sessions_loses_those_not_used_for_the_longest_
         newest = app.log_in("ada", PASSWORD).await;
     }
     // Until that is done.
-    drop(app.state.surplus.lock().await);
+    drop(app.state.surplus_removal.lock().await);
     let removed = removed().await.unwrap();
     let left = 50_500 + logins - removed;
     assert!((account::SESSIONS_KEPT..account::SESSIONS_KEPT + logins).contains(&left), "{left}");

@@ -291,3 +291,28 @@ async fn sessions_that_all_log_out_everywhere_leave_connections_for_the_others()
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1);
 }
+
+#[tokio::test]
+async fn a_token_that_was_replaced_long_ago_ends_its_own_session_and_no_other() {
+    let app = TestApp::start().await;
+    let (mut ada, [mut phone, desk], _) = people(&app).await;
+    let copy = ada.refresh_token().to_owned();
+    for _ in 0..2 {
+        ada.refresh().await.assert_ok(200);
+    }
+    let answer = log_out_by(&app, EVERYWHERE, &[("x-refresh-token", &copy)]).await;
+    answer.assert_error(401, "refresh_token_reused");
+    assert_out(&ada).await;
+    // The one before the present one is good for a while, as for a refresh.
+    let copy = phone.refresh_token().to_owned();
+    phone.refresh().await.assert_ok(200);
+    assert_in(&phone).await;
+    app.clock.advance(TimeDelta::seconds(20));
+    let answer = log_out_by(&app, EVERYWHERE, &[("x-refresh-token", &copy)]).await;
+    answer.assert_error(401, "refresh_token_reused");
+    assert_out(&phone).await;
+    assert_in(&desk).await;
+    let last = "select event from audit_log order by id desc limit 1";
+    let last: String = sqlx::query_scalar(last).fetch_one(&app.pool).await.unwrap();
+    assert_eq!(last, "refresh_token_reused");
+}

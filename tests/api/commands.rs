@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
 use sqlx::PgPool;
 use tokio::time::timeout;
@@ -29,7 +30,7 @@ async fn role_of(home: &Home, username: &str) -> Value {
 async fn help_tells_what_each_command_is_for() {
     let home = Home::new(&[]);
     let help = home.succeeds(&["--help"], "").await;
-    for command in ["serve", "worker", "migrate", "create-admin", "openapi"] {
+    for command in ["serve", "worker", "migrate", "create-admin", "openapi", "healthcheck"] {
         let line = help.lines().find(|line| line.trim_start().starts_with(command));
         assert!(line.is_some_and(|line| line.split_whitespace().count() > 4), "{command}: {help}");
         assert!(home.succeeds(&[command, "--help"], "").await.contains("Usage: doorward"));
@@ -178,4 +179,42 @@ async fn letters_wait_for_a_worker_that_is_a_process_of_its_own() {
     worker.stop().await;
     service.stop().await;
     assert_eq!(sink.received().len(), 2);
+}
+
+#[tokio::test]
+async fn a_health_check_tells_whether_a_service_answers_and_where_it_asked() {
+    let (home, _) = Home::with_database(&[]).await;
+    let asked = format!("nothing answers on 127.0.0.1:{}", home.port());
+    assert!(home.fails(&["healthcheck"], "").await.contains(&asked));
+    let service = home.start().await;
+    home.succeeds(&["healthcheck"], "").await;
+    service.stop().await;
+}
+
+/// sqlx refuses to start on a database that was migrated by a file with other bytes, comments included.
+#[test]
+fn no_migration_is_changed_once_it_is_released() {
+    let released = [
+        ("0001_accounts.sql", "f4eee1b79c6b3823"),
+        ("0002_limits.sql", "457a89816371bfdd"),
+        ("0003_changes.sql", "3a0c6aab017835d8"),
+        ("0004_list_indexes.sql", "a6ed4f93cd757f90"),
+        ("0005_session_refresh.sql", "641f8a162f383346"),
+        ("0006_session_refresh.sql", "6fb69ff363da211e"),
+        ("0007_session_address.sql", "8dd59bea595257b9"),
+        ("0008_session_address.sql", "8ce986c3d4a7ee61"),
+        ("0009_audit_log_at.sql", "5df118a915e3a6d7"),
+    ];
+    let mut files: Vec<_> =
+        fs::read_dir(root().join("migrations")).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let found: Vec<(String, String)> = files
+        .iter()
+        .map(|file| {
+            let sum = digest(&SHA256, &fs::read(file).unwrap());
+            let start = u64::from_be_bytes(*sum.as_ref().first_chunk().unwrap());
+            (file.file_name().unwrap().to_str().unwrap().to_owned(), format!("{start:016x}"))
+        })
+        .collect();
+    assert_eq!(found, released.map(|(name, digest)| (name.to_owned(), digest.to_owned())));
 }

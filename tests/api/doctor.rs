@@ -166,13 +166,19 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
             "white space",
         ),
         ("SECRET_KEY_PREVIOUS", KEY, "warn", "secret", "remove it"),
-        ("PUBLIC_URL", "auth.example.com", "fail", "settings", "PUBLIC_URL is an absolute URL"),
+        (
+            "PUBLIC_URL",
+            "auth.example.com",
+            "fail",
+            "settings",
+            "PUBLIC_URL must be an absolute URL",
+        ),
         (
             "PUBLIC_URL",
             "https://me:public-url-zq54@auth.example.com",
             "fail",
             "settings",
-            "no user",
+            "must not hold a user",
         ),
         (
             "PUBLIC_URL",
@@ -191,7 +197,7 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
         ("METRICS_TOKEN", "abababababababababab", "warn", "metrics", "openssl rand"),
         ("LOG", "doorward=loud", "warn", "settings", "LOG cannot be read"),
         ("ADMIN_EMAIL", "boss@example.com", "fail", "settings", "go together"),
-        ("DATABASE_URL", "mysql://localhost/x", "fail", "settings", "starts with postgres://"),
+        ("DATABASE_URL", "mysql://localhost/x", "fail", "settings", "must start with postgres://"),
         (
             "SMTP_URL",
             "smtp://user:smtp-password-zq52@mail.example",
@@ -199,7 +205,7 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
             "settings",
             "in the clear",
         ),
-        ("MAIL_FROM", "nobody", "fail", "settings", "MAIL_FROM is a sender"),
+        ("MAIL_FROM", "nobody", "fail", "settings", "MAIL_FROM must be a sender"),
         ("SSL_CERT_FILE", "/nowhere.pem", "fail", "settings", "cannot be read"),
         ("SMTP_URL", "", "warn", "mail", "set SMTP_URL and MAIL_FROM"),
     ] {

@@ -88,6 +88,23 @@ async fn a_body_that_is_long_or_late_or_not_asked_for_ends_the_connection_and_th
 }
 
 #[tokio::test]
+async fn a_body_that_is_packed_for_the_way_is_not_guessed_at() {
+    let (home, _) = Home::with_database(&[]).await;
+    let service = home.start().await;
+    for coding in ["gzip, chunked", "chunked, chunked", "identity, chunked"] {
+        let mut stream = TcpStream::connect(("127.0.0.1", home.port())).await.unwrap();
+        let head = format!(
+            "POST /api/v1/users/me HTTP/1.1\r\nhost: x\r\ntransfer-encoding: {coding}\r\n\r\n0\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{coding}: {answer}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_body_in_crumbs_takes_no_more_memory_than_it_has_bytes() {
     const CONNECTIONS: usize = 4;
     let (home, _) = Home::with_database(&[]).await;

@@ -17,8 +17,12 @@ fn guarded_calls(id: &str) -> Vec<(Method, String, String)> {
     let mut calls = Vec::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            let security = operation["security"].as_array().into_iter().flatten();
-            if security.into_iter().any(|one| one.get("bearer").is_some()) {
+            let takes = |name: &str| {
+                let mut security = operation["security"].as_array().into_iter().flatten();
+                security.any(|one| one.get(name).is_some())
+            };
+            // A refresh token in place of the access token, or beside it: tested with those calls.
+            if takes("bearer") && !takes("refresh_token") {
                 let method = method.to_uppercase().parse().unwrap();
                 let tag = operation["tags"][0].as_str().unwrap().to_owned();
                 calls.push((method, path.replace("{public_id}", id), tag));

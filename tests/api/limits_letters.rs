@@ -1,5 +1,6 @@
 //! The limits on registrations, letters, refreshes and changes of one's own data.
 
+use axum::http::Method;
 use chrono::TimeDelta;
 use doorward::clock::Clock;
 use doorward::security::password::Hasher;
@@ -182,4 +183,31 @@ async fn an_address_that_waits_already_is_no_letter_and_neither_is_a_call_that_w
     let change = before + 1000;
     eventually("the letter is given back", async || counted(&app).await == change).await;
     drop(turn);
+}
+
+#[tokio::test]
+async fn an_account_that_moves_on_does_not_free_an_address_for_letter_after_letter() {
+    let app = limited().await;
+    let victim = "victim@example.com";
+    let mut letters = 0;
+    for number in 0..6 {
+        let name = format!("eve{number}");
+        let body = json!({ "username": name, "email": victim, "password": PASSWORD });
+        let from = format!("203.0.113.{number}");
+        let call = app.anonymous().call(Method::POST, "/api/v1/users/").from(&from).json(&body);
+        call.send().await.assert_ok(201);
+        letters += app.deliver_mail().await.iter().filter(|letter| letter.to == victim).count();
+        let eve = app.log_in(&name, PASSWORD).await;
+        eve.put("/api/v1/users/me", &json!({ "email": email_of(&name) })).await.assert_ok(200);
+        app.deliver_mail().await;
+    }
+    assert_eq!(letters, 3);
+    // Whose address it is can still register, and ask for a letter later on.
+    let body = json!({ "username": "ann", "email": victim, "password": PASSWORD });
+    app.anonymous().post("/api/v1/users/", &body).await.assert_ok(201);
+    assert_eq!(app.deliver_mail().await, []);
+    app.clock.advance(TimeDelta::hours(1));
+    let ann = app.log_in("ann", PASSWORD).await;
+    ann.post("/api/v1/users/me/verify_email", &json!({})).await.assert_ok(202);
+    app.letter_to(victim).await;
 }

@@ -38,6 +38,7 @@ mod http_tokens;
 mod instances;
 mod limits;
 mod limits_letters;
+mod limits_uncertain;
 mod local_postgres;
 mod logs;
 mod mail;

@@ -40,7 +40,7 @@ impl Follower {
     pub fn through(app: TestApp, db: Db) -> Self {
         let state = app.state.clone();
         let mut following = JoinSet::new();
-        following.spawn(async move { session_cache::follow(&state.sessions, &db).await });
+        following.spawn(async move { session_cache::follow_changes(&state.sessions, &db).await });
         Self { app, _following: following }
     }
 

@@ -124,3 +124,13 @@ async fn a_file_of_settings_that_cannot_be_read_is_complained_about_and_not_show
     fs::write(&file, b"LOG=\xff\xfe\n").unwrap();
     assert!(home.fails(&["serve"], "").await.contains(".env cannot be read"));
 }
+
+#[tokio::test]
+async fn a_level_of_logs_that_there_is_not_silences_nothing() {
+    for log in ["verbose", "info,doorward=loud", "nonsense,warn"] {
+        let (home, _) = Home::with_database(&[("LOG", log)]).await;
+        let service = home.start().await;
+        let log = service.stop().await;
+        assert!(log.contains("LOG cannot be read") && log.contains("ready"), "{log}");
+    }
+}

@@ -228,9 +228,10 @@ async fn a_house_that_is_full_of_those_who_say_nothing_has_room_soon() {
     service.stop().await;
 }
 
-/// What two visitors before a full house are answered: both before and after somebody left for them. `None` where that
-/// took so long that the house was full no more.
-async fn two_wait(home: &Home, service: &Process) -> Option<[Option<String>; 4]> {
+/// What three visitors before a full house are answered: the first both before and after somebody left, the second once the
+/// first was answered, the third both before and after a place for health checks is free. `None` where that took so long
+/// that the house was full no more.
+async fn three_wait(home: &Home, service: &Process) -> Option<[Option<String>; 5]> {
     const LONGEST: Duration = Duration::from_millis(1500);
     let (a_moment, patience) = (Duration::from_millis(100), Duration::from_secs(10));
     let before = descriptors(service);
@@ -258,11 +259,22 @@ async fn two_wait(home: &Home, service: &Process) -> Option<[Option<String>; 4]>
     let first_waits = status(&mut first, a_moment).await;
     drop(inside.remove(0));
     let first_is_in = status(&mut first, patience).await;
-    let second_waits = status(&mut second, a_moment).await;
+    // Its connection ends with the answer, so there is room again; the same goes for the one after it.
+    let second_is_in = status(&mut second, patience).await;
+    let mut sending = TcpStream::connect(("127.0.0.1", home.port())).await.unwrap();
+    sending.write_all(SENDING.as_bytes()).await.unwrap();
+    while descriptors(service) - before != let_in {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if last_came.elapsed() > LONGEST {
+            return None;
+        }
+    }
+    let mut third = visitor(home).await;
+    let third_waits = status(&mut third, a_moment).await;
     // The last ones let in have the connections for health checks.
     drop(inside.pop());
-    let second_is_in = status(&mut second, patience).await;
-    let answers = [first_waits, first_is_in, second_waits, second_is_in];
+    let third_is_in = status(&mut third, patience).await;
+    let answers = [first_waits, first_is_in, second_is_in, third_waits, third_is_in];
     (last_came.elapsed() < LONGEST).then_some(answers)
 }
 
@@ -272,12 +284,12 @@ async fn whoever_waits_before_a_full_house_comes_in_for_the_first_who_leaves() {
     for _ in 0..5 {
         let (home, _) = Home::with_database(&[("KEEP_ALIVE_SECONDS", "120")]).await;
         let service = home.start().await;
-        let answers = two_wait(&home, &service).await;
+        let answers = three_wait(&home, &service).await;
         service.stop().await;
         let Some(answers) = answers else { continue };
         assert_eq!(
             answers.each_ref().map(Option::as_deref),
-            [None, Some("200"), None, Some("503")]
+            [None, Some("200"), Some("200"), None, Some("503")]
         );
         return;
     }
@@ -344,5 +356,31 @@ async fn slow_and_idle_connections_end_in_time_and_leave_nothing_behind() {
         assert!(reads.percentile(95) < 3 * quiet.percentile(95));
         assert!(after.1 <= before.1 + 10, "{after:?}");
     }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn connections_that_come_while_few_are_left_end_with_their_answer_and_go_round() {
+    raise_descriptor_limit();
+    let (home, _) = Home::with_database(&[("KEEP_ALIVE_SECONDS", "120")]).await;
+    let service = home.start().await;
+    let ask = async || {
+        let mut stream = visitor(&home).await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        (stream, String::from_utf8(head).unwrap())
+    };
+    let (_first, head) = ask().await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("connection: close"), "{head}");
+    let mut inside = Vec::new();
+    for _ in 0..3_100 {
+        inside.push(TcpStream::connect(("127.0.0.1", home.port())).await.unwrap());
+    }
+    // They are let in one after the other: this one after them.
+    let (_last, head) = ask().await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("connection: close\r\n"), "{head}");
+    drop(inside);
     service.stop().await;
 }

@@ -218,7 +218,7 @@ impl TestApp {
                 readiness: Readiness::default(),
                 traffic: Traffic::default(),
                 mail_queued: Notify::new(),
-                surplus: tokio::sync::Mutex::default(),
+                surplus_removal: tokio::sync::Mutex::default(),
                 config: config.clone(),
             });
             all.push(Instance { app: app(state.clone()), state });
@@ -425,7 +425,7 @@ impl Call {
     /// On one of the connections beyond the cap.
     pub fn crowded(mut self) -> Self {
         let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 40_000)));
-        self.request = self.request.extension(Peer { is_crowded: true, ..peer });
+        self.request = self.request.extension(Peer { is_over_cap: true, ..peer });
         self
     }
 

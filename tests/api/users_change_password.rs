@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::races::ended_half_way;
-use crate::support::{Answer, PASSWORD, Person, TestApp};
+use crate::support::{Answer, PASSWORD, Person, TestApp, link_in};
 
 const PATH: &str = "/api/v1/users/me/change_password";
 const NEW: &str = "quite another horse";
@@ -206,4 +206,20 @@ async fn there_is_no_other_method() {
         assert_eq!(answer.header("allow"), Some("PUT"));
     }
     app.log_in("ada", PASSWORD).await;
+}
+
+#[tokio::test]
+async fn an_address_that_waits_is_dropped_with_the_password_by_which_it_was_set() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    app.deliver_mail().await;
+    // By somebody who knew the password.
+    let address = json!({ "email": "thief@example.com", "password": PASSWORD });
+    ada.put("/api/v1/users/me", &address).await.assert_ok(200);
+    let link = link_in(&app.letter_to("thief@example.com").await);
+    change(&ada, PASSWORD, NEW).await.assert_ok(200);
+    app.anonymous().get(&link).await.assert_error(410, "link_expired");
+    let answer = ada.get("/api/v1/users/me").await;
+    let user = &answer.assert_ok(200)["user"];
+    assert_eq!((&user["email"], &user["pending_email"]), (&json!("ada@example.com"), &json!(null)));
 }

@@ -116,3 +116,27 @@ async fn whoever_is_deleted_while_asking_is_told_that_the_session_has_ended() {
     let (answer, ()) = tokio::join!(ask(&ada), commit_once_the_call_waits);
     answer.assert_error(401, "session_ended");
 }
+
+#[tokio::test]
+async fn a_letter_that_was_counted_for_one_address_does_not_go_to_another() {
+    let app = TestApp::with(&[("RATE_LIMITS", "on")]).await;
+    let ada = app.newcomer("ada").await;
+    app.letter_to("ada@example.com").await;
+    let mut change = app.pool.begin().await.unwrap();
+    let sql = "update users set email = 'victim@example.com' where username = 'ada'";
+    sqlx::query(sql).execute(&mut *change).await.unwrap();
+    let commit_once_the_call_waits = async {
+        app.until_calls_are_held_up(1).await;
+        change.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(ask(&ada), commit_once_the_call_waits);
+    answer.assert_ok(202);
+    assert_eq!(app.deliver_mail().await, []);
+    // And is not used up.
+    let sql = "update users set email = 'ada@example.com' where username = 'ada'";
+    sqlx::query(sql).execute(&app.pool).await.unwrap();
+    for _ in 0..2 {
+        ask(&ada).await.assert_ok(202);
+        app.letter_to("ada@example.com").await;
+    }
+}

@@ -33,7 +33,7 @@ pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
         readiness: Readiness::default(),
         traffic: Traffic::default(),
         mail_queued: Notify::new(),
-        surplus: tokio::sync::Mutex::default(),
+        surplus_removal: tokio::sync::Mutex::default(),
         config,
     })
 }
@@ -323,6 +323,51 @@ async fn tidying_removes_what_is_old_and_settled_and_nothing_else() {
     tidy(&["waiting", "young"], 1).await;
     app.clock.advance(TimeDelta::days(2));
     tidy(&[], 1).await;
+    let kept = "select count(*) from audit_log where event = 'registered'";
+    assert_eq!(
+        count(&app, kept).await,
+        4,
+        "the audit log stays, unless the settings say otherwise"
+    );
+}
+
+#[tokio::test]
+async fn audit_log_days_keeps_events_for_so_long_and_no_longer() {
+    let app = TestApp::with(&[("AUDIT_LOG_DAYS", "365")]).await;
+    app.newcomer("ada").await;
+    // More than one portion of a thousand.
+    let many = "insert into audit_log (at, event) select at, 'login' from audit_log, generate_series(1, 2500)
+                where event = 'registered'";
+    sqlx::query(many).execute(&app.pool).await.unwrap();
+    let old = count(&app, "select count(*) from audit_log").await;
+    // Those of an instance whose clock was ahead do not stand in the way of others.
+    let ahead = "insert into audit_log (id, at, event) overriding system value
+                 select -n, timestamptz '2027-12-31', 'login' from generate_series(1, 1500) n";
+    sqlx::query(ahead).execute(&app.pool).await.unwrap();
+    app.clock.advance(TimeDelta::days(365));
+    register(&app, "bob").await;
+    // A letter beside them that is to go in any case: once it is gone, old rows were removed.
+    let settled = "insert into outbox (id, user_id, kind, recipient, created_at, next_attempt_at, sent_at)
+                   select gen_random_uuid(), id, 'confirmation', email, created_at, created_at, created_at
+                   from users where username = 'ada'";
+    let tidy = async |left: i64| {
+        sqlx::query(settled).execute(&app.pool).await.unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let work = tokio::spawn(worker::run(with_mailer(&app, Mailer::Off), stopped));
+        eventually("it is tidy", async || {
+            count(&app, "select count(*) from outbox where sent_at is not null").await == 0
+                && count(&app, "select count(*) from audit_log").await <= left
+        })
+        .await;
+        stop.send(true).unwrap();
+        work.await.unwrap();
+        assert_eq!(count(&app, "select count(*) from audit_log").await, left);
+    };
+    tidy(old + 1501).await;
+    app.clock.advance(TimeDelta::seconds(1));
+    tidy(1501).await;
+    let left = "select count(*) from audit_log where event = 'registered'";
+    assert_eq!(count(&app, left).await, 1);
 }
 
 #[tokio::test]
@@ -365,4 +410,29 @@ async fn a_newer_releases_letter_is_left_to_it_and_holds_up_no_other() {
     assert_eq!(letters.iter().map(|letter| &letter.to).collect::<Vec<_>>(), ["bob@example.com"]);
     let untouched = "select count(*) from outbox where kind = 'password_reset' and attempts = 0";
     assert_eq!(count(&app, untouched).await, 1);
+}
+
+#[tokio::test]
+async fn a_letter_that_is_wanted_again_by_a_change_on_its_way_is_sent() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    app.deliver_mail().await;
+    for email in ["new@example.com", "ada@example.com"] {
+        let body = json!({ "email": email, "password": PASSWORD });
+        ada.put("/api/v1/users/me", &body).await.assert_ok(200);
+    }
+    // The third change of the three finds the letters of the first still waiting, and queues none.
+    let mut change = app.pool.begin().await.unwrap();
+    let sql = "update users set pending_email = 'new@example.com' where username = 'ada'";
+    sqlx::query(sql).execute(&mut *change).await.unwrap();
+    let (state, claimed) =
+        (app.state.clone(), "select count(*) from outbox where attempts > 0 and sent_at is null");
+    let delivering = tokio::spawn(async move { while deliver_next(&state).await.unwrap() {} });
+    app.until_calls_are_held_up(1).await;
+    assert_eq!(count(&app, claimed).await, 1);
+    change.commit().await.unwrap();
+    delivering.await.unwrap();
+    let mut told: Vec<_> = app.letters.take().into_iter().map(|letter| letter.to).collect();
+    told.sort();
+    assert_eq!(told, ["ada@example.com", "new@example.com"]);
 }

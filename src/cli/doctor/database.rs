@@ -13,7 +13,7 @@ use crate::store::{Db, Schema, ServerFacts, outbox, users};
 const OLDEST_POSTGRES: i32 = 130_000;
 /// How far the database's clock may be from ours before somebody should look, in seconds.
 const CLOCK_TOLERANCE: i64 = 5;
-/// A letter that has been due for longer is seen by no worker.
+/// A letter overdue for longer than this has no worker.
 const LATE_LETTER_MINUTES: i64 = 10;
 /// Connections that should be left for others.
 const SPARE_CONNECTIONS: i64 = 10;
@@ -38,7 +38,7 @@ pub(super) async fn examine(config: &Config) -> Findings {
             findings.fail("database", message);
         }
     }
-    // One that does not answer does not say goodbye either.
+    // A server that hangs would hang the close, too.
     let _ = timeout(PATIENCE / 10, db.close()).await;
     if let Some(server) = server {
         server.stop().await;
@@ -100,7 +100,7 @@ async fn admins(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resu
     Ok(())
 }
 
-/// Whether a worker is at work. What a mail server puts off is due later, and no sign of that.
+/// Whether a worker runs. What a mail server delays is due later, and no sign of that.
 async fn letters(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Result<()> {
     let due = outbox::first_due(&mut *db.acquire().await?).await?;
     let minutes = due.map_or(0, |due| (Clock::system().now() - due).num_minutes());
@@ -133,7 +133,7 @@ async fn standby(db: &Db, findings: &mut Findings) {
             return findings.warn("standby", message);
         }
     };
-    if facts.is_a_strangers {
+    if facts.is_other_cluster {
         let message = "DATABASE_READ_URL leads to another database's server, and lists may show what is there: correct \
                        it at once";
         findings.fail("standby", message);
@@ -156,7 +156,7 @@ async fn standby(db: &Db, findings: &mut Findings) {
     }
 }
 
-/// What is served from memory is heard of on a connection of its own, which no transaction pooler keeps.
+/// The session cache listens on a connection of its own, which no transaction pooler keeps.
 async fn way_past_the_pooler(config: &Config, db: &Db, findings: &mut Findings) {
     let Some(direct) = db.direct_options().filter(|_| config.session_cache) else {
         if config.session_cache {

@@ -26,7 +26,7 @@ pub(super) fn examine(config: &Config, complaints: &[String]) -> Findings {
     }
     first_admin(config, &mut findings);
     traces(config, &mut findings);
-    // In place of a value that was complained about stands a default, which nobody wants to hear about.
+    // A setting that was complained about holds its default, which needs no check.
     let checks: [(&str, Check); 6] = [
         ("SECRET_KEY", secret),
         ("PUBLIC_URL", public_url),

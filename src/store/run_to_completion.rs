@@ -1,6 +1,5 @@
-//! What is not to stop half way.
+//! Work that runs to completion.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,36 +7,33 @@ use tokio::runtime::Handle;
 
 use crate::telemetry;
 
-/// Work that is done to its end: whoever stops waiting for it leaves it to a task of its own, which goes on. So it costs no
-/// task, and wakes no other thread, where somebody waits. A panic in it is an error of whoever waits, as that of a task.
-pub fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = sqlx::Result<T>> + Send + 'static,
-) -> impl Future<Output = sqlx::Result<T>> + Send {
-    ToTheEnd(Some(Box::pin(work)))
+/// Runs `work` to completion: if the caller stops waiting, a task of its own goes on with it. While the caller waits,
+/// it costs no task and wakes no other thread, and a panic in it is the caller's.
+pub fn run_to_completion<F>(work: F) -> impl Future<Output = F::Output> + Send
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    RunToCompletion(Some(Box::pin(work)))
 }
 
-/// Nothing once it is done.
-struct ToTheEnd<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
+/// `None` once it is done.
+struct RunToCompletion<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
 
-impl<T, F> Future for ToTheEnd<F>
-where
-    T: Send,
-    F: Future<Output = sqlx::Result<T>> + Send + 'static,
-{
-    type Output = sqlx::Result<T>;
+impl<F: Future<Output: Send> + Send + 'static> Future for RunToCompletion<F> {
+    type Output = F::Output;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<sqlx::Result<T>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         // Taken out: what panicked is not polled again.
         let mut work = self.0.take().expect("not polled once it is done");
-        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
-        if matches!(polled, Ok(Poll::Pending)) {
+        let polled = work.as_mut().poll(context);
+        if polled.is_pending() {
             self.0 = Some(work);
         }
-        polled.unwrap_or(Poll::Ready(Err(sqlx::Error::WorkerCrashed)))
+        polled
     }
 }
 
-impl<F: Future<Output: Send> + Send + 'static> Drop for ToTheEnd<F> {
+impl<F: Future<Output: Send> + Send + 'static> Drop for RunToCompletion<F> {
     fn drop(&mut self) {
         let Some(work) = self.0.take() else { return };
         if let Ok(runtime) = Handle::try_current() {
@@ -59,13 +55,12 @@ mod tests {
 
     #[tokio::test]
     async fn it_ends_whether_somebody_waits_or_not() {
-        assert_eq!(to_the_end(async { Ok(7) }).await.expect("done"), 7);
+        assert_eq!(run_to_completion(async { 7 }).await, 7);
         let (go, gone) = oneshot::channel();
         let (said, hears) = oneshot::channel();
-        let work = to_the_end(async move {
+        let work = run_to_completion(async move {
             gone.await.expect("told to go");
             said.send(8).expect("heard");
-            Ok(())
         });
         assert!(timeout(Duration::from_millis(1), work).await.is_err(), "it waits to be told");
         go.send(()).expect("it waits still");
@@ -79,24 +74,24 @@ mod tests {
         let work = async move {
             let _ = gone.await;
             let _ = said.send(telemetry::caller().request_id);
-            Ok(())
         };
         let caller = telemetry::Caller { request_id: Some("7".into()), ..Default::default() };
-        let asking = telemetry::on_behalf_of(caller, to_the_end(work));
+        let asking = telemetry::on_behalf_of(caller, run_to_completion(work));
         assert!(timeout(Duration::from_millis(1), asking).await.is_err(), "it waits to be told");
         drop(go);
         assert_eq!(hears.await.expect("said").as_deref(), Some("7"));
     }
 
     #[tokio::test]
-    async fn what_panicked_is_an_error_and_is_not_tried_again() {
+    async fn what_panicked_is_not_tried_again() {
         let polls = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&polls);
-        let work = std::future::poll_fn(move |_| -> Poll<sqlx::Result<()>> {
+        let work = std::future::poll_fn(move |_| -> Poll<()> {
             counted.fetch_add(1, Ordering::SeqCst);
             panic!("at once")
         });
-        assert!(matches!(to_the_end(work).await, Err(sqlx::Error::WorkerCrashed)));
+        let panicked = tokio::spawn(run_to_completion(work)).await.expect_err("a panic");
+        assert!(panicked.is_panic());
         tokio::task::yield_now().await;
         assert_eq!(polls.load(Ordering::SeqCst), 1);
     }

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use crate::http::error::{ApiError, Code};
 use crate::state::AppState;
-use crate::store::to_the_end;
+use crate::store::run_to_completion;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -70,12 +70,12 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<StatusResponse
     if !state.readiness.is_ready() {
         return Err(Code::DatabaseUnavailable.into());
     }
-    // To the end: those who hang up one after the other would have it asked on as many connections.
-    let is_ready = to_the_end(async move {
+    // Runs to completion: else clients that hang up one after another would each take a connection.
+    let is_ready = run_to_completion(async move {
         let question = timeout(READINESS_TIMEOUT, Box::pin(state.db.is_migrated()));
-        Ok(state.readiness.ask(async { matches!(question.await, Ok(Ok(true))) }).await)
+        state.readiness.ask(async { matches!(question.await, Ok(Ok(true))) }).await
     });
-    if is_ready.await? {
+    if is_ready.await {
         Ok(Json(StatusResponse { success: true, status: "ready" }))
     } else {
         Err(Code::DatabaseUnavailable.into())

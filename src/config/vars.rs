@@ -1,0 +1,300 @@
+//! How each setting is read, and what is complained about.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use secrecy::SecretString;
+use url::Url;
+
+use super::{
+    Config, CorsOrigins, Environment, FirstAdmin, MIN_SECRET_BYTES, Pooler, SmtpAccess, VARIABLES,
+};
+
+/// The fewest characters of a `METRICS_TOKEN`.
+const MIN_METRICS_TOKEN_CHARS: usize = 16;
+
+/// At a desk every request is of interest; in production a read that went well is not worth its line.
+fn default_log(production: bool) -> &'static str {
+    if production { "info" } else { "info,doorward::http=debug" }
+}
+
+pub(super) struct Vars<'a> {
+    pub(super) lookup: &'a dyn Fn(&str) -> Option<String>,
+    pub(super) complaints: Vec<String>,
+}
+
+impl Vars<'_> {
+    pub(super) fn config(&mut self) -> Config {
+        let database_url = self.database_url("DATABASE_URL");
+        let environment = self.environment(database_url.is_some());
+        let production = environment == Environment::Production;
+        if production && database_url.is_none() {
+            self.complain("DATABASE_URL is not set: production needs a PostgreSQL of its own.");
+        }
+        let port_given = self.get("PORT").is_some();
+        let port = self.number("PORT", 8000, 0..=u16::MAX);
+        let host = self.host(port_given);
+        Config {
+            environment,
+            host,
+            port,
+            public_url: self.public_url(production, port),
+            database_url,
+            database_direct_url: self.database_url("DATABASE_DIRECT_URL"),
+            database_read_url: self.database_url("DATABASE_READ_URL"),
+            database_connections: self.number("DATABASE_CONNECTIONS", 10, 2..=1000),
+            database_pooler: self.choice(
+                "DATABASE_POOLER",
+                Pooler::Detect,
+                &[("auto", Pooler::Detect), ("on", Pooler::Present), ("off", Pooler::Absent)],
+            ),
+            secret_key: self.secret_key("SECRET_KEY", production),
+            secret_key_previous: self.secret_key("SECRET_KEY_PREVIOUS", false),
+            access_token_lifetime: TimeDelta::minutes(self.number(
+                "ACCESS_TOKEN_MINUTES",
+                30,
+                1..=1440,
+            )),
+            min_password_length: self.number("MIN_PASSWORD_LENGTH", 8, 8..=64),
+            cors_origins: self.cors_origins(production),
+            trusted_proxy_hops: self.number("TRUSTED_PROXY_HOPS", 0, 0..=16),
+            rate_limits: self.choice("RATE_LIMITS", true, &[("on", true), ("off", false)]),
+            session_cache: self.choice("SESSION_CACHE", true, &[("on", true), ("off", false)]),
+            smtp: self.smtp(),
+            mail_from: self.get("MAIL_FROM").or_else(|| self.get("GMAIL_ADDRESS")),
+            extra_certificates: self.get("SSL_CERT_FILE").map(PathBuf::from),
+            confirm_redirect_url: self.url("CONFIRM_REDIRECT_URL"),
+            worker_inside: self.choice("WORKER", true, &[("on", true), ("off", false)]),
+            first_admin: self.first_admin(),
+            audit_log_kept_for: self.audit_log_kept_for(),
+            metrics_token: self.metrics_token(),
+            keep_alive: Duration::from_secs(self.number("KEEP_ALIVE_SECONDS", 10, 1..=3600)),
+            shutdown_delay: Duration::from_secs(self.number(
+                "SHUTDOWN_DELAY_SECONDS",
+                if production { 3 } else { 0 },
+                0..=20,
+            )),
+            traces_to: self.traces_to(),
+            service_name: self.get("OTEL_SERVICE_NAME").unwrap_or_else(|| "doorward".to_owned()),
+            log: self.get("LOG").unwrap_or_else(|| default_log(production).to_owned()),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        debug_assert!(VARIABLES.contains(&name), "{name} is missing in VARIABLES");
+        (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn complain(&mut self, complaint: impl Into<String>) {
+        self.complaints.push(complaint.into());
+    }
+
+    fn number<T>(&mut self, name: &str, default: T, range: std::ops::RangeInclusive<T>) -> T
+    where
+        T: Copy + PartialOrd + fmt::Display + std::str::FromStr,
+    {
+        let Some(raw) = self.get(name) else { return default };
+        match raw.parse() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                self.complain(format!(
+                    "{name} must be a whole number from {} to {}.",
+                    range.start(),
+                    range.end()
+                ));
+                default
+            }
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, name: &str, default: T, choices: &[(&str, T)]) -> T {
+        let Some(raw) = self.get(name) else { return default };
+        if let Some((_, value)) = choices.iter().find(|(word, _)| raw.eq_ignore_ascii_case(word)) {
+            return *value;
+        }
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        self.complain(format!("{name} must be one of: {}.", words.join(", ")));
+        default
+    }
+
+    fn environment(&mut self, has_database: bool) -> Environment {
+        let default = if has_database { Environment::Production } else { Environment::Development };
+        self.choice(
+            "DOORWARD_ENV",
+            default,
+            &[("development", Environment::Development), ("production", Environment::Production)],
+        )
+    }
+
+    fn host(&mut self, port_given: bool) -> IpAddr {
+        // A platform that hands out the port expects us on every interface; a person at a desk does not.
+        let default = if port_given { "0.0.0.0" } else { "127.0.0.1" };
+        let raw = self.get("HOST").unwrap_or_else(|| default.to_owned());
+        let name = if raw == "localhost" { "127.0.0.1" } else { raw.trim_matches(['[', ']']) };
+        name.parse().unwrap_or_else(|_| {
+            self.complain(
+                "HOST must be the IP address to listen on, such as 127.0.0.1 or 0.0.0.0.",
+            );
+            IpAddr::from([127, 0, 0, 1])
+        })
+    }
+
+    fn database_url(&mut self, name: &str) -> Option<SecretString> {
+        let raw = self.get(name)?;
+        if !(raw.starts_with("postgres://") || raw.starts_with("postgresql://")) {
+            self.complain(format!("{name} must start with postgres:// or postgresql://."));
+        } else if raw.parse::<sqlx::postgres::PgConnectOptions>().is_err() {
+            self.complain(format!(
+                "{name} is not a URL: percent-encode what is special in the user and the password."
+            ));
+        }
+        Some(raw.into())
+    }
+
+    fn secret_key(&mut self, name: &str, required: bool) -> Option<SecretString> {
+        // Not trimmed: the key is the string's own bytes.
+        let raw = (self.lookup)(name).filter(|raw| !raw.is_empty());
+        let distinct = |raw: &str| raw.bytes().collect::<std::collections::BTreeSet<_>>().len();
+        match &raw {
+            None if required => self.complain(format!(
+                "{name} is not set: it signs every token. Make one with `openssl rand -base64 48`."
+            )),
+            Some(raw) if raw.len() < MIN_SECRET_BYTES || distinct(raw) < 8 => self.complain(format!(
+                "{name} is too weak: {MIN_SECRET_BYTES} or more random bytes. Make one with `openssl rand -base64 48`."
+            )),
+            _ => {}
+        }
+        raw.map(SecretString::from)
+    }
+
+    fn metrics_token(&mut self) -> Option<SecretString> {
+        let raw = self.get("METRICS_TOKEN")?;
+        // It travels in a header, where other characters cannot, or mean something.
+        if raw.len() < MIN_METRICS_TOKEN_CHARS || !raw.bytes().all(|b| b.is_ascii_graphic()) {
+            self.complain(format!(
+                "METRICS_TOKEN is too weak: {MIN_METRICS_TOKEN_CHARS} or more random characters, without spaces. Make \
+                 one with `openssl rand -hex 24`."
+            ));
+        }
+        Some(raw.into())
+    }
+
+    /// An absolute http(s) URL.
+    fn url(&mut self, name: &str) -> Option<Url> {
+        let raw = self.get(name)?;
+        match Url::parse(&raw) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Some(url),
+            _ => {
+                self.complain(format!(
+                    "{name} must be an absolute URL, such as https://example.com."
+                ));
+                None
+            }
+        }
+    }
+
+    fn traces_to(&mut self) -> Option<Url> {
+        if !cfg!(feature = "otlp") {
+            // It may be set for the whole platform, in a form that others read.
+            return self.get("OTEL_EXPORTER_OTLP_ENDPOINT").and_then(|raw| Url::parse(&raw).ok());
+        }
+        let url = self.url("OTEL_EXPORTER_OTLP_ENDPOINT")?;
+        // A failed export is logged with its URL.
+        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+            self.complain(
+                "OTEL_EXPORTER_OTLP_ENDPOINT must hold no user, password or query: see OTEL_EXPORTER_OTLP_HEADERS.",
+            );
+        }
+        Some(url)
+    }
+
+    fn public_url(&mut self, production: bool, port: u16) -> String {
+        let given = self.get("PUBLIC_URL").is_some();
+        let url = self.url("PUBLIC_URL");
+        if production && !given {
+            self.complain("PUBLIC_URL is not set: the links in mails start with it, such as https://auth.example.com.");
+        }
+        if let Some(mut url) = url {
+            if url.query().is_some()
+                || url.fragment().is_some()
+                || !url.username().is_empty()
+                || url.password().is_some()
+            {
+                self.complain("PUBLIC_URL must not hold a user, query or fragment.");
+                // It is shown, and a misplaced password must not be. On a URL with a host these cannot fail.
+                let _ = (url.set_username(""), url.set_password(None));
+                url.set_query(None);
+                url.set_fragment(None);
+            }
+            return url.as_str().trim_end_matches('/').to_owned();
+        }
+        format!("http://127.0.0.1:{port}")
+    }
+
+    fn cors_origins(&mut self, production: bool) -> CorsOrigins {
+        let Some(raw) = self.get("CORS_ORIGINS") else {
+            return if production { CorsOrigins::None } else { CorsOrigins::Localhost };
+        };
+        let mut origins = Vec::new();
+        for part in raw.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let part = part.trim_end_matches('/');
+            match Url::parse(part) {
+                Ok(url) if url.origin().is_tuple() && url.origin().ascii_serialization() == part => {
+                    origins.push(part.to_owned());
+                }
+                _ => self.complain(format!(
+                    "CORS_ORIGINS holds {part:?}: list exact origins, such as https://app.example.com, separated by \
+                     commas; there is no wildcard."
+                )),
+            }
+        }
+        CorsOrigins::List(origins)
+    }
+
+    fn smtp(&mut self) -> Option<SmtpAccess> {
+        let url = self.get("SMTP_URL").map(|url| SmtpAccess::Url(url.into()));
+        let gmail = match (self.get("GMAIL_ADDRESS"), self.get("GMAIL_APP_PASSWORD")) {
+            (Some(address), Some(password)) => {
+                Some(SmtpAccess::Gmail { address, app_password: password.into() })
+            }
+            (None, None) => None,
+            _ => {
+                self.complain("GMAIL_ADDRESS and GMAIL_APP_PASSWORD go together.");
+                None
+            }
+        };
+        if url.is_some() && gmail.is_some() {
+            self.complain("Set either SMTP_URL or GMAIL_ADDRESS and GMAIL_APP_PASSWORD, not both.");
+        }
+        if url.is_some() && self.get("MAIL_FROM").is_none() {
+            self.complain("MAIL_FROM is not set: the sender of the mails, such as Doorward <no-reply@example.com>.");
+        }
+        url.or(gmail)
+    }
+
+    fn audit_log_kept_for(&mut self) -> Option<TimeDelta> {
+        const NAME: &str = "AUDIT_LOG_DAYS";
+        self.get(NAME).map(|_| TimeDelta::days(self.number(NAME, 3650, 1..=3650)))
+    }
+
+    fn first_admin(&mut self) -> Option<FirstAdmin> {
+        match (
+            self.get("ADMIN_EMAIL"),
+            (self.lookup)("ADMIN_PASSWORD").filter(|password| !password.is_empty()),
+        ) {
+            (Some(email), Some(password)) => Some(FirstAdmin {
+                email,
+                username: self.get("ADMIN_USERNAME"),
+                password: password.into(),
+            }),
+            (None, None) => None,
+            _ => {
+                self.complain("ADMIN_EMAIL and ADMIN_PASSWORD go together.");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Passwords: as they are claimed, and as they may be chosen.
+
+use secrecy::{ExposeSecret, SecretString};
+use unicode_normalization::UnicodeNormalization;
+
+use super::FieldError;
+
+/// A password as given for a check: normalised (NFC), not validated.
+#[derive(Clone, Debug)]
+pub struct Password(SecretString);
+
+impl Password {
+    pub fn claimed(raw: &str) -> Self {
+        Self(SecretString::from(raw.nfc().collect::<String>()))
+    }
+
+    pub fn expose(&self) -> &[u8] {
+        self.0.expose_secret().as_bytes()
+    }
+}
+
+/// Longest password in bytes, after NFC.
+const MAX_PASSWORD_BYTES: usize = 1024;
+/// Longest password in code points, after NFC.
+const MAX_PASSWORD_CHARS: usize = 256;
+
+/// Passwords of 8 and more characters that everybody tries first: lower case, one a line, sorted by bytes.
+static COMMON_PASSWORDS: &str = include_str!("common_passwords.txt");
+
+/// A password that may be set: NIST SP 800-63B's rules, that is a length, a list of what attackers try first,
+/// nothing that the account itself gives away, and no rules of composition.
+pub fn parse_new_password(
+    raw: &str,
+    min_chars: usize,
+    context: &PasswordContext<'_>,
+) -> Result<Password, FieldError> {
+    // Checked before normalising too, so that nobody makes us normalise a megabyte.
+    let too_long = || FieldError::new("too_long", "Use at most 256 characters.");
+    if raw.len() > 4 * MAX_PASSWORD_BYTES {
+        return Err(too_long());
+    }
+    let password: String = raw.nfc().collect();
+    let chars = password.chars().count();
+    if chars < min_chars {
+        return Err(FieldError::new("too_short", format!("Use at least {min_chars} characters.")));
+    }
+    if chars > MAX_PASSWORD_CHARS || password.len() > MAX_PASSWORD_BYTES {
+        return Err(too_long());
+    }
+    let folded = password.to_lowercase();
+    if let Some(refusal) = context.refusal(&folded) {
+        return Err(refusal);
+    }
+    if is_common(&folded) {
+        return Err(FieldError::new(
+            "too_common",
+            "This password is on the list of common passwords.",
+        ));
+    }
+    Ok(Password(SecretString::from(password)))
+}
+
+/// What the account says about itself, so that a password may not repeat it. Empty parts are skipped.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PasswordContext<'a> {
+    pub username: &'a str,
+    pub email: &'a str,
+    pub first_name: &'a str,
+    pub last_name: &'a str,
+}
+
+impl PasswordContext<'_> {
+    fn refusal(&self, folded: &str) -> Option<FieldError> {
+        let same = |part: &str| {
+            !part.is_empty() && part.nfc().collect::<String>().to_lowercase() == folded
+        };
+        let local_part = self.email.rsplit_once('@').map_or("", |(local, _)| local);
+        let full_name =
+            |separator: &str| format!("{}{separator}{}", self.first_name, self.last_name);
+        let refuse =
+            |code, what| Some(FieldError::new(code, format!("The password must not be {what}.")));
+        if same(self.username) {
+            refuse("same_as_username", "your username")
+        } else if same(self.email) || same(local_part) {
+            refuse("same_as_email", "your e-mail address")
+        } else if same(self.first_name)
+            || same(self.last_name)
+            || same(&full_name(""))
+            || same(&full_name(" "))
+        {
+            refuse("same_as_name", "your name")
+        } else if same("doorward") {
+            refuse("same_as_service", "the name of this service")
+        } else {
+            None
+        }
+    }
+}
+
+/// Binary search over the embedded text itself: no table to build, nothing beside it in memory.
+fn is_common(folded: &str) -> bool {
+    let list = COMMON_PASSWORDS.as_bytes();
+    let (mut low, mut high) = (0, list.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let start = list[..middle].iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        let end =
+            list[middle..].iter().position(|&b| b == b'\n').map_or(list.len(), |at| middle + at);
+        match list[start..end].cmp(folded.as_bytes()) {
+            std::cmp::Ordering::Equal => return true,
+            std::cmp::Ordering::Less => low = end + 1,
+            std::cmp::Ordering::Greater => high = start,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+
+    fn code<T: fmt::Debug>(result: Result<T, FieldError>) -> &'static str {
+        result.expect_err("refused").code
+    }
+
+    #[test]
+    fn every_common_password_is_found_and_their_neighbours_are_not() {
+        let mut count = 0;
+        for line in COMMON_PASSWORDS.lines() {
+            assert!(is_common(line), "{line}");
+            assert!(!is_common(&format!("{line}\u{7f}~")), "{line}");
+            count += 1;
+        }
+        assert_eq!(count, 16_290);
+        assert!(!is_common("") && !is_common("\u{10ffff}") && !is_common("!"));
+    }
+
+    #[test]
+    fn passwords_have_no_rules_but_sense() {
+        let context = PasswordContext {
+            username: "AdaLove88",
+            email: "ada.lovelace@example.com",
+            first_name: "Augusta",
+            last_name: "Lovelace",
+        };
+        let parse = |raw: &str| parse_new_password(raw, 8, &context);
+        assert!(parse("correct horse").is_ok());
+        assert_eq!(code(parse("1234567")), "too_short");
+        assert_eq!(code(parse(&"x".repeat(257))), "too_long");
+        assert!(parse(&"x".repeat(256)).is_ok());
+        assert_eq!(code(parse("PassWord1")), "too_common");
+        assert_eq!(code(parse("adalove88")), "same_as_username");
+        assert_eq!(code(parse("ADA.LOVELACE@example.com")), "same_as_email");
+        assert_eq!(code(parse("ada.lovelace")), "same_as_email");
+        assert_eq!(code(parse("augusta lovelace")), "same_as_name");
+        assert_eq!(code(parse("Doorward")), "same_as_service");
+        // 8 code points that NFC composes into 4.
+        assert_eq!(code(parse("e\u{301}e\u{301}e\u{301}e\u{301}")), "too_short");
+    }
+
+    #[test]
+    fn one_password_typed_on_two_keyboards_is_one_password() {
+        assert_eq!(
+            Password::claimed("caf\u{e9}").expose(),
+            Password::claimed("cafe\u{301}").expose()
+        );
+    }
+}

@@ -1,0 +1,67 @@
+//! The changes that a user asks for to their own data, as values: nothing here waits or asks anybody.
+
+use crate::fields::{Email, Name, Username};
+use crate::http::form::Form;
+use crate::store::users::User;
+
+/// What a user wants to change about themselves: `None` where a field was not given.
+pub struct Changes {
+    first_name: Option<Name>,
+    last_name: Option<Name>,
+    username: Option<Username>,
+    email: Option<Email>,
+}
+
+impl Changes {
+    /// Reads the fields that are given; the form keeps what is wrong with them.
+    pub fn read(form: &mut Form, user: &User) -> Self {
+        Self {
+            first_name: form.optional("first_name", Name::parse),
+            last_name: form.optional("last_name", Name::parse),
+            // Whoever was given a reserved name keeps it, in any spelling.
+            username: form.optional("username", |raw| {
+                let is_own = raw.eq_ignore_ascii_case(&user.username);
+                if is_own { Username::parse_reserved_too(raw) } else { Username::parse(raw) }
+            }),
+            email: form.optional("email", Email::parse),
+        }
+    }
+
+    /// Whether these would replace a verified address with another one.
+    pub fn replace_verified_address(&self, user: &User) -> bool {
+        user.is_email_verified() && self.new_address(user).is_some()
+    }
+
+    /// The address to replace the user's own, of which another spelling is not one.
+    pub fn new_address(&self, user: &User) -> Option<&str> {
+        let email = self.email.as_ref().map(Email::as_str);
+        email.filter(|email| !email.eq_ignore_ascii_case(&user.email))
+    }
+
+    /// Writes the changes into `user` and names the fields that have another value now.
+    pub fn apply(&self, user: &mut User) -> Vec<&'static str> {
+        let mut updated = Vec::new();
+        let mut set = |field: &mut String, value: Option<&str>, name| {
+            if let Some(value) = value.filter(|value| value != field) {
+                value.clone_into(field);
+                updated.push(name);
+            }
+        };
+        set(&mut user.first_name, self.first_name.as_ref().map(Name::as_str), "first_name");
+        set(&mut user.last_name, self.last_name.as_ref().map(Name::as_str), "last_name");
+        set(&mut user.username, self.username.as_ref().map(Username::as_str), "username");
+        let Some(email) = self.email.as_ref().map(Email::as_str) else { return updated };
+        let is_other = !email.eq_ignore_ascii_case(&user.email);
+        let pending = if user.is_email_verified() && is_other {
+            Some(email.to_owned())
+        } else {
+            set(&mut user.email, Some(email), "email");
+            None
+        };
+        if user.pending_email != pending {
+            user.pending_email = pending;
+            updated.push("pending_email");
+        }
+        updated
+    }
+}
