@@ -103,12 +103,15 @@ impl<T> State<T> {
     }
 
     fn pop(&mut self) -> Option<T> {
-        self.turn = (self.turn + 1) % STRANGERS_PART;
-        if self.turn == 0 {
+        let turn = (self.turn + 1) % STRANGERS_PART;
+        let job = if turn == 0 {
             self.strangers.pop().or_else(|| self.known.pop())
         } else {
             self.known.pop().or_else(|| self.strangers.pop())
-        }
+        }?;
+        // Who finds nothing to do takes no turn.
+        self.turn = turn;
+        Some(job)
     }
 
     /// `None` if nobody has to give way to this client. `reserved`: how many places nobody can take from strangers.
