@@ -52,31 +52,22 @@ pub async fn run(
         return Ok(vec![(contestant.name, Sample { rate: f64::NAN, ..Sample::default() })]);
     }
     let mut samples = Vec::new();
-    let sample = match (contestant.run, contestant.beside) {
-        (Run::Ask(target, requests), None) => {
-            ask(stage, used, contestant, (target, requests), connections, seconds).await?
-        }
-        (Run::Ask(target, requests), Some(beside)) => {
-            let Run::Ask(other_target, other_requests) = beside.run else {
-                return Err("only requests run beside others".into());
-            };
-            // A second more than the other, half of it before: it is under way while that one runs.
-            let other = (other_target, other_requests);
-            let mut other_used = Used::default();
-            let (before, other) = tokio::join!(
-                async {
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    ask(stage, used, contestant, (target, requests), connections, seconds).await
-                },
-                ask(stage, &mut other_used, beside, other, connections, seconds + 1),
-            );
-            // Who of the two took how much of the processors' time, nobody can tell.
-            let untold = |sample| Sample { program_cpu: None, postgres_cpu: None, ..sample };
-            samples.push((beside.name, untold(other?)));
-            untold(before?)
-        }
-        (Run::Hash { plain }, _) => hash(plain, connections, seconds).await?,
-        (Run::Select, _) => select(stage, connections, seconds).await?,
+    let sample = if let Some(beside) = contestant.beside {
+        // A second more than the other, half of it before: it is under way while that one runs.
+        let mut other_used = Used::default();
+        let (sample, other) = tokio::join!(
+            async {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                one(stage, used, contestant, connections, seconds).await
+            },
+            one(stage, &mut other_used, beside, connections, seconds + 1),
+        );
+        // Who of the two took how much of the processors' time, nobody can tell.
+        let untold = |sample| Sample { program_cpu: None, postgres_cpu: None, ..sample };
+        samples.push((beside.name, untold(other?)));
+        untold(sample?)
+    } else {
+        one(stage, used, contestant, connections, seconds).await?
     };
     samples.insert(0, (contestant.name, sample));
     if contestant.cleaning_up {
@@ -89,6 +80,22 @@ pub async fn run(
     // What was asked for and not waited for comes to its end.
     tokio::time::sleep(Duration::from_millis(200)).await;
     Ok(samples)
+}
+
+async fn one(
+    stage: &Stage,
+    used: &mut Used,
+    contestant: &Contestant,
+    connections: u32,
+    seconds: u64,
+) -> Result<Sample, Failure> {
+    match contestant.run {
+        Run::Ask(target, requests) => {
+            ask(stage, used, contestant, (target, requests), connections, seconds).await
+        }
+        Run::Hash { plain } => hash(plain, connections, seconds).await,
+        Run::Select => select(stage, connections, seconds).await,
+    }
 }
 
 /// Microseconds of processor time of a program and of PostgreSQL.

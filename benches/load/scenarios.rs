@@ -117,6 +117,10 @@ const PAUSE: u32 = 16;
 
 static FLOOD_BESIDE: Contestant =
     Contestant { connections: Some(FLOOD), ..ask("logins beside the reads", Doorward, Login) };
+static HASHES_BESIDE: Contestant =
+    plain("floor: the hasher alone beside hello", Run::Hash { plain: false });
+static FLOOR_BESIDE: Contestant =
+    Contestant { connections: Some(FLOOD), ..ask("floor: logins beside hello", Floor, Login) };
 
 pub static SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -207,6 +211,17 @@ pub static SCENARIOS: &[Scenario] = &[
                 beside: Some(&FLOOD_BESIDE),
                 ..ask("me under the flood", Doorward, Me)
             },
+            Contestant { pause: PAUSE, ..ask("floor: hello at rest", Floor, Hello) },
+            Contestant {
+                pause: PAUSE,
+                beside: Some(&HASHES_BESIDE),
+                ..ask("floor: hello beside hashes", Floor, Hello)
+            },
+            Contestant {
+                pause: PAUSE,
+                beside: Some(&FLOOR_BESIDE),
+                ..ask("floor: hello under its flood", Floor, Hello)
+            },
         ],
         goals: &[
             Goal {
@@ -224,6 +239,21 @@ pub static SCENARIOS: &[Scenario] = &[
                 at: ALL,
             },
             rate("logins beside the reads", "logins alone", AtLeast(0.9), ALL),
+            // What any program pays for that the processors hash.
+            Goal {
+                of: "floor: hello beside hashes",
+                measure: Measure::P99,
+                against: Some("floor: hello at rest"),
+                bound: Bound::None,
+                at: ALL,
+            },
+            Goal {
+                of: "floor: hello under its flood",
+                measure: Measure::P99,
+                against: Some("floor: hello at rest"),
+                bound: Bound::None,
+                at: ALL,
+            },
         ],
     },
     Scenario {
