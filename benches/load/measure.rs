@@ -58,16 +58,16 @@ pub async fn run(
         let (sample, other) = tokio::join!(
             async {
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                one(stage, used, contestant, connections, seconds).await
+                measure(stage, used, contestant, connections, seconds).await
             },
-            one(stage, &mut other_used, beside, connections, seconds + 1),
+            measure(stage, &mut other_used, beside, connections, seconds + 1),
         );
         // Who of the two took how much of the processors' time, nobody can tell.
         let untold = |sample| Sample { program_cpu: None, postgres_cpu: None, ..sample };
         samples.push((beside.name, untold(other?)));
         untold(sample?)
     } else {
-        one(stage, used, contestant, connections, seconds).await?
+        measure(stage, used, contestant, connections, seconds).await?
     };
     samples.insert(0, (contestant.name, sample));
     if contestant.cleaning_up {
@@ -82,7 +82,8 @@ pub async fn run(
     Ok(samples)
 }
 
-async fn one(
+/// Measures a contestant alone, whatever is to run beside it.
+async fn measure(
     stage: &Stage,
     used: &mut Used,
     contestant: &Contestant,

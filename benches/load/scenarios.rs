@@ -104,6 +104,11 @@ const fn rate(of: &'static str, against: &'static str, bound: Bound, at: &'stati
     Goal { of, measure: Measure::Rate, against: Some(against), bound, at }
 }
 
+/// The 99th percentile of `of`, as a multiple of that of `against`, or in milliseconds.
+const fn p99(of: &'static str, against: Option<&'static str>, bound: Bound) -> Goal {
+    Goal { of, measure: Measure::P99, against, bound, at: ALL }
+}
+
 use Bound::{AtLeast, AtMost};
 use Requests::{Hello, HelloWithToken, List, ListFar, Login, LoginWrong, Me, Refresh, Register};
 use Target::{Doorward, Fleet, Floor, OneOfFleet, Uncached};
@@ -224,36 +229,12 @@ pub static SCENARIOS: &[Scenario] = &[
             },
         ],
         goals: &[
-            Goal {
-                of: "me under the flood",
-                measure: Measure::P99,
-                against: Some("me at rest"),
-                bound: AtMost(3.0),
-                at: ALL,
-            },
-            Goal {
-                of: "me under the flood",
-                measure: Measure::P99,
-                against: None,
-                bound: AtMost(20.0),
-                at: ALL,
-            },
+            p99("me under the flood", Some("me at rest"), AtMost(3.0)),
+            p99("me under the flood", None, AtMost(20.0)),
             rate("logins beside the reads", "logins alone", AtLeast(0.9), ALL),
-            // What any program pays for that the processors hash.
-            Goal {
-                of: "floor: hello beside hashes",
-                measure: Measure::P99,
-                against: Some("floor: hello at rest"),
-                bound: Bound::None,
-                at: ALL,
-            },
-            Goal {
-                of: "floor: hello under its flood",
-                measure: Measure::P99,
-                against: Some("floor: hello at rest"),
-                bound: Bound::None,
-                at: ALL,
-            },
+            // What a program that only says hello pays, for comparison.
+            p99("floor: hello beside hashes", Some("floor: hello at rest"), Bound::None),
+            p99("floor: hello under its flood", Some("floor: hello at rest"), Bound::None),
         ],
     },
     Scenario {
