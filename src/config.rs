@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use secrecy::SecretString;
-use url::Url;
+use url::{Host, Url};
 
 pub use secret_file::development_secret;
 use vars::Vars;
@@ -194,6 +194,16 @@ impl Config {
     /// Whether browsers reach the service over TLS.
     pub fn is_https(&self) -> bool {
         self.public_url.starts_with("https://")
+    }
+}
+
+/// Whether a URL leads to the machine of whoever follows it: `localhost`, a name below it, or an address of its own.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
     }
 }
 

@@ -6,10 +6,10 @@ use tower::Layer;
 use tower::util::{Either, option_layer};
 use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 use tower_http::normalize_path::{NormalizePath, NormalizePathLayer};
-use url::{Host, Url};
+use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::config::CorsOrigins;
+use crate::config::{CorsOrigins, is_loopback};
 use crate::http::door::Door;
 use crate::http::error::{ApiError, Code};
 use crate::http::gate::Gate;
@@ -83,13 +83,6 @@ fn cors(origins: &CorsOrigins) -> Option<CorsLayer> {
 }
 
 fn is_localhost(origin: &HeaderValue) -> bool {
-    let Some(origin) = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok()) else {
-        return false;
-    };
-    match origin.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
+    let origin = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
+    origin.is_some_and(|origin| is_loopback(&origin))
 }

@@ -193,11 +193,14 @@ fn refusal_page(state: &AppState, error: ApiError) -> Response {
 }
 
 fn answer(state: &AppState, status: StatusCode, page: &ConfirmPage<'_>) -> Response {
-    // The browser applies form-action to the redirect that follows the form as well.
-    let redirect = state.config.confirm_redirect_url.as_ref();
-    let beyond =
-        redirect.map_or_else(String::new, |url| format!(" {}", url.origin().ascii_serialization()));
-    let mut response = page::answer(status, page, &format!("form-action 'self'{beyond}"));
+    // Browsers hold form-action against each redirect that follows the form as well, and the frontend may redirect to
+    // another origin.
+    let policy = match &state.config.confirm_redirect_url {
+        None => "form-action 'self'",
+        Some(url) if url.scheme() == "https" => "form-action 'self' https:",
+        Some(_) => "form-action 'self' https: http:",
+    };
+    let mut response = page::answer(status, page, policy);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }

@@ -10,15 +10,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Notify;
+use url::Url;
 
 use crate::clock::Clock;
 use crate::config::{Complaints, Config, Pooler, SmtpAccess, VARIABLES, development_secret};
 use crate::limits::Limits;
 use crate::local_postgres::{Durability, LocalPostgres};
 use crate::machine::hashing_threads;
-use crate::mail::{Mailbox, Mailer, SmtpSettings};
+use crate::mail::{self, Mailer, SmtpSettings};
 use crate::security::password::{Hasher, production_params};
 use crate::security::{random_secret, token::TokenKeys};
 use crate::session_cache::SessionCache;
@@ -169,9 +171,13 @@ fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
     let settings =
         settings.map_err(|complaint| complaints.push(format!("SMTP_URL {complaint}"))).ok();
     // If it is missing, the configuration has complained.
-    let from = config.mail_from.as_deref().and_then(|from| {
-        let unreadable = "MAIL_FROM must be a sender such as Doorward <no-reply@example.com>.";
-        from.parse::<Mailbox>().map_err(|_| complaints.push(unreadable.to_owned())).ok()
+    let from = config.mail_from.as_deref().and_then(|raw| {
+        let from = mail::sender(raw);
+        if from.is_none() {
+            let unreadable = "MAIL_FROM must be a sender such as Doorward <no-reply@example.com>.";
+            complaints.push(unreadable.to_owned());
+        }
+        from
     });
     let (Some(settings), Some(from)) = (settings, from) else { return Mailer::Off };
     Mailer::smtp(&settings, from, config.extra_certificates.as_deref()).unwrap_or_else(
@@ -185,22 +191,58 @@ fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
 /// The database that the configuration names, and the private server behind it where it names none.
 async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>), Failure> {
     if let Some(url) = &config.database_url {
-        let db = Db::new(url.expose_secret().parse()?, config.database_connections);
-        let direct = config.database_direct_url.as_ref();
-        let db = match direct {
-            Some(url) => db.with_direct(url.expose_secret().parse()?),
-            None => db,
-        };
-        let db = match &config.database_read_url {
-            Some(url) => db.with_standby(url.expose_secret().parse()?, config.database_connections),
-            None => db,
-        };
+        let connections = config.database_connections;
+        let mut db = Db::new(connect_options(url)?, connections);
+        if let Some(url) = &config.database_direct_url {
+            db = db.with_direct(connect_options(url)?);
+        }
+        if let Some(url) = &config.database_read_url {
+            db = db.with_standby(connect_options(url)?, connections);
+        }
         return Ok((db, None));
     }
     let server = LocalPostgres::start(Config::data_folder(), Durability::Durable).await?;
     server.ensure_database("doorward").await?;
     let db = Db::new(server.connect_options("doorward"), config.database_connections);
     Ok((db, Some(server)))
+}
+
+/// Reads a database's URL. Parameters that are for other clients (hosters add `channel_binding`) are named in the log
+/// and left out; sqlx's own words would show their values, and one may be `sslpassword`.
+fn connect_options(url: &SecretString) -> Result<PgConnectOptions, Failure> {
+    const KNOWN: [&str; 18] = [
+        "application_name",
+        "dbname",
+        "host",
+        "hostaddr",
+        "options",
+        "password",
+        "port",
+        "ssl-ca",
+        "ssl-cert",
+        "ssl-key",
+        "ssl-mode",
+        "ssl-root-cert",
+        "sslcert",
+        "sslkey",
+        "sslmode",
+        "sslrootcert",
+        "statement-cache-capacity",
+        "user",
+    ];
+    let mut url = Url::parse(url.expose_secret())?;
+    let (known, unknown): (Vec<_>, Vec<_>) = url
+        .query_pairs()
+        .into_owned()
+        .partition(|(name, _)| KNOWN.contains(&&**name) || name.starts_with("options["));
+    for (parameter, _) in unknown {
+        tracing::warn!(parameter, "the database's URL has a parameter that is not for us");
+    }
+    url.set_query(None);
+    if !known.is_empty() {
+        url.query_pairs_mut().extend_pairs(known);
+    }
+    Ok(url.as_str().parse()?)
 }
 
 fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
@@ -249,9 +291,7 @@ async fn migrate(state: &AppState) -> Result<(), sqlx::migrate::MigrateError> {
     let db = &state.db;
     match state.config.database_pooler {
         Pooler::Detect if !db.is_behind_pooler() && db.detect_pooler().await? => {
-            tracing::info!(
-                "a transaction pooler stands before the database: no prepared statements"
-            );
+            tracing::info!("a pooler stands before the database: no prepared statements");
             db.assume_pooler();
         }
         Pooler::Detect if db.is_behind_pooler() => {}

@@ -95,6 +95,11 @@ fn announce(state: &AppState, port: &TcpListener) {
     if config.is_production() && !config.is_https() {
         tracing::warn!("PUBLIC_URL is not https: passwords and tokens travel in the clear");
     }
+    if config.is_production() && config.is_https() && config.trusted_proxy_hops == 0 {
+        tracing::warn!(
+            "TRUSTED_PROXY_HOPS is 0 behind TLS: all clients share one address and its limits"
+        );
+    }
 }
 
 /// Prepares the database, then sends letters for as long as the service runs. Returns the task that follows changes, to
@@ -152,7 +157,8 @@ async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result
     Ok(())
 }
 
-/// The first SIGTERM or SIGINT asks to finish; a second one ends the process at once.
+/// The first SIGTERM or SIGINT asks to finish. A SIGINT after that, from a keyboard, ends the process at once; another
+/// SIGTERM does not: platforms may send several (Heroku does), and have SIGKILL for when they would wait no longer.
 async fn stop_on_signal(state: AppState, stop: watch::Sender<bool>) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -160,17 +166,15 @@ async fn stop_on_signal(state: AppState, stop: watch::Sender<bool>) {
         tracing::error!("signals cannot be heard: end the process by force");
         return;
     };
-    for round in 0.. {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        if round > 0 {
-            tracing::warn!("a second signal: ending at once");
-            std::process::exit(1);
-        }
-        tracing::info!("stopping: finishing what is in hand");
-        state.readiness.set_draining();
-        let _ = stop.send(true);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
+    tracing::info!("stopping: finishing what is in hand");
+    state.readiness.set_draining();
+    let _ = stop.send(true);
+    // A SIGTERM that is heard and not read is ignored.
+    interrupt.recv().await;
+    tracing::warn!("interrupted while stopping: ending at once");
+    std::process::exit(1);
 }

@@ -147,9 +147,16 @@ impl Vars<'_> {
         if !(raw.starts_with("postgres://") || raw.starts_with("postgresql://")) {
             self.complain(format!("{name} must start with postgres:// or postgresql://."));
         } else if raw.parse::<sqlx::postgres::PgConnectOptions>().is_err() {
-            self.complain(format!(
-                "{name} is not a URL: percent-encode what is special in the user and the password."
-            ));
+            let why = match Url::parse(&raw) {
+                Ok(_) => {
+                    "holds a parameter that cannot be read: sslmode is disable, prefer, require, verify-ca or \
+                          verify-full, and port a number"
+                }
+                Err(_) => {
+                    "is not a URL of one host: percent-encode what is special in the user and the password"
+                }
+            };
+            self.complain(format!("{name} {why}."));
         }
         Some(raw.into())
     }

@@ -17,7 +17,7 @@ pub(super) struct Mail {
 impl Mail {
     /// A letter that cannot be written as mail will not get better by waiting: every error is permanent.
     pub(super) fn new(letter: &Letter, from: &Mailbox) -> Result<Self, SendError> {
-        let to = recipient(&letter.to).ok_or_else(|| refuse("the recipient is no mail address"))?;
+        let to = address(&letter.to).ok_or_else(|| refuse("the recipient is no mail address"))?;
         let message_id =
             message_id(&letter.message_id).ok_or_else(|| refuse("the Message-ID is not valid"))?;
         let message = Message::builder()
@@ -39,13 +39,19 @@ fn refuse(why: &str) -> SendError {
 
 /// An address with its domain in ASCII, which every server takes (RFC 5891). Parsing is what keeps line breaks, and with
 /// them headers and commands of somebody else's making, out of the conversation.
-fn recipient(raw: &str) -> Option<Address> {
+fn address(raw: &str) -> Option<Address> {
     let address: Address = raw.parse().ok()?;
     if address.domain().is_ascii() {
         return Some(address);
     }
     let domain = Host::parse(address.domain()).ok()?.to_string();
     Address::new(address.user(), domain).ok()
+}
+
+/// A sender such as `Example <no-reply@example.com>`, its domain in ASCII as well.
+pub fn sender(raw: &str) -> Option<Mailbox> {
+    let Mailbox { name, email } = raw.parse().ok()?;
+    Some(Mailbox::new(name, address(email.as_ref())?))
 }
 
 /// The header exactly as given: lettre's own would fold or encode a long one, and the outbox could no longer find the
@@ -110,13 +116,16 @@ mod tests {
             "\"a\r\nb\"@b.example",
             "ann@b.example\0",
         ] {
-            assert!(recipient(bad).is_none(), "{bad:?}");
+            assert!(address(bad).is_none(), "{bad:?}");
         }
     }
 
     #[test]
     fn an_international_domain_is_written_in_ascii() {
-        let address = recipient("ann@bücher.example").map(|address| address.to_string());
-        assert_eq!(address.as_deref(), Some("ann@xn--bcher-kva.example"));
+        let to = address("ann@bücher.example").map(|address| address.to_string());
+        assert_eq!(to.as_deref(), Some("ann@xn--bcher-kva.example"));
+        let from = sender("Bücher <no-reply@bücher.example>").expect("a sender");
+        assert_eq!(from.email.to_string(), "no-reply@xn--bcher-kva.example");
+        assert_eq!(from.name.as_deref(), Some("Bücher"));
     }
 }

@@ -19,6 +19,7 @@ mod smtp;
 
 pub use folder::KeptLetter;
 pub use memory::SentLetters;
+pub use mime::sender;
 pub use refusal::advice;
 pub use settings::{Deadlines, Security, SmtpSettings};
 

@@ -1,6 +1,6 @@
 //! What a mail server's refusal means: try again, or give up.
 //!
-//! Giving up is for what concerns this letter alone: its recipient does not exist, its content is not wanted. Whatever
+//! Giving up is for what concerns this letter alone: its recipient does not exist, its content is malformed. Whatever
 //! concerns *us* (the password, the sender's address, a quota, the server's own trouble) holds for every letter alike
 //! and can be mended, so the letter waits. When in doubt it waits too: waiting costs a few more attempts, giving up
 //! wrongly costs the letter.
@@ -55,7 +55,8 @@ pub fn advice(error: &SendError) -> &'static str {
         "check host and port in SMTP_URL, smtps:// for 465 and smtp:// with ?tls=required for 587, and that this machine \
          may reach it: many hosters block SMTP"
     } else {
-        "the server has to take letters from MAIL_FROM: check the sender, and user and password in SMTP_URL"
+        "the server has to take letters from MAIL_FROM: check that sender, that the provider has verified it and the \
+         account may send, and user and password in SMTP_URL"
     }
 }
 
@@ -73,31 +74,49 @@ pub(super) fn judge(stage: Stage, error: &Error) -> SendError {
     };
     let about_this_letter = matches!(stage, Stage::Recipient | Stage::Content)
         && code >= 500
-        && !can_be_mended(code, status, &text);
+        && !can_be_mended(stage, code, status, &text);
     if about_this_letter { SendError::Permanent(why) } else { SendError::Transient(why) }
 }
 
 /// True if a 5xx reply to RCPT or DATA speaks of us or of the server rather than of this one letter.
-fn can_be_mended(code: u16, status: Option<EnhancedStatus>, text: &str) -> bool {
+fn can_be_mended(stage: Stage, code: u16, status: Option<EnhancedStatus>, text: &str) -> bool {
     // Command unknown or out of place; not signed in (RFC 4954); a full mailbox, or at RCPT too many recipients (552: to
     // be taken as 452, RFC 5321, 4.5.3.1.10).
     if matches!(code, 500 | 502 | 503 | 530 | 534 | 535 | 538 | 552) {
         return true;
     }
     let Some(EnhancedStatus(_, subject, detail)) = status else {
-        // Servers without enhanced status: Exim ("relay not permitted"), Amazon SES ("not verified").
-        let text = text.to_ascii_lowercase();
-        let ours = ["relay", "authenticat", "not verified", "limit", "quota"];
-        return ours.iter().any(|word| text.contains(word));
+        // The recipient was taken before the letter itself is refused, and every letter has much the same words: with
+        // SendGrid, Amazon SES and Mailgun it is the sender or the account that is not in order.
+        return stage == Stage::Content || speaks_of_us(text);
     };
     match subject {
-        1 => matches!(detail, 7 | 8), // The sender's address.
-        2 => detail == 2,             // The mailbox is full.
+        1 => matches!(detail, 7 | 8),  // The sender's address.
+        2 => !matches!(detail, 1 | 3), // But a mailbox that is closed or takes no letter so long. Outlook: 5.2.252.
         3 | 7 => true, // The server itself; policy: relaying, SPF and DKIM, reputation (RFC 7372).
         4 => detail == 5, // A limit is reached: with Gmail, the day's.
         5 => detail != 0, // The protocol; but Outlook says 5.5.0 of a mailbox that does not exist.
         _ => false,
     }
+}
+
+/// Whether a reply to RCPT without an enhanced status names the sender or the account rather than the recipient.
+fn speaks_of_us(text: &str) -> bool {
+    const WORDS: [&str; 11] = [
+        "relay",
+        "authenticat",
+        "authoriz",
+        "verified",
+        "sender",
+        "from address",
+        "sandbox",
+        "suspend",
+        "paus",
+        "limit",
+        "quota",
+    ];
+    let text = text.to_ascii_lowercase();
+    WORDS.iter().any(|word| text.contains(word))
 }
 
 /// RFC 3463: `5.1.1`.
@@ -144,8 +163,8 @@ fn cause(error: &Error) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn mends(code: u16, text: &str) -> bool {
-        can_be_mended(code, EnhancedStatus::leading(text), text)
+    fn mends(stage: Stage, code: u16, text: &str) -> bool {
+        can_be_mended(stage, code, EnhancedStatus::leading(text), text)
     }
 
     #[test]
@@ -155,16 +174,17 @@ mod tests {
             (550, "no such user here"),
             (501, "5.1.3 Bad recipient address syntax"),
             (550, "5.2.1 The account is disabled"),
+            (550, "5.2.3 Message size exceeds fixed maximum"),
             (550, "5.4.1 Recipient address rejected: Access denied"),
             (551, "User not local"),
             (553, "5.1.2 no such domain"),
-            (554, "5.6.0 content not accepted"),
             (554, "Transaction failed"),
             (556, "5.1.10 Recipient address has null MX"),
             (550, "5.5.0 Requested action not taken: mailbox unavailable"),
         ] {
-            assert!(!mends(code, text), "{code} {text}");
+            assert!(!mends(Stage::Recipient, code, text), "{code} {text}");
         }
+        assert!(!mends(Stage::Content, 554, "5.6.0 content not accepted"));
     }
 
     #[test]
@@ -175,6 +195,8 @@ mod tests {
             (534, "5.7.9 Application-specific password required"),
             (554, "5.7.1 <x@y.example>: Relay access denied"),
             (550, "relay not permitted"),
+            (550, "Sender verify failed"),
+            (550, "account suspended"),
             (550, "5.7.26 This mail has been blocked because the sender is unauthenticated"),
             (550, "5.4.5 Daily user sending limit exceeded"),
             (553, "5.1.8 Sender address rejected"),
@@ -183,7 +205,22 @@ mod tests {
             (503, "5.5.1 bad sequence of commands"),
             (554, "5.3.5 system incorrectly configured"),
         ] {
-            assert!(mends(code, text), "{code} {text}");
+            for stage in [Stage::Recipient, Stage::Content] {
+                assert!(mends(stage, code, text), "{code} {text}");
+            }
+        }
+        for (code, text) in [
+            (550, "The from address does not match a verified Sender Identity."),
+            (554, "Access denied: User is not authorized to perform ses:SendRawEmail"),
+            (554, "Sandbox subdomains are for test purposes only."),
+            (554, "5.2.252 SendAsDenied; x@y.example not allowed to send as z@y.example"),
+            (
+                554,
+                "5.2.0 STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied",
+            ),
+            (554, "Transaction failed"),
+        ] {
+            assert!(mends(Stage::Content, code, text), "{code} {text}");
         }
     }
 

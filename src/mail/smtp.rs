@@ -24,11 +24,11 @@ use super::mime::Mail;
 use super::refusal::{Stage, judge};
 use super::{Letter, Security, SendError, SmtpSettings};
 
-/// How long a connection may rest before a server is likely to have closed it.
-const REST: Duration = Duration::from_secs(30);
+/// How long a connection may be idle before a server is likely to have closed it.
+const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// How many connections rest at most.
-const RESTING: usize = 4;
+/// How many idle connections are kept at most.
+const MAX_IDLE_CONNECTIONS: usize = 4;
 
 /// A mail server, and the connections to it that wait for the next letter.
 pub struct Smtp {
@@ -36,7 +36,7 @@ pub struct Smtp {
     from: Mailbox,
     tls: TlsParameters,
     hello: ClientId,
-    resting: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
+    idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
 }
 
 impl Smtp {
@@ -46,7 +46,7 @@ impl Smtp {
         extra_roots: Option<&Path>,
     ) -> Result<Self, String> {
         let tls = tls_parameters(&settings.host, extra_roots)?;
-        Ok(Self { settings, from, tls, hello: ClientId::default(), resting: Mutex::default() })
+        Ok(Self { settings, from, tls, hello: ClientId::default(), idle: Mutex::default() })
     }
 
     /// A letter given up half-way takes its connection with it: dropping this future closes it.
@@ -76,18 +76,18 @@ impl Smtp {
         // answers means to send the letter again.
         let taken = connection.message(&mail.content).await;
         taken.map_err(|error| judge(Stage::Content, &error))?;
-        self.rest(connection);
+        self.keep(connection);
         Ok(())
     }
 
-    /// A connection on which the server has taken the sender. One that rested may have died in the meantime: that shows
+    /// A connection on which the server has taken the sender. An idle one may have died in the meantime: that shows
     /// here, before anything was promised, and a new one is made.
     async fn announce(&self, mail: &Mail) -> Result<AsyncSmtpConnection, SendError> {
-        if let Some(mut rested) = self.rested() {
-            let from = mail_command(&rested, mail)?;
-            let taken = self.within(Stage::Sender, rested.command(from)).await;
+        if let Some(mut idle) = self.take_idle() {
+            let from = mail_command(&idle, mail)?;
+            let taken = self.within(Stage::Sender, idle.command(from)).await;
             if taken.is_ok() {
-                return Ok(rested);
+                return Ok(idle);
             }
         }
         let mut fresh = self.connect().await?;
@@ -128,18 +128,18 @@ impl Smtp {
     }
 
     /// Keeps a connection for the next letter. Only one whose last letter was taken in full gets here.
-    fn rest(&self, connection: AsyncSmtpConnection) {
-        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
-        resting.retain(|(_, since)| since.elapsed() < REST);
-        if resting.len() < RESTING {
-            resting.push((connection, Instant::now()));
+    fn keep(&self, connection: AsyncSmtpConnection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(_, since)| since.elapsed() < MAX_IDLE);
+        if idle.len() < MAX_IDLE_CONNECTIONS {
+            idle.push((connection, Instant::now()));
         }
     }
 
-    fn rested(&self) -> Option<AsyncSmtpConnection> {
-        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
-        resting.retain(|(_, since)| since.elapsed() < REST);
-        resting.pop().map(|(connection, _)| connection)
+    fn take_idle(&self) -> Option<AsyncSmtpConnection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(_, since)| since.elapsed() < MAX_IDLE);
+        idle.pop().map(|(connection, _)| connection)
     }
 }
 
@@ -162,13 +162,16 @@ fn mail_command(
 ) -> Result<commands::Mail, SendError> {
     let server = connection.server_info();
     let mut parameters = Vec::new();
-    let international =
-        [&mail.from, &mail.to].iter().any(|address| !address.to_string().is_ascii());
-    if international {
+    let (from, to): (&str, &str) = (mail.from.as_ref(), mail.to.as_ref());
+    if !(from.is_ascii() && to.is_ascii()) {
         if !server.supports_feature(Extension::SmtpUtfEight) {
-            return Err(SendError::Permanent(
-                "the mail server takes no address outside ASCII (SMTPUTF8)".to_owned(),
-            ));
+            let why = "the mail server takes no address outside ASCII (SMTPUTF8)";
+            // Another sender can be set; another recipient cannot.
+            return Err(if from.is_ascii() {
+                SendError::Permanent(why.to_owned())
+            } else {
+                SendError::Transient(format!("{}: {why}", Stage::Sender))
+            });
         }
         parameters.push(MailParameter::SmtpUtfEight);
     }

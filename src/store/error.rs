@@ -22,6 +22,13 @@ pub fn describe(error: &sqlx::Error) -> String {
     }
 }
 
+/// Whether a pooler (PgBouncer, in any mode) refused the settings that a connection asked for at its start.
+pub fn refuses_settings(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("08P01") && error.message().contains("startup parameter")
+    })
+}
+
 /// Whether the connection was closed at its other end.
 pub(super) fn is_broken(error: &sqlx::Error) -> bool {
     match error {

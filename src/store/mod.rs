@@ -31,7 +31,7 @@ use uuid::Uuid;
 use connection::no_answer;
 pub use connection::{Conn, bounded};
 use error::is_broken;
-pub use error::{describe, is_unavailable, unique_violation};
+pub use error::{describe, is_unavailable, refuses_settings, unique_violation};
 pub use keyed_semaphore::{KeyedPermit, KeyedSemaphore, is_turn_timeout};
 use pool::{ACQUIRE_TIMEOUT, Pool};
 pub use run_to_completion::run_to_completion;
@@ -122,14 +122,18 @@ impl Db {
         self.behind_pooler.load(Ordering::SeqCst)
     }
 
-    /// Whether two open connections share one server process, or one connection is served by two: only a pooler does
-    /// that.
+    /// Whether two open connections share one server process, or one connection is served by two, or the limits of a
+    /// session are refused: only a pooler does that.
     pub async fn detect_pooler(&self) -> sqlx::Result<bool> {
         bounded(self.look_for_pooler()).await
     }
 
     async fn look_for_pooler(&self) -> sqlx::Result<bool> {
-        let mut connections = [self.options.connect().await?, self.options.connect().await?];
+        let first = match self.options.clone().options(SERVER_LIMITS).connect().await {
+            Err(error) if refuses_settings(&error) => return Ok(true),
+            connected => connected?,
+        };
+        let mut connections = [first, self.options.connect().await?];
         let mut seen = [None, None];
         let mut found = false;
         // Not strictly alternating: a round-robin pooler would then give each its own process.

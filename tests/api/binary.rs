@@ -332,6 +332,11 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
+    /// What Ctrl-C sends.
+    pub fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+    }
+
     /// Waits until it has ended by itself.
     pub async fn end(&mut self) -> ExitStatus {
         eventually("the process ends", async || !self.is_running()).await;

@@ -150,7 +150,7 @@ async fn a_pooler_in_front_is_told_and_no_trouble() {
     home.set("DATABASE_URL", &bouncer.url(&database));
     let report = Report::of("behind PgBouncer", &home, &[]).await;
     report.assert_troubles(&[]);
-    assert!(report.text.contains("a transaction pooler stands in front"), "{}", report.text);
+    assert!(report.text.contains("a pooler stands in front"), "{}", report.text);
     assert!(report.text.contains("set DATABASE_DIRECT_URL"), "{}", report.text);
 
     home.set("DATABASE_DIRECT_URL", &cluster().await.url(&database));

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::smtp_sink::{Encryption, Kind, Mode, SmtpSink};
-use doorward::mail::{Deadlines, Letter, Mailbox, Mailer, SendError, SmtpSettings, message};
+use doorward::mail::{
+    Deadlines, Letter, Mailbox, Mailer, SendError, SmtpSettings, message, sender,
+};
 
 const LINK: &str = "https://accounts.example.com/api/v1/confirm?token=eyJhbGciOiJIUzI1NiIsInR5cCI6Imxpbmsrand0In0.eyJzdWIi\
                     OiIwMTk4YjU4Zi0wYzRhLTdjM2UtYjFhMi0wMTIzNDU2Nzg5YWIifQ.c2lnbmF0dXJlLXNpZ25hdHVyZS1zaWduYXR1cmU";
@@ -123,6 +125,13 @@ async fn an_address_outside_ascii_needs_a_server_that_takes_it() {
         .await
         .expect("the domain has an ASCII form");
     assert_eq!(old.received()[0].to, ["ada@xn--bcher-kva.example"]);
+
+    // Another sender can be set, so the letter waits.
+    let settings = SmtpSettings::parse(&old.url()).expect("the sink's URL is good");
+    let from = sender("jürgen@bücher.example").expect("a sender");
+    let mailer = Mailer::smtp(&settings, from, Some(&old.certificate())).expect("readable roots");
+    let why = transient(mailer.send(&letter()).await);
+    assert!(why.starts_with("naming the sender: "), "{why}");
 }
 
 #[tokio::test]
@@ -161,8 +170,8 @@ async fn a_refused_recipient_or_content_is_final() {
         "550 5.1.1 <ada@example.com>: no such user, see https://x.example",
     ));
     assert_eq!(permanent(mailer.send(&letter()).await), "naming the recipient: 550 5.1.1");
-    sink.behave(Mode::RefuseContent("554 ada@example.com does not want this"));
-    assert_eq!(permanent(mailer.send(&letter()).await), "handing over the letter: 554");
+    sink.behave(Mode::RefuseContent("554 5.6.0 ada@example.com does not want this"));
+    assert_eq!(permanent(mailer.send(&letter()).await), "handing over the letter: 554 5.6.0");
     assert!(sink.received().is_empty());
 
     sink.behave(Mode::Accept);
@@ -183,6 +192,10 @@ async fn what_concerns_us_and_not_the_letter_can_be_mended() {
         "550-5.4.5 Daily user sending limit exceeded.\r\n550 5.4.5 See https://x.example",
     ));
     assert_eq!(transient(mailer.send(&letter()).await), "handing over the letter: 550 5.4.5");
+    sink.behave(Mode::RefuseContent(
+        "550 The from address does not match a verified Sender Identity.",
+    ));
+    assert_eq!(transient(mailer.send(&letter()).await), "handing over the letter: 550");
 }
 
 #[tokio::test]

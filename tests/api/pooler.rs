@@ -8,7 +8,7 @@ use crate::binary::{Home, Process, empty_database, eventually};
 use crate::pgbouncer::{PgBouncer, SERVER_CONNECTIONS};
 use crate::support::{PASSWORD, cluster, new_database};
 
-const DETECTED: &str = "a transaction pooler stands before the database";
+const DETECTED: &str = "a pooler stands before the database";
 const CLIENTS: usize = 20;
 /// Everything that a person does, as one of many at once.
 async fn live(home: &Home, number: usize, boss: &Value) {
@@ -110,6 +110,24 @@ async fn a_pooler_that_hands_its_connections_out_by_turns_is_noticed_too() {
             service.stop().await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_pooler_in_session_mode_that_refuses_our_settings_is_noticed_too() {
+    let Some(bouncer) = PgBouncer::start("pool_mode = session\ndefault_pool_size = 40").await
+    else {
+        return;
+    };
+    let database = new_database().await;
+    let mut home = bouncer.home(&database, &[]).await;
+    let service = home.start().await;
+    service.wait_for_log(DETECTED).await;
+    home.newcomer("ada").await;
+    service.stop().await;
+    home.set("DATABASE_POOLER", "off");
+    let said = home.run(&["doctor"], "").await.stdout;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("set DATABASE_POOLER=on"), "{said}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::cli::open_database;
 use crate::clock::Clock;
 use crate::config::{Config, Pooler};
 use crate::store::changes::Changes;
-use crate::store::{Db, Schema, ServerFacts, outbox, users};
+use crate::store::{Db, Schema, ServerFacts, outbox, refuses_settings, users};
 
 /// The oldest PostgreSQL that the tests run on.
 const OLDEST_POSTGRES: i32 = 130_000;
@@ -61,8 +61,7 @@ async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resul
     server(config, db, &facts, findings);
     clock(&facts, findings);
     if is_pooled {
-        let message = "a transaction pooler stands in front: no prepared statements are used, and it shares its \
-                       connections out";
+        let message = "a pooler stands in front: no prepared statements are used, and it shares its connections out";
         findings.ok("pooler", message);
         way_past_the_pooler(config, db, findings).await;
     } else {
@@ -268,6 +267,10 @@ const UNREACHABLE: &str = "see that PostgreSQL runs there, that host and port in
      machine may reach it";
 
 fn advice(error: &sqlx::Error) -> &'static str {
+    if refuses_settings(error) {
+        return "a pooler stands in front and refuses a setting: set DATABASE_POOLER=on, and leave options out of \
+                DATABASE_URL";
+    }
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     match (error, code.as_deref()) {
         (_, Some("28P01" | "28000" | "08P01")) => {

@@ -1,11 +1,11 @@
 //! What can be told from the settings alone.
 
 use secrecy::ExposeSecret;
-use url::{Host, Url};
+use url::Url;
 
 use super::{Findings, is_usable};
 use crate::cli::create_admin;
-use crate::config::{Config, CorsOrigins};
+use crate::config::{Config, CorsOrigins, is_loopback};
 use crate::telemetry;
 
 type Check = fn(&Config, &mut Findings);
@@ -93,14 +93,8 @@ fn looks_made_up(key: &str) -> bool {
 }
 
 fn public_url(config: &Config, findings: &mut Findings) {
-    let url = Url::parse(&config.public_url).ok();
-    let is_loopback = match url.as_ref().and_then(Url::host) {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    };
-    if config.is_production() && is_loopback {
+    let leads_here = Url::parse(&config.public_url).is_ok_and(|url| is_loopback(&url));
+    if config.is_production() && leads_here {
         let message = "PUBLIC_URL is this machine: the links in letters lead to the reader's own. Write the name that \
                        browsers use";
         findings.warn("public url", message);
@@ -127,7 +121,7 @@ fn cors(config: &Config, findings: &mut Findings) {
         CorsOrigins::List(list) => {
             findings.ok("cors", format!("these may call: {}", list.join(", ")));
             let plain = |origin: &&String| {
-                origin.starts_with("http://") && !origin.starts_with("http://localhost")
+                Url::parse(origin).is_ok_and(|url| url.scheme() == "http" && !is_loopback(&url))
             };
             if let Some(plain) = list.iter().find(plain).filter(|_| config.is_https()) {
                 let message = format!(
