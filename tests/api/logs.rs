@@ -259,7 +259,12 @@ async fn the_log_of_production_holds_no_secret_whatever_happens() {
     let (mut home, database) = settled(&mut marks, &[("SMTP_URL", &sink.url())]).await;
     home.set("MAIL_FROM", "Sender <sender-zq4174@example.com>");
     home.set("SSL_CERT_FILE", sink.certificate().to_str().unwrap());
+    let url = home.setting("DATABASE_URL");
+    let next = if url.contains('?') { '&' } else { '?' };
+    marks.add("ssl-password-zq4175");
+    home.set("DATABASE_URL", &format!("{url}{next}sslpassword=ssl-password-zq4175"));
     let service = home.start().await;
+    service.wait_for_log("sslpassword").await;
     let mut life = Life { home: &home, sink: Some(&sink), marks };
     live(&mut life, &database).await;
     for (mode, said) in [
