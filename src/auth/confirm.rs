@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use url::Url;
 use utoipa::ToSchema;
 
 use crate::account::Origin;
@@ -194,10 +195,11 @@ fn refusal_page(state: &AppState, error: ApiError) -> Response {
 
 fn answer(state: &AppState, status: StatusCode, page: &ConfirmPage<'_>) -> Response {
     // Browsers hold form-action against each redirect that follows the form as well, and the frontend may redirect to
-    // another origin.
-    let policy = match &state.config.confirm_redirect_url {
+    // another origin. So wide a policy rests on the page's escaping; only the page with the form has it.
+    let redirect = state.config.confirm_redirect_url.as_ref().filter(|_| page.email.is_some());
+    let policy = match redirect.map(Url::scheme) {
         None => "form-action 'self'",
-        Some(url) if url.scheme() == "https" => "form-action 'self' https:",
+        Some("https") => "form-action 'self' https:",
         Some(_) => "form-action 'self' https: http:",
     };
     let mut response = page::answer(status, page, policy);

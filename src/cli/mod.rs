@@ -192,12 +192,12 @@ fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
 async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>), Failure> {
     if let Some(url) = &config.database_url {
         let connections = config.database_connections;
-        let mut db = Db::new(connect_options(url)?, connections);
+        let mut db = Db::new(connect_options("DATABASE_URL", url)?, connections);
         if let Some(url) = &config.database_direct_url {
-            db = db.with_direct(connect_options(url)?);
+            db = db.with_direct(connect_options("DATABASE_DIRECT_URL", url)?);
         }
         if let Some(url) = &config.database_read_url {
-            db = db.with_standby(connect_options(url)?, connections);
+            db = db.with_standby(connect_options("DATABASE_READ_URL", url)?, connections);
         }
         return Ok((db, None));
     }
@@ -207,9 +207,10 @@ async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>), F
     Ok((db, Some(server)))
 }
 
-/// Reads a database's URL. Parameters that are for other clients (hosters add `channel_binding`) are named in the log
-/// and left out; sqlx's own words would show their values, and one may be `sslpassword`.
-fn connect_options(url: &SecretString) -> Result<PgConnectOptions, Failure> {
+/// Reads a database's URL. Parameters that are for other clients (hosters add `channel_binding`) are left out. The log
+/// shows neither their names nor their values: sqlx's own words would, and one may be `sslpassword`, or the rest of a
+/// password that was not percent-encoded.
+fn connect_options(variable: &str, url: &SecretString) -> Result<PgConnectOptions, Failure> {
     const KNOWN: [&str; 18] = [
         "application_name",
         "dbname",
@@ -235,8 +236,9 @@ fn connect_options(url: &SecretString) -> Result<PgConnectOptions, Failure> {
         .query_pairs()
         .into_owned()
         .partition(|(name, _)| KNOWN.contains(&&**name) || name.starts_with("options["));
-    for (parameter, _) in unknown {
-        tracing::warn!(parameter, "the database's URL has a parameter that is not for us");
+    if !unknown.is_empty() {
+        let understood = KNOWN.join(", ");
+        tracing::warn!(variable, understood, "a parameter in a database's URL is left out");
     }
     url.set_query(None);
     if !known.is_empty() {

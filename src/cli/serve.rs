@@ -97,7 +97,7 @@ fn announce(state: &AppState, port: &TcpListener) {
     }
     if config.is_production() && config.is_https() && config.trusted_proxy_hops == 0 {
         tracing::warn!(
-            "TRUSTED_PROXY_HOPS is 0 behind TLS: all clients share one address and its limits"
+            "TRUSTED_PROXY_HOPS is 0: if the proxy in front adds x-forwarded-for, all clients share its address and limits"
         );
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use secrecy::SecretString;
+use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
 use super::{
@@ -146,15 +147,13 @@ impl Vars<'_> {
         let raw = self.get(name)?;
         if !(raw.starts_with("postgres://") || raw.starts_with("postgresql://")) {
             self.complain(format!("{name} must start with postgres:// or postgresql://."));
-        } else if raw.parse::<sqlx::postgres::PgConnectOptions>().is_err() {
-            let why = match Url::parse(&raw) {
-                Ok(_) => {
-                    "holds a parameter that cannot be read: sslmode is disable, prefer, require, verify-ca or \
-                          verify-full, and port a number"
-                }
-                Err(_) => {
-                    "is not a URL of one host: percent-encode what is special in the user and the password"
-                }
+        } else if raw.parse::<PgConnectOptions>().is_err() {
+            let without_parameters = raw.split('?').next().unwrap_or_default();
+            let why = if without_parameters.parse::<PgConnectOptions>().is_ok() {
+                "holds a parameter that cannot be read: sslmode is disable, allow, prefer, require, verify-ca or \
+                 verify-full, and port a number"
+            } else {
+                "is not a URL of one host: percent-encode what is special in the user and the password"
             };
             self.complain(format!("{name} {why}."));
         }

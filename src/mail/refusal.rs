@@ -85,7 +85,8 @@ fn can_be_mended(stage: Stage, code: u16, status: Option<EnhancedStatus>, text: 
     if matches!(code, 500 | 502 | 503 | 530 | 534 | 535 | 538 | 552) {
         return true;
     }
-    let Some(EnhancedStatus(_, subject, detail)) = status else {
+    // Subject 0 is "other or undefined", which says no more than no status.
+    let Some(EnhancedStatus(_, subject @ 1.., detail)) = status else {
         // The recipient was taken before the letter itself is refused, and every letter has much the same words: with
         // SendGrid, Amazon SES and Mailgun it is the sender or the account that is not in order.
         return stage == Stage::Content || speaks_of_us(text);
@@ -100,9 +101,10 @@ fn can_be_mended(stage: Stage, code: u16, status: Option<EnhancedStatus>, text: 
     }
 }
 
-/// Whether a reply to RCPT without an enhanced status names the sender or the account rather than the recipient.
+/// Whether a reply to RCPT without an enhanced status names the sender, the account or the server that we are rather
+/// than the recipient. Servers repeat the recipient's address, which anybody may have chosen: it is passed over.
 fn speaks_of_us(text: &str) -> bool {
-    const WORDS: [&str; 11] = [
+    const WORDS: [&str; 18] = [
         "relay",
         "authenticat",
         "authoriz",
@@ -114,8 +116,16 @@ fn speaks_of_us(text: &str) -> bool {
         "paus",
         "limit",
         "quota",
+        "prohibit",
+        "blacklist",
+        "blocklist",
+        "blocked",
+        "helo",
+        "spf",
+        "rcpthosts",
     ];
-    let text = text.to_ascii_lowercase();
+    let own_words = text.split_whitespace().filter(|word| !word.contains('@'));
+    let text = own_words.collect::<Vec<_>>().join(" ").to_ascii_lowercase();
     WORDS.iter().any(|word| text.contains(word))
 }
 
@@ -176,6 +186,8 @@ mod tests {
             (550, "5.2.1 The account is disabled"),
             (550, "5.2.3 Message size exceeds fixed maximum"),
             (550, "5.4.1 Recipient address rejected: Access denied"),
+            (550, "<paus.limit@relay.example>: no such user"),
+            (550, "5.0.0 no such user"),
             (551, "User not local"),
             (553, "5.1.2 no such domain"),
             (554, "Transaction failed"),
@@ -197,6 +209,8 @@ mod tests {
             (550, "relay not permitted"),
             (550, "Sender verify failed"),
             (550, "account suspended"),
+            (550, "Administrative prohibition"),
+            (553, "sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"),
             (550, "5.7.26 This mail has been blocked because the sender is unauthenticated"),
             (550, "5.4.5 Daily user sending limit exceeded"),
             (553, "5.1.8 Sender address rejected"),
@@ -219,6 +233,7 @@ mod tests {
                 "5.2.0 STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied",
             ),
             (554, "Transaction failed"),
+            (554, "5.0.0 Service unavailable"),
         ] {
             assert!(mends(Stage::Content, code, text), "{code} {text}");
         }

@@ -22,10 +22,12 @@ pub fn describe(error: &sqlx::Error) -> String {
     }
 }
 
-/// Whether a pooler (PgBouncer, in any mode) refused the settings that a connection asked for at its start.
+/// Whether a pooler refused the settings that a connection asked for at its start: PgBouncer in any mode with 08P01,
+/// others with 0A000, "feature not supported", which PostgreSQL itself answers no such start with.
 pub fn refuses_settings(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| {
-        error.code().as_deref() == Some("08P01") && error.message().contains("startup parameter")
+    error.as_database_error().is_some_and(|error| match error.code().as_deref() {
+        Some("08P01") => error.message().contains("startup parameter"),
+        code => code == Some("0A000"),
     })
 }
 

@@ -198,6 +198,13 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
             "settings",
             "sslmode is disable",
         ),
+        (
+            "DATABASE_URL",
+            "postgres://ann:%ff@localhost/x",
+            "fail",
+            "settings",
+            "percent-encode what is special",
+        ),
         ("TRUSTED_PROXY_HOPS", "one", "fail", "settings", "a whole number from 0 to 16"),
         ("TRUSTED_PROXY_HOPS", "0", "warn", "proxies", "share one address"),
         ("RATE_LIMITS", "off", "fail", "limits", "Remove it"),

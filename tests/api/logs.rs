@@ -264,7 +264,7 @@ async fn the_log_of_production_holds_no_secret_whatever_happens() {
     marks.add("ssl-password-zq4175");
     home.set("DATABASE_URL", &format!("{url}{next}sslpassword=ssl-password-zq4175"));
     let service = home.start().await;
-    service.wait_for_log("sslpassword").await;
+    service.wait_for_log("a parameter in a database's URL is left out").await;
     let mut life = Life { home: &home, sink: Some(&sink), marks };
     live(&mut life, &database).await;
     for (mode, said) in [

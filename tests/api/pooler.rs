@@ -1,8 +1,11 @@
 //! The real binary behind PgBouncer in transaction mode, which gives each transaction another server connection.
 
+use doorward::store::Db;
 use futures_util::future::join_all;
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::binary::{Home, Process, empty_database, eventually};
 use crate::pgbouncer::{PgBouncer, SERVER_CONNECTIONS};
@@ -10,6 +13,7 @@ use crate::support::{PASSWORD, cluster, new_database};
 
 const DETECTED: &str = "a pooler stands before the database";
 const CLIENTS: usize = 20;
+
 /// Everything that a person does, as one of many at once.
 async fn live(home: &Home, number: usize, boss: &Value) {
     let username = format!("user{number}");
@@ -128,6 +132,26 @@ async fn a_pooler_in_session_mode_that_refuses_our_settings_is_noticed_too() {
     let said = home.run(&["doctor"], "").await.stdout;
     let said = String::from_utf8_lossy(&said);
     assert!(said.contains("set DATABASE_POOLER=on"), "{said}");
+}
+
+#[tokio::test]
+async fn a_pooler_that_knows_no_settings_at_the_start_is_noticed_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let proxy = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let length = client.read_u32().await.unwrap();
+        let mut start = vec![0; length as usize - 4];
+        client.read_exact(&mut start).await.unwrap();
+        let fields = b"SFATAL\0VFATAL\0C0A000\0MFeature not supported: command-line options\0\0";
+        client.write_u8(b'E').await.unwrap();
+        client.write_u32(u32::try_from(fields.len()).unwrap() + 4).await.unwrap();
+        client.write_all(fields).await.unwrap();
+        String::from_utf8_lossy(&start).into_owned()
+    });
+    let url = format!("postgres://ann@127.0.0.1:{port}/x?sslmode=disable");
+    assert!(Db::new(url.parse().unwrap(), 2).detect_pooler().await.unwrap());
+    assert!(proxy.await.unwrap().contains("statement_timeout"));
 }
 
 #[tokio::test]

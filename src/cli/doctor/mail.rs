@@ -52,8 +52,10 @@ async fn smtp(config: &Config, mailer: &Mailer, send_to: Option<&str>, findings:
             findings.fail("mail", format!("the letter was not taken, {error}: check the address"));
         }
         Err(error) => {
-            let message =
-                format!("nobody knows whether the letter was taken, {error}: {}", advice(&error));
+            let message = format!(
+                "the mail server has not said that it took the letter, {error}: {}",
+                advice(&error)
+            );
             findings.fail("mail", message);
         }
     }

@@ -138,8 +138,8 @@ fn proxies(config: &Config, findings: &mut Findings) {
     match config.trusted_proxy_hops {
         0 if config.is_https() => findings.warn(
             "proxies",
-            "TRUSTED_PROXY_HOPS is 0, yet somebody ends TLS in front of us: all clients then share one address, and the \
-             limits. Set how many proxies there are: behind Heroku 1",
+            "TRUSTED_PROXY_HOPS is 0, yet somebody ends TLS in front of us: unless that keeps the clients' addresses, \
+             all of them share one address, and the limits. Set how many proxies add to x-forwarded-for: behind Heroku 1",
         ),
         0 => findings.ok("proxies", "none in front: x-forwarded-for is not believed"),
         hops => findings.ok(
