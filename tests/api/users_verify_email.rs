@@ -4,6 +4,8 @@ use axum::http::Method;
 use futures_util::future::join_all;
 use serde_json::json;
 
+use crate::binary::eventually;
+use crate::limits::counted;
 use crate::support::{Answer, PASSWORD, Person, TestApp, link_in};
 
 const PATH: &str = "/api/v1/users/me/verify_email";
@@ -122,6 +124,7 @@ async fn a_letter_that_was_counted_for_one_address_does_not_go_to_another() {
     let app = TestApp::with(&[("RATE_LIMITS", "on")]).await;
     let ada = app.newcomer("ada").await;
     app.letter_to("ada@example.com").await;
+    let before = counted(&app).await;
     let mut change = app.pool.begin().await.unwrap();
     let sql = "update users set email = 'victim@example.com' where username = 'ada'";
     sqlx::query(sql).execute(&mut *change).await.unwrap();
@@ -132,7 +135,8 @@ async fn a_letter_that_was_counted_for_one_address_does_not_go_to_another() {
     let (answer, ()) = tokio::join!(ask(&ada), commit_once_the_call_waits);
     answer.assert_ok(202);
     assert_eq!(app.deliver_mail().await, []);
-    // And is not used up.
+    // And is not used up: it is given back beside the answer.
+    eventually("the letter is given back", async || counted(&app).await == before).await;
     let sql = "update users set email = 'ada@example.com' where username = 'ada'";
     sqlx::query(sql).execute(&app.pool).await.unwrap();
     for _ in 0..2 {
