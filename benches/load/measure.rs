@@ -51,6 +51,13 @@ pub async fn run(
         println!("  {}: HAProxy or PgBouncer is not installed", contestant.name);
         return Ok(vec![(contestant.name, Sample { rate: f64::NAN, ..Sample::default() })]);
     }
+    if let Run::Ask(target, _) = contestant.run
+        && contestant.is_renewed
+    {
+        stage.restart(target).await?;
+        // The first hashes make room for themselves.
+        measure(stage, used, contestant, connections, 1).await?;
+    }
     let mut samples = Vec::new();
     let sample = if let Some(beside) = contestant.beside {
         // A second more than the other, half of it before: it is under way while that one runs.

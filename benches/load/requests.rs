@@ -79,7 +79,7 @@ pub async fn slice(
             let end = if requests == Requests::Login { "" } else { ", no" };
             let call = if is_floor { "POST /login" } else { "POST /api/v1/login" };
             for number in 1..=PEOPLE.min(stage.users) {
-                let credentials = STANDARD.encode(format!("user{number}:{PASSWORD}{end}"));
+                let credentials = STANDARD.encode(format!("user{number:07}:{PASSWORD}{end}"));
                 line(call, "authorization", &format!("Basic {credentials}"), "");
             }
         }
@@ -154,11 +154,11 @@ fn access_token(stage: &Stage, number: u64) -> String {
         sid: session_id(number),
         jti: Uuid::now_v7().to_string(),
         generation: None,
-        username: format!("user{number}"),
-        email: format!("user{number}@example.com"),
+        username: format!("user{number:07}"),
+        email: format!("user{number:07}@example.com"),
         email_verified: true,
-        first_name: format!("First{number}"),
-        last_name: format!("Last{number}"),
+        first_name: format!("First{number:07}"),
+        last_name: format!("Last{number:07}"),
         role,
         is_staff: role.is_staff(),
         is_admin: role.is_admin(),

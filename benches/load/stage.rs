@@ -142,12 +142,14 @@ impl Stage {
         self.postgres.url("doorward")
     }
 
-    /// How long it took from the start of the process to the first answer that says that all is ready.
-    pub async fn restart(&mut self) -> Result<Duration, Failure> {
+    /// Starts the service or the floor anew; how long it took from the start of the process to the first answer that says
+    /// that all is ready.
+    pub async fn restart(&mut self, target: Target) -> Result<Duration, Failure> {
         let began = Instant::now();
-        let program = self.site().start(Target::Doorward, &self.keys).await?;
+        let program = self.site().start(target, &self.keys).await?;
         let took = began.elapsed();
-        std::mem::replace(&mut self.doorward, program).kill().await;
+        let former = if target == Target::Floor { &mut self.floor } else { &mut self.doorward };
+        std::mem::replace(former, program).kill().await;
         Ok(took)
     }
 
@@ -164,7 +166,7 @@ impl Stage {
         .bind(i64::try_from(rows)?)
         .execute(&self.pool)
         .await?;
-        self.restart().await?;
+        self.restart(Target::Doorward).await?;
         Ok(())
     }
 
@@ -282,7 +284,8 @@ impl Program {
     }
 }
 
-/// One insert for each table; all users have the same password.
+/// One insert for each table; all users have the same password, and names of the same length, so that pages of them
+/// are equally long.
 async fn seed(pool: &PgPool, users: u64, sessions: u64) -> Result<(), Failure> {
     let hasher = Hasher::new(production_params(), 1);
     let client = Client { key: 0, is_known: true };
@@ -291,9 +294,9 @@ async fn seed(pool: &PgPool, users: u64, sessions: u64) -> Result<(), Failure> {
     sqlx::query(AssertSqlSafe(format!(
         "insert into users (id, username, email, email_verified_at, first_name, last_name, role, password_hash,
              created_at, modified_at)
-         select {}, 'user' || n, 'user' || n || '@example.com', $3, 'First' || n, 'Last' || n,
+         select {}, 'user' || digits, 'user' || digits || '@example.com', $3, 'First' || digits, 'Last' || digits,
              case n when 1 then 'admin' else 'user' end, $2, $3 - ($1 - n) * interval '1 minute', $3
-         from generate_series(1, $1) n",
+         from generate_series(1, $1) n, lpad(n::text, 7, '0') digits",
         USER_ID.replace("$1", "n")
     )))
     .bind(i64::try_from(users)?)
