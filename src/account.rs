@@ -71,7 +71,8 @@ pub struct TokenPair {
     pub expires_in: i64,
 }
 
-/// Opens a session after a correct password and refunds the login's attempts, in one statement that may be repeated.
+/// Opens a session after a correct password and refunds the login's attempts, in one statement that may be repeated and
+/// that several logins may share.
 /// `None` if the hash that the password was checked against is no longer the user's: then the check is out of date.
 ///
 /// `rehashed` takes the place of an outdated hash.
@@ -85,36 +86,43 @@ pub async fn start_session(
 ) -> sqlx::Result<Option<(User, TokenPair)>> {
     let id = Uuid::now_v7();
     let expires_at = now + IDLE_LIFETIME;
-    let (user_id, hash) = (checked.id, checked.password_hash.clone());
-    let (shared, origin) = (state.clone(), origin.clone());
+    let session = NewSession {
+        id,
+        user_id: checked.id,
+        password_hash: rehashed.as_ref().unwrap_or(&checked.password_hash).clone(),
+        created_at: now,
+        expires_at,
+        ends_at: now + SESSION_LIFETIME,
+        ip: origin.ip,
+        user_agent: origin.user_agent.clone(),
+        counted: reservation.into_keys(),
+    };
+    let event = Event {
+        name: "login",
+        user_id: Some(checked.id),
+        actor_id: Some(checked.id),
+        session_id: Some(id),
+        ip: origin.ip,
+        ..Event::default()
+    };
+    let (shared, user_id, hash) = (state.clone(), checked.id, checked.password_hash.clone());
     let opening = async move {
-        let session = &NewSession {
-            id,
-            user_id,
-            password_hash: rehashed.as_ref().unwrap_or(&hash),
-            created_at: now,
-            expires_at,
-            ends_at: now + SESSION_LIFETIME,
-            ip: origin.ip,
-            user_agent: origin.user_agent.as_deref(),
-        };
-        let counted = reservation.keys();
-        let open = |mut tx: Tx| async move {
-            let user = logins::open(&mut tx, session, counted).await?;
-            tx.commit().await?;
-            Ok(user)
-        };
         let opened = if let Some(new) = &rehashed {
             let mut tx = shared.db.begin().await?;
             users::set_rehashed_password(&mut tx, user_id, &hash, new).await?;
-            open(tx).await?
+            let opened = logins::open_all(&mut tx, &[session]).await?.remove(0);
+            tx.commit().await?;
+            opened
         } else {
-            shared.db.write(open).await?
+            shared.logins.open(session).await?
         };
-        // The last byte of an id is random.
-        if opened.is_some() && id.as_bytes()[15].is_multiple_of(LOGINS_PER_CHECK) {
-            let removing = remove_surplus_sessions(shared.clone(), user_id, origin.ip);
-            tokio::spawn(telemetry::on_behalf_of(telemetry::caller(), removing));
+        if opened.is_some() {
+            event.log(&shared.db.events);
+            // The last byte of an id is random.
+            if id.as_bytes()[15].is_multiple_of(LOGINS_PER_CHECK) {
+                let removing = remove_surplus_sessions(shared.clone(), user_id, event.ip);
+                tokio::spawn(telemetry::on_behalf_of(telemetry::caller(), removing));
+            }
         }
         Ok(opened)
     };

@@ -137,8 +137,8 @@ pub struct Reservation(Vec<Vec<u8>>);
 
 impl Reservation {
     /// The keys of the rows that were counted.
-    pub fn keys(&self) -> &[Vec<u8>] {
-        &self.0
+    pub fn into_keys(self) -> Vec<Vec<u8>> {
+        self.0
     }
 
     pub fn is_empty(&self) -> bool {

@@ -15,6 +15,7 @@ use crate::mail::Mailer;
 use crate::security::password::Hasher;
 use crate::security::token::TokenKeys;
 use crate::session_cache::SessionCache;
+use crate::store::logins::Logins;
 use crate::store::{Db, Tx};
 use crate::traffic::Traffic;
 
@@ -26,6 +27,7 @@ pub struct Shared {
     pub config: Config,
     pub clock: Clock,
     pub db: Db,
+    pub logins: Logins,
     pub keys: TokenKeys,
     pub hasher: Hasher,
     pub limits: Limits,

@@ -18,7 +18,6 @@ use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS
 use crate::state::AppState;
 use crate::store::audit::Event;
 use crate::store::users::User;
-use crate::store::{Conn, logins};
 
 #[derive(Serialize, ToSchema)]
 pub struct LoginResponse {
@@ -61,7 +60,7 @@ pub async fn login(
     let mut turns = Vec::new();
     for _ in 0..2 {
         // What runs before and after the hash is boxed: the many futures that may wait for one stay small.
-        let (found, is_known) = Box::pin(find(&state, &login, &origin)).await?;
+        let (found, is_known) = Box::pin(state.logins.find(&login, origin.ip)).await?;
         user_id = found.as_ref().map(|user| user.id);
         let mut attempts = vec![by_address.clone()];
         attempts.extend(attempts_on_account(found.as_ref(), &login, &origin, is_known));
@@ -124,18 +123,6 @@ pub async fn login(
     Event { name: "login_refused", user_id, ip: origin.ip, ..Event::default() }
         .log(&state.db.events);
     Err(refused(Code::InvalidCredentials))
-}
-
-async fn find(
-    state: &AppState,
-    login: &str,
-    origin: &Origin,
-) -> sqlx::Result<(Option<User>, bool)> {
-    let find = |mut db: Conn| async move {
-        let found = logins::find(&mut db, login, origin.ip).await;
-        db.done(found)
-    };
-    state.db.read(find).await
 }
 
 /// What a login counts as beside its address: an attempt on the account from this address block and, unless the address

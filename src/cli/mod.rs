@@ -26,6 +26,7 @@ use crate::security::{random_secret, token::TokenKeys};
 use crate::session_cache::SessionCache;
 use crate::state::{AppState, Readiness, Shared};
 use crate::store::Db;
+use crate::store::logins::Logins;
 use crate::traffic::Traffic;
 use crate::{router, telemetry};
 
@@ -259,6 +260,7 @@ fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
     let threads = hashing_threads(u64::from(params.m_cost()) * 1024);
     Ok(AppState::new(Shared {
         clock: Clock::system(),
+        logins: Logins::new(db.clone()),
         db,
         keys,
         hasher: Hasher::new(params, threads),

@@ -1,9 +1,10 @@
-//! Logins: what is read before the password is checked, and what is written afterwards. One statement each: next to
-//! password hashing PostgreSQL finds its caches cold, so every round trip counts.
+//! Logins: what is read before the password is checked, and what is written afterwards. One statement each, shared by
+//! those who come together: next to password hashing PostgreSQL finds its caches cold, so every statement counts.
 //!
 //! Values that would sway the planner are hidden from it in sub-selects: else it takes its custom plans for better than
 //! the generic one and plans every login anew, which takes longer than running the statement.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
@@ -11,129 +12,229 @@ use sqlx::PgConnection;
 use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::Tx;
-use super::audit::Event;
+use super::batch::Batcher;
 use super::users::User;
+use super::{Conn, Db, Tx};
 use crate::fields::Role;
 
-/// Finds a user by username or e-mail address, ignoring case, and whether `address` has logged in to the account
-/// before, as far as its sessions are kept.
+/// Who wants to log in: a username or an e-mail address, and where they call from.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// In lower case.
+    pub login: String,
+    pub address: Option<IpAddr>,
+}
+
+/// The user, and whether the address has logged in to the account before.
+pub type Found = (Option<User>, bool);
+
+/// A session that a right password opens.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    pub id: Uuid,
+    pub user_id: Uuid,
+    /// The hash that the password was checked against.
+    pub password_hash: String,
+    pub created_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+    pub ends_at: DateTime<Utc>,
+    pub ip: Option<IpAddr>,
+    pub user_agent: Option<String>,
+    /// The limits under which the login was counted as an attempt.
+    pub counted: Vec<Vec<u8>>,
+}
+
+/// The logins of this process.
+pub struct Logins {
+    db: Db,
+    finding: Batcher<Claim, Found>,
+    opening: Batcher<NewSession, Option<User>>,
+}
+
+impl Logins {
+    pub fn new(db: Db) -> Self {
+        Self { db, finding: Batcher::default(), opening: Batcher::default() }
+    }
+
+    /// Finds a user by username or e-mail address, ignoring case, and whether `address` has logged in to the account
+    /// before, as far as its sessions are kept.
+    pub async fn find(&self, login: &str, address: Option<IpAddr>) -> sqlx::Result<Found> {
+        let (db, claim) = (self.db.clone(), Claim { login: login.to_ascii_lowercase(), address });
+        let find = move |claims: Vec<Claim>| {
+            let db = db.clone();
+            async move {
+                let find = |mut conn: Conn| async {
+                    let found = find_all(&mut conn, &claims).await;
+                    conn.done(found)
+                };
+                db.read(find).await
+            }
+        };
+        self.finding.ask(claim, find).await
+    }
+
+    /// Opens a session, refunds the login's counted attempts and records it, but does not log it; returns the user as
+    /// they are now. `None`, with nothing done, if the user is gone or has another hash by now.
+    pub async fn open(&self, session: NewSession) -> sqlx::Result<Option<User>> {
+        let db = self.db.clone();
+        let open = move |sessions: Vec<NewSession>| {
+            let db = db.clone();
+            async move {
+                let open = |mut tx: Tx| async {
+                    let users = open_all(&mut tx, &sessions).await?;
+                    tx.commit().await?;
+                    Ok(users)
+                };
+                let is_final = sessions.len() == 1;
+                let opened = db.write(open).await?.into_iter();
+                Ok(opened.map(|user| (user.is_some() || is_final).then_some(user)).collect())
+            }
+        };
+        self.opening.ask(session, open).await
+    }
+}
+
+/// As [`Logins::find`], for all of `claims`, in their order.
 ///
 /// No username contains `@` and every address does, so one query serves both. The left join always yields a row, so
 /// that sessions are looked up for an unknown user too, and the answer takes equally long.
-pub async fn find(
-    db: &mut PgConnection,
-    login: &str,
-    address: Option<IpAddr>,
-) -> sqlx::Result<(Option<User>, bool)> {
-    // An IPv6 client has a /64 to itself and changes within it.
-    let prefix = if address.is_some_and(|ip| ip.is_ipv6()) { 64 } else { 32 };
-    let network = address.and_then(|ip| IpNetwork::new(ip, prefix).ok());
-    // Its first and last address: a range, which an index can find.
-    let (first, last) = (network.map(|net| net.network()), network.map(|net| net.broadcast()));
-    let row = sqlx::query!(
-        r#"select u.id as "id?", u.username as "username?", u.email as "email?", u.email_verified_at, u.pending_email,
+pub async fn find_all(db: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<Vec<Option<Found>>> {
+    let logins: Vec<&str> = claims.iter().map(|claim| claim.login.as_str()).collect();
+    // Of each network the first and the last address: a range, which an index can find.
+    let (first, last): (Vec<_>, Vec<_>) = claims
+        .iter()
+        .map(|claim| {
+            // An IPv6 client has a /64 to itself and changes within it.
+            let prefix = if claim.address.is_some_and(|ip| ip.is_ipv6()) { 64 } else { 32 };
+            let network = claim.address.and_then(|ip| IpNetwork::new(ip, prefix).ok());
+            let ends = |net: IpNetwork| (net.network().into(), net.broadcast().into());
+            network.map(ends).unzip()
+        })
+        .unzip();
+    let rows = sqlx::query!(
+        r#"select claim.number as "number!", u.id as "id?", u.username as "username?", u.email as "email?", u.email_verified_at, u.pending_email,
                u.first_name as "first_name?", u.last_name as "last_name?", u.role as "role?: Role",
                u.password_hash as "password_hash?", u.created_at as "created_at?", u.modified_at as "modified_at?",
                exists (
                    select from sessions s
                    where s.user_id = coalesce(u.id, '00000000-0000-0000-0000-000000000000')
-                       and s.ip between (select $2::inet) and (select $3::inet)
+                       and s.ip between claim.first and claim.last
                ) as "is_known!"
-           from (values (1)) as one left join users u on u.username_key = $1 or u.email_key = $1"#,
-        login.to_ascii_lowercase(),
-        first.map(IpNetwork::from),
-        last.map(IpNetwork::from),
+           from unnest((select $1::text[]), (select $2::inet[]), (select $3::inet[]))
+               with ordinality as claim (login, first, last, number)
+           left join users u on u.username_key = claim.login or u.email_key = claim.login"#,
+        &logins as &[&str],
+        &first as &[Option<IpNetwork>],
+        &last as &[Option<IpNetwork>],
     )
-    .fetch_one(db)
+    .fetch_all(db)
     .await?;
-    let user = || {
-        Some(User {
-            id: row.id?,
-            username: row.username?,
-            email: row.email?,
-            email_verified_at: row.email_verified_at,
-            pending_email: row.pending_email,
-            first_name: row.first_name?,
-            last_name: row.last_name?,
-            role: row.role?,
-            password_hash: row.password_hash?,
-            created_at: row.created_at?,
-            modified_at: row.modified_at?,
-        })
-    };
-    Ok((user(), row.is_known))
+    let mut found = vec![None; claims.len()];
+    for row in rows {
+        let user = || {
+            Some(User {
+                id: row.id?,
+                username: row.username?,
+                email: row.email?,
+                email_verified_at: row.email_verified_at,
+                pending_email: row.pending_email,
+                first_name: row.first_name?,
+                last_name: row.last_name?,
+                role: row.role?,
+                password_hash: row.password_hash?,
+                created_at: row.created_at?,
+                modified_at: row.modified_at?,
+            })
+        };
+        // They count from 1.
+        let place = usize::try_from(row.number - 1).ok().and_then(|index| found.get_mut(index));
+        *place.ok_or(sqlx::Error::RowNotFound)? = Some((user(), row.is_known));
+    }
+    Ok(found)
 }
 
-/// A session that a right password opens.
-#[derive(Clone, Debug)]
-pub struct NewSession<'a> {
-    pub id: Uuid,
-    pub user_id: Uuid,
-    /// The hash that the password was checked against.
-    pub password_hash: &'a str,
-    pub created_at: DateTime<Utc>,
-    pub expires_at: DateTime<Utc>,
-    pub ends_at: DateTime<Utc>,
-    pub ip: Option<IpAddr>,
-    pub user_agent: Option<&'a str>,
-}
-
-/// Opens a session, refunds the login's counted attempts and records it; returns the user as they are now. `None`, with
-/// nothing done, if the user is gone or has another hash by now.
+/// As [`Logins::open`], for all of `sessions`, in their order. One alone waits for a user whose row somebody else has
+/// locked; among several, such a user is passed over as if they were gone, so that they keep nobody waiting.
 ///
-/// Locks the user's row, so that a concurrent password change either sees this session and ends it, or is seen here:
+/// Locks the users' rows, so that a concurrent password change either sees this session and ends it, or is seen here:
 /// after a wait for the lock the hash is compared again. Harmless when repeated.
-pub async fn open(
-    tx: &mut Tx,
-    session: &NewSession<'_>,
-    counted: &[Vec<u8>],
-) -> sqlx::Result<Option<User>> {
-    let event = Event {
-        name: "login",
-        user_id: Some(session.user_id),
-        actor_id: Some(session.user_id),
-        session_id: Some(session.id),
-        ip: session.ip,
-        ..Event::default()
-    };
-    let user = sqlx::query_as!(
-        User,
-        r#"with present as (
-               select * from users where id = $2 and password_hash = $3 for no key update
+pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<Option<User>>> {
+    fn column<'a, T>(sessions: &'a [NewSession], value: impl Fn(&'a NewSession) -> T) -> Vec<T> {
+        sessions.iter().map(value).collect()
+    }
+    let counted =
+        || sessions.iter().flat_map(|s| s.counted.iter().map(|key| (s.id, key.as_slice())));
+    let (counted_by, counted): (Vec<Uuid>, Vec<&[u8]>) = counted().unzip();
+    let rows = sqlx::query!(
+        r#"with asked as materialized (
+               select * from unnest(
+                   (select $1::uuid[]), (select $2::uuid[]), (select $3::text[]), (select $4::timestamptz[]),
+                   (select $5::timestamptz[]), (select $6::timestamptz[]), (select $7::inet[]), (select $8::text[])
+               ) as asked (session_id, user_id, hash, opened_at, expires_at, ends_at, ip, user_agent)
+           ), waited_for as (
+               select asked.*, u as person from asked join users u on u.id = asked.user_id and u.password_hash = asked.hash
+               where (select $9::boolean) for no key update of u
+           ), at_hand as (
+               select asked.*, u as person from asked join users u on u.id = asked.user_id and u.password_hash = asked.hash
+               where not (select $9::boolean) for no key update of u skip locked
+           ), present as (
+               select * from waited_for union all select * from at_hand
            ), opened as (
                insert into sessions (id, user_id, created_at, expires_at, ends_at, ip, user_agent)
-               select $1, id, $4, $5, $6, $7, $8 from present
+               select session_id, user_id, opened_at, expires_at, ends_at, ip, user_agent from present
                on conflict (id) do nothing
                returning id, user_id, created_at, ip
            ), recorded as (
                insert into audit_log (at, event, user_id, actor_id, session_id, ip)
-               select created_at, $9, user_id, user_id, id, ip from opened
+               select created_at, 'login', user_id, user_id, id, ip from opened
+           ), refunds as (
+               select key, count(*) as times
+               from unnest((select $10::bytea[]), (select $11::uuid[])) as counted (key, session_id)
+               where session_id in (select id from opened) group by key
            ), locked as (
-               select key from limits where key = any((select $10::bytea[])::bytea[]) and exists (select from opened)
-               order by key for no key update
-           ), given_back as (
-               update limits l set level = greatest(0, level - 1) from locked where l.key = locked.key
+               select l.key, times from limits l join refunds on refunds.key = l.key order by l.key
+               for no key update of l
+           ), refunded as (
+               update limits l set level = greatest(0, level - times) from locked where l.key = locked.key
            )
-           select id as "id!", username as "username!", email as "email!", email_verified_at, pending_email,
-               first_name as "first_name!", last_name as "last_name!", role as "role!: Role",
-               password_hash as "password_hash!", created_at as "created_at!", modified_at as "modified_at!"
+           select session_id as "session_id!", (person).id as "id!", (person).username as "username!",
+               (person).email as "email!", (person).email_verified_at, (person).pending_email,
+               (person).first_name as "first_name!", (person).last_name as "last_name!",
+               (person).role as "role!: Role", (person).password_hash as "password_hash!",
+               (person).created_at as "created_at!", (person).modified_at as "modified_at!"
            from present"#,
-        session.id,
-        session.user_id,
-        session.password_hash,
-        session.created_at,
-        session.expires_at,
-        session.ends_at,
-        session.ip.map(IpNetwork::from),
-        session.user_agent,
-        event.name,
-        counted,
+        &column(sessions, |s| s.id),
+        &column(sessions, |s| s.user_id),
+        &column(sessions, |s| s.password_hash.as_str()) as &[&str],
+        &column(sessions, |s| s.created_at),
+        &column(sessions, |s| s.expires_at),
+        &column(sessions, |s| s.ends_at),
+        &column(sessions, |s| s.ip.map(IpNetwork::from)) as &[Option<IpNetwork>],
+        &column(sessions, |s| s.user_agent.as_deref()) as &[Option<&str>],
+        sessions.len() == 1,
+        &counted as &[&[u8]],
+        &counted_by,
     )
-    .fetch_optional(&mut **tx)
+    .fetch_all(&mut **tx)
     .await?;
-    if user.is_some() {
-        tx.log_once_committed(event);
-    }
-    Ok(user)
+    let mut users: HashMap<Uuid, User> = rows
+        .into_iter()
+        .map(|row| {
+            let user = User {
+                id: row.id,
+                username: row.username,
+                email: row.email,
+                email_verified_at: row.email_verified_at,
+                pending_email: row.pending_email,
+                first_name: row.first_name,
+                last_name: row.last_name,
+                role: row.role,
+                password_hash: row.password_hash,
+                created_at: row.created_at,
+                modified_at: row.modified_at,
+            };
+            (row.session_id, user)
+        })
+        .collect();
+    Ok(sessions.iter().map(|session| users.remove(&session.id)).collect())
 }

@@ -2,6 +2,7 @@
 //! checked at compile time.
 
 pub mod audit;
+mod batch;
 pub mod changes;
 mod connection;
 mod error;

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use chrono::TimeDelta;
 use doorward::account;
-use doorward::store::logins;
+use doorward::store::logins::{self, Claim};
 use serde_json::{Value, json};
 
 use crate::races::at_once;
@@ -402,21 +402,29 @@ async fn however_many_sessions_an_account_has_few_are_read_to_tell_whether_an_ad
     sqlx::query(sql).execute(&app.pool).await.unwrap();
     sqlx::query("analyze").execute(&app.pool).await.unwrap();
     let mut tx = app.state.db.begin().await.unwrap();
-    for (address, expected) in [
-        ("10.0.0.0", false),
-        ("10.0.0.1", true),
-        ("10.0.19.136", true),
-        ("10.0.19.137", false),
-        ("2001:db8:1:1:ffff:ffff:ffff:ffff", false),
-        ("2001:db8:1:2::", true),
-        ("2001:db8:1:2:ffff:ffff:ffff:ffff", true),
-        ("2001:db8:1:3::", false),
-    ] {
-        let (user, is_known) = logins::find(&mut tx, "ada", address.parse().ok()).await.unwrap();
-        assert_eq!((user.is_some(), is_known), (true, expected), "{address}");
+    let expected = [
+        ("ada", "10.0.0.0", false),
+        ("ada", "10.0.0.1", true),
+        ("ada", "10.0.19.136", true),
+        ("ada", "10.0.19.137", false),
+        ("ada", "2001:db8:1:1:ffff:ffff:ffff:ffff", false),
+        ("ada", "2001:db8:1:2::", true),
+        ("ada", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
+        ("ada", "2001:db8:1:3::", false),
+        ("ada", "nowhere", false),
+        ("nobody", "10.0.0.1", false),
+    ];
+    let claim = |(login, address, _): &(&str, &str, bool)| Claim {
+        login: (*login).to_owned(),
+        address: address.parse().ok(),
+    };
+    let claims: Vec<Claim> = expected.iter().map(claim).collect();
+    let all = logins::find_all(&mut tx, &claims).await.unwrap();
+    assert_eq!(all.len(), expected.len());
+    for ((login, address, is_known), found) in expected.iter().zip(all) {
+        let (user, found) = found.unwrap();
+        assert_eq!((user.is_some(), found), (*login == "ada", *is_known), "{address}");
     }
-    assert!(!logins::find(&mut tx, "ada", None).await.unwrap().1);
-    assert!(!logins::find(&mut tx, "nobody", "10.0.0.1".parse().ok()).await.unwrap().1);
     let sql = "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)
                from pg_stat_xact_user_tables where relname = 'sessions'";
     let read: i64 = sqlx::query_scalar(sql).fetch_one(&mut *tx).await.unwrap();

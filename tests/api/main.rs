@@ -10,6 +10,7 @@ mod auth_confirm;
 mod auth_confirm_page;
 mod auth_login;
 mod auth_login_hash;
+mod auth_login_together;
 mod auth_logout;
 mod auth_refresh;
 mod auth_refresh_tabs;

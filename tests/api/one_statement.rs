@@ -74,16 +74,17 @@ async fn a_login_whose_outcome_was_lost_opens_no_second_session_and_gives_nothin
     let session = NewSession {
         id: Uuid::now_v7(),
         user_id: ada.id().parse().unwrap(),
-        password_hash: &hash,
+        password_hash: hash,
         created_at: now,
         expires_at: now + TimeDelta::days(30),
         ends_at: now + TimeDelta::days(90),
         ip: None,
-        user_agent: Some("lost"),
+        user_agent: Some("lost".to_owned()),
+        counted,
     };
-    let (session, counted, is_lost) = (&session, &counted, &AtomicBool::new(true));
+    let (session, is_lost) = (&[session], &AtomicBool::new(true));
     let open = |mut tx: Tx| async move {
-        let user = logins::open(&mut tx, session, counted).await?;
+        let user = logins::open_all(&mut tx, session).await?.remove(0);
         tx.commit().await?;
         if is_lost.swap(false, Ordering::SeqCst) {
             return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
@@ -101,14 +102,9 @@ async fn a_login_whose_outcome_was_lost_opens_no_second_session_and_gives_nothin
     assert_eq!(number(&app, "select count(*) from limits where level = 2").await, 2);
     assert_eq!(number(&app, "select count(*) from limits where level = 3").await, 0);
 
-    let other = NewSession { id: Uuid::now_v7(), password_hash: "another", ..session.clone() };
-    let other = &other;
-    let open = |mut tx: Tx| async move {
-        let user = logins::open(&mut tx, other, counted).await?;
-        tx.commit().await?;
-        Ok(user)
-    };
-    assert!(app.state.db.write(open).await.unwrap().is_none());
+    let password_hash = "another".to_owned();
+    let other = NewSession { id: Uuid::now_v7(), password_hash, ..session[0].clone() };
+    assert!(app.state.logins.open(other).await.unwrap().is_none());
     assert_eq!(number(&app, "select count(*) from sessions").await, 2);
     assert_eq!(number(&app, "select count(*) from audit_log where event = 'login'").await, 2);
     assert_eq!(number(&app, "select count(*) from limits where level = 2").await, 2);

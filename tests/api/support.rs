@@ -25,6 +25,7 @@ use doorward::security::token::TokenKeys;
 use doorward::session_cache::SessionCache;
 use doorward::state::{AppState, Readiness, Shared};
 use doorward::store::Db;
+use doorward::store::logins::Logins;
 use doorward::traffic::Traffic;
 use doorward::worker;
 use http_body_util::BodyExt;
@@ -206,9 +207,11 @@ impl TestApp {
         let mut all = Vec::new();
         for _ in 0..instances() {
             let previous = config.secret_key_previous.as_ref();
+            let db = way_to(database).await;
             let state = AppState::new(Shared {
                 clock: clock.clone(),
-                db: way_to(database).await,
+                logins: Logins::new(db.clone()),
+                db,
                 keys: TokenKeys::new(secret, previous, &config.public_url),
                 hasher: hasher.clone(),
                 limits: Limits::new(config.rate_limits, secret),

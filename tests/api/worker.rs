@@ -9,6 +9,7 @@ use doorward::mail::{Mailbox, Mailer, SendError, SmtpSettings};
 use doorward::security::token::TokenKeys;
 use doorward::session_cache::SessionCache;
 use doorward::state::{AppState, Readiness, Shared};
+use doorward::store::logins::Logins;
 use doorward::traffic::Traffic;
 use doorward::worker::{self, deliver_next};
 use serde_json::json;
@@ -25,6 +26,7 @@ pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
     AppState::new(Shared {
         clock: app.clock.clone(),
         db: app.state.db.clone(),
+        logins: Logins::new(app.state.db.clone()),
         keys: TokenKeys::new(&SECRET_KEY.to_owned().into(), None, &config.public_url),
         hasher: app.state.hasher.clone(),
         limits: Limits::new(false, &SECRET_KEY.to_owned().into()),

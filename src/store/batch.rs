@@ -1,0 +1,201 @@
+//! Calls that come together share one statement.
+//!
+//! A statement costs a round trip, the wake-up of a server process and, for a write, a commit, however little it does.
+//! Whoever asks waits until the tasks that were woken together with it have had their turn, which on an idle process is
+//! no time at all; then all that has come is asked at once. Nobody waits for a batch that is under way, and nobody is
+//! refused for what another one asked: then each asks alone.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
+
+use super::connection::bounded;
+use super::error::{depends_on_the_values, describe, is_unavailable};
+
+/// The most questions in a batch.
+const LARGEST: usize = 64;
+
+/// What became of a question; `None`: it has to be asked alone.
+type Outcome<A> = Option<sqlx::Result<A>>;
+type Waiting<Q, A> = Vec<(Q, oneshot::Sender<Outcome<A>>)>;
+
+pub(super) struct Batcher<Q, A>(Arc<Mutex<Waiting<Q, A>>>);
+
+impl<Q, A> Default for Batcher<Q, A> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
+    /// Asks `question` together with all that come at the same time. `answer_all` gives an answer for each question, in
+    /// their order, or `None` for those that have to be asked alone; of one alone it gives the answer. A batch of
+    /// several runs to completion, even if those who asked hang up. If the database is not there, all have failed.
+    pub async fn ask<F>(
+        &self,
+        question: Q,
+        answer_all: impl Fn(Vec<Q>) -> F + Clone + Send + 'static,
+    ) -> sqlx::Result<A>
+    where
+        F: Future<Output = sqlx::Result<Vec<Option<A>>>> + Send,
+    {
+        let (tell, outcome) = oneshot::channel();
+        let is_first = {
+            let mut waiting = self.waiting();
+            waiting.push((question.clone(), tell));
+            waiting.len() % LARGEST == 1
+        };
+        if is_first {
+            let (batcher, answer_all) = (Self(Arc::clone(&self.0)), answer_all.clone());
+            tokio::spawn(async move {
+                yield_now().await;
+                batcher.answer_some(answer_all).await;
+            });
+        }
+        match outcome.await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => {
+                let answers = bounded(answer_all(vec![question])).await?;
+                answers.into_iter().next().flatten().ok_or(sqlx::Error::RowNotFound)
+            }
+            // The cause is in the log already.
+            Err(_) => Err(sqlx::Error::AnyDriverError("a batch of statements panicked".into())),
+        }
+    }
+
+    async fn answer_some<F>(&self, answer_all: impl Fn(Vec<Q>) -> F)
+    where
+        F: Future<Output = sqlx::Result<Vec<Option<A>>>> + Send,
+    {
+        let (questions, callers): (Vec<Q>, Vec<_>) = self.take().into_iter().unzip();
+        let answered = bounded(answer_all(questions)).await;
+        let mut answers = match answered {
+            Ok(answers) => Ok(answers.into_iter()),
+            Err(error) if callers.len() > 1 && depends_on_the_values(&error) => {
+                Ok(Vec::new().into_iter())
+            }
+            Err(error) => Err(error),
+        };
+        for tell in callers {
+            // Whoever hung up needs no answer.
+            let _ = tell.send(match &mut answers {
+                Ok(answers) => answers.next().flatten().map(Ok),
+                Err(error) => Some(Err(same(error))),
+            });
+        }
+    }
+
+    /// The next batch. For each [`LARGEST`] that wait, and for the rest, one task is on its way here.
+    fn take(&self) -> Waiting<Q, A> {
+        let mut waiting = self.waiting();
+        let count = waiting.len().min(LARGEST);
+        waiting.drain(..count).collect()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting<Q, A>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same error once more, as far as it matters to a caller: sqlx's cannot be cloned.
+fn same(error: &sqlx::Error) -> sqlx::Error {
+    match error {
+        sqlx::Error::PoolTimedOut => sqlx::Error::PoolTimedOut,
+        sqlx::Error::PoolClosed => sqlx::Error::PoolClosed,
+        error if is_unavailable(error) => io::Error::other(describe(error)).into(),
+        error => sqlx::Error::AnyDriverError(describe(error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// Doubles numbers; counts count. Odd ones are answered alone.
+    async fn double(batcher: &Batcher<u64, u64>, count: &Arc<AtomicUsize>, number: u64) -> u64 {
+        let count = Arc::clone(count);
+        let double = move |numbers: Vec<u64>| {
+            let count = Arc::clone(&count);
+            async move {
+                count.fetch_add(1, Ordering::SeqCst);
+                assert!(numbers.len() <= LARGEST);
+                yield_now().await;
+                let is_alone = numbers.len() == 1;
+                let answer =
+                    |number: u64| (number.is_multiple_of(2) || is_alone).then_some(number * 2);
+                Ok(numbers.into_iter().map(answer).collect())
+            }
+        };
+        batcher.ask(number, double).await.expect("no error")
+    }
+
+    #[tokio::test]
+    async fn who_comes_together_is_answered_together_each_with_their_own() {
+        let (batcher, count) = (Batcher::default(), Arc::default());
+        let all = (0..200).map(|number| double(&batcher, &count, number * 2));
+        assert_eq!(join_all(all).await, (0..200).map(|number| number * 4).collect::<Vec<_>>());
+        assert_eq!(count.load(Ordering::SeqCst), 4, "64, 64, 64 and 8");
+        assert_eq!(double(&batcher, &count, 7).await, 14);
+        assert_eq!(count.load(Ordering::SeqCst), 5);
+        let all = (0..3).map(|number| double(&batcher, &count, number));
+        assert_eq!(join_all(all).await, [0, 2, 4]);
+        assert_eq!(count.load(Ordering::SeqCst), 7, "three together, and one of them alone");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nobody_is_left_without_an_answer() {
+        let (batcher, count) = (Arc::new(Batcher::default()), Arc::default());
+        let callers = (0..20_000).map(|number| {
+            let (batcher, count) = (Arc::clone(&batcher), Arc::clone(&count));
+            tokio::spawn(async move {
+                let asking = double(&batcher, &count, number);
+                // Every seventh hangs up at once, the one who would ask for the others among them.
+                if number % 7 == 0 {
+                    let _ = tokio::time::timeout(Duration::ZERO, asking).await;
+                } else {
+                    assert_eq!(asking.await, number * 2);
+                }
+            })
+        });
+        for caller in callers.collect::<Vec<_>>() {
+            caller.await.expect("no panic");
+        }
+        assert!(batcher.waiting().is_empty());
+    }
+
+    #[tokio::test]
+    async fn if_it_fails_all_have_failed_alike() {
+        let batcher = Batcher::<(), ()>::default();
+        let asking = |error: fn() -> sqlx::Error| {
+            let fail = move |_| async move { Err(error()) };
+            join_all((0..3).map(|_| batcher.ask((), fail)))
+        };
+        for (error, is_outage) in [
+            ((|| sqlx::Error::PoolTimedOut) as fn() -> sqlx::Error, true),
+            (|| io::Error::from(io::ErrorKind::ConnectionReset).into(), true),
+            (|| sqlx::Error::RowNotFound, false),
+        ] {
+            for failed in asking(error).await {
+                let failed = failed.expect_err("failed");
+                assert_eq!(is_unavailable(&failed), is_outage);
+                assert!(describe(&failed).ends_with(&describe(&error())), "{failed}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_all_and_the_next_batch_is_none_the_worse() {
+        let (batcher, count) = (Batcher::<u64, u64>::default(), Arc::default());
+        let panic = |_| async { panic!("in the middle of it") };
+        let error = batcher.ask(1, panic).await.expect_err("it panicked");
+        assert!(!is_unavailable(&error));
+        assert_eq!(double(&batcher, &count, 2).await, 4);
+    }
+}
