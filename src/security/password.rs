@@ -87,7 +87,8 @@ enum Job {
 }
 
 impl Hasher {
-    /// Starts `threads` threads that live as long as the hasher or one of its clones.
+    /// Starts `threads` threads that live as long as the hasher or one of its clones. Made on a runtime, it serves callers
+    /// there for as long as that runs.
     ///
     /// # Panics
     ///

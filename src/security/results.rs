@@ -8,6 +8,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+
 /// The size of a batch: so many results for each thread, up to the maximum.
 const RESULTS_PER_THREAD: usize = 3;
 const MOST_RESULTS: usize = 8;
@@ -21,12 +23,18 @@ pub struct Results {
     together: usize,
     /// Each with when its hash was begun, in the order in which they were ready.
     ready: Mutex<Vec<(Instant, Told)>>,
+    /// Where the callers wait, if known.
+    runtime: Option<Handle>,
 }
 
 impl Results {
     /// Those of so many hashing threads.
     pub fn new(threads: usize) -> Self {
-        Self { together: (threads * RESULTS_PER_THREAD).min(MOST_RESULTS), ready: Mutex::default() }
+        Self {
+            together: (threads * RESULTS_PER_THREAD).min(MOST_RESULTS),
+            ready: Mutex::default(),
+            runtime: Handle::try_current().ok(),
+        }
     }
 
     /// Adds the result of a hash that was begun then.
@@ -44,8 +52,14 @@ impl Results {
         }
         let told = std::mem::take(&mut *ready);
         drop(ready);
-        for (_, tell) in told {
-            tell();
+        if told.is_empty() {
+            return;
+        }
+        let tell_all = move || told.into_iter().for_each(|(_, tell)| tell());
+        match &self.runtime {
+            // From here each caller that wakes would take the processor before the next one is told.
+            Some(runtime) => drop(runtime.spawn(async move { tell_all() })),
+            None => tell_all(),
         }
     }
 
@@ -60,6 +74,15 @@ mod tests {
 
     #[test]
     fn while_many_wait_results_are_told_together() {
+        told_together();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn callers_on_a_runtime_are_told_in_the_same_order() {
+        tokio::task::block_in_place(told_together);
+    }
+
+    fn told_together() {
         let (told, seen) = std::sync::mpsc::channel();
         let results = Results::new(1);
         let add_begun = |begun: Instant, number: u32| {
@@ -68,7 +91,11 @@ mod tests {
         };
         // However long this test is kept waiting.
         let add = |number: u32| add_begun(Instant::now() + Duration::from_mins(1), number);
-        let seen = || seen.try_iter().collect::<Vec<_>>();
+        // They are told by a task, where there is a runtime.
+        let seen = || {
+            std::thread::sleep(Duration::from_millis(100));
+            seen.try_iter().collect::<Vec<_>>()
+        };
         add(1);
         results.tell(3);
         add(2);
