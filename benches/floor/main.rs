@@ -1,5 +1,5 @@
 //! The floor: the least that a program on the same libraries does for the same answers. What Doorward costs beyond it is
-//! the price of its rules, and `script/bench` shows that price.
+//! the price of its rules, and `script/bench` shows that price. Its logins share no statements, as Doorward's do.
 //!
 //! Usage: `floor PORT DATABASE_URL X`, X being that of the JWK that signs. It reads the tables of a running Doorward and
 //! writes to tables of its own.

@@ -51,12 +51,13 @@ pub async fn run(
         println!("  {}: HAProxy or PgBouncer is not installed", contestant.name);
         return Ok(vec![(contestant.name, Sample { rate: f64::NAN, ..Sample::default() })]);
     }
+    let mut failed_before = 0;
     if let Run::Ask(target, _) = contestant.run
         && contestant.is_renewed
     {
         stage.restart(target).await?;
         // The first hashes make room for themselves.
-        measure(stage, used, contestant, connections, 1).await?;
+        failed_before = measure(stage, used, contestant, connections, 1).await?.failed;
     }
     let mut samples = Vec::new();
     let sample = if let Some(beside) = contestant.beside {
@@ -76,6 +77,7 @@ pub async fn run(
     } else {
         measure(stage, used, contestant, connections, seconds).await?
     };
+    let sample = Sample { failed: sample.failed + failed_before, ..sample };
     samples.insert(0, (contestant.name, sample));
     if contestant.cleaning_up {
         match stage.old_rows().await? {

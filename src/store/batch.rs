@@ -2,8 +2,8 @@
 //!
 //! A statement costs a round trip, the wake-up of a server process and, for a write, a commit, however little it does.
 //! Whoever asks waits until the tasks that were woken together with it have had their turn, which on an idle process is
-//! no time at all; then all that has come is asked at once. Nobody waits for a batch that is under way, and nobody is
-//! refused for what another one asked: then each asks alone.
+//! no time at all; then all that has come is asked at once. Nobody waits for a batch that is under way, and nobody fails
+//! for the values that another one asked with: then each asks alone.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,8 +31,9 @@ impl<Q, A> Default for Batcher<Q, A> {
 
 impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
     /// Asks `question` together with all that come at the same time. `answer_all` gives an answer for each question, in
-    /// their order, or `None` for those that have to be asked alone; of one alone it gives the answer. A batch of
-    /// several runs to completion, even if those who asked hang up. If the database is not there, all have failed.
+    /// their order, or `None` for those that have to be asked alone; of one alone it gives the answer. A batch runs to
+    /// completion, even if those who asked hang up; what is asked again alone ends with its caller. So it must be
+    /// harmless when repeated. If the database is not there, all have failed.
     pub async fn ask<F>(
         &self,
         question: Q,
@@ -54,15 +55,12 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
                 batcher.answer_some(answer_all).await;
             });
         }
-        match outcome.await {
-            Ok(Some(outcome)) => outcome,
-            Ok(None) => {
-                let answers = bounded(answer_all(vec![question])).await?;
-                answers.into_iter().next().flatten().ok_or(sqlx::Error::RowNotFound)
-            }
-            // The cause is in the log already.
-            Err(_) => Err(sqlx::Error::AnyDriverError("a batch of statements panicked".into())),
+        // Without an outcome the batch has panicked: if it was for this question, the panic is this caller's.
+        if let Ok(Some(outcome)) = outcome.await {
+            return outcome;
         }
+        let answers = bounded(answer_all(vec![question])).await?;
+        answers.into_iter().next().flatten().ok_or(sqlx::Error::RowNotFound)
     }
 
     async fn answer_some<F>(&self, answer_all: impl Fn(Vec<Q>) -> F)
@@ -191,11 +189,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_error_of_all_and_the_next_batch_is_none_the_worse() {
-        let (batcher, count) = (Batcher::<u64, u64>::default(), Arc::default());
-        let panic = |_| async { panic!("in the middle of it") };
-        let error = batcher.ask(1, panic).await.expect_err("it panicked");
-        assert!(!is_unavailable(&error));
-        assert_eq!(double(&batcher, &count, 2).await, 4);
+    async fn a_panic_is_that_of_whoever_asked_for_it_and_no_one_elses() {
+        let batcher = Arc::new(Batcher::<u64, u64>::default());
+        let answer = |numbers: Vec<u64>| async move {
+            assert!(!numbers.contains(&13), "an unlucky number");
+            Ok(numbers.into_iter().map(Some).collect())
+        };
+        let ask = |number| {
+            let batcher = Arc::clone(&batcher);
+            tokio::spawn(async move { batcher.ask(number, answer).await.expect("no error") })
+        };
+        let asked: Vec<_> = [12, 13, 14].into_iter().map(ask).collect();
+        let answers: Vec<Option<u64>> = join_all(asked).await.into_iter().map(Result::ok).collect();
+        assert_eq!(answers, [Some(12), None, Some(14)]);
+        assert_eq!(ask(15).await.expect("the next batch is none the worse"), 15);
     }
 }

@@ -31,8 +31,11 @@ pub fn refuses_settings(error: &sqlx::Error) -> bool {
     })
 }
 
-/// Whether the server refused a statement for the values in it or the rows that it met: another one may fare better.
+/// Whether a statement failed for the values in it or the rows that it met: with others it may fare better.
 pub(super) fn depends_on_the_values(error: &sqlx::Error) -> bool {
+    if matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
+        return true;
+    }
     // 22 bad data; 55P03 a lock timeout, 40001 and 40P01 a lost race.
     error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| {
         code.starts_with("22") || ["55P03", "40001", "40P01"].contains(&code.as_ref())

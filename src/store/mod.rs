@@ -1,5 +1,5 @@
-//! All SQL: one file per table, plus one for logins, which touch four; plain functions on a connection. Queries are
-//! checked at compile time.
+//! All SQL: one file per table; plain functions on a connection. Logins touch four tables and share their statements, so
+//! they have a file of their own. Queries are checked at compile time.
 
 pub mod audit;
 mod batch;
