@@ -72,8 +72,8 @@ pub struct TokenPair {
 }
 
 /// Opens a session after a correct password and refunds the login's attempts, in one statement that may be repeated and
-/// that several logins may share.
-/// `None` if the hash that the password was checked against is no longer the user's: then the check is out of date.
+/// that several logins may share. `None` if the hash that the password was checked against is no longer the user's: then
+/// the check is out of date.
 ///
 /// `rehashed` takes the place of an outdated hash.
 pub async fn start_session(

@@ -40,7 +40,7 @@ pub struct NewSession {
     pub ends_at: DateTime<Utc>,
     pub ip: Option<IpAddr>,
     pub user_agent: Option<String>,
-    /// The limits under which the login was counted as an attempt.
+    /// The keys of the limits under which the login was counted as an attempt.
     pub counted: Vec<Vec<u8>>,
 }
 
