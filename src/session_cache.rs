@@ -22,20 +22,21 @@
 //! from the database.
 
 use std::convert::Infallible;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::body::Bytes;
 use chrono::{DateTime, Utc};
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use quick_cache::{Equivalent, Weighter};
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::metrics::Counter;
-use crate::security::token::TokenDigest;
 use crate::store::Db;
 use crate::store::changes::{Change, Changes, no_answer};
 use crate::store::sessions::Session;
@@ -51,14 +52,14 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const HEARTBEATS_PER_SWEEP: u64 = 10;
 /// Longest wait before a lost connection is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Bytes that may be kept: tokens of some 20,000 users, unless their names are long.
+/// Bytes that may be kept: tokens of some 10,000 users, unless their names are long.
 const CAPACITY: u64 = 16 << 20;
 /// How many stamps all users share: sharing one only costs an unnecessary read.
 const STAMPS: usize = 4096;
 
 pub struct SessionCache {
     is_on: bool,
-    kept: Cache<TokenDigest, Arc<CachedSession>, Size>,
+    kept: Cache<Token<Box<str>>, Arc<CachedSession>, Size>,
     stamps: Box<[AtomicU64]>,
     started: Instant,
     /// In milliseconds after `started`: until then entries may be served.
@@ -81,17 +82,54 @@ pub struct CachedSession {
     read_at: Instant,
 }
 
-/// The memory of a [`CachedSession`]: itself, its strings, and the answer, which repeats them.
+/// A token, by which its entry is found: hashed by its signature alone, and equal as a whole. The signatures are compared
+/// first, in time that does not depend on them: it does not show how much of a kept token a guess has right.
+#[derive(Clone, Copy, Debug)]
+struct Token<T>(T);
+
+impl<T: AsRef<str>> Token<T> {
+    fn signature(&self) -> &[u8] {
+        let (_, signature) = self.0.as_ref().rsplit_once('.').unwrap_or_default();
+        signature.as_bytes()
+    }
+
+    fn is(&self, other: &Token<impl AsRef<str>>) -> bool {
+        verify_slices_are_equal(self.signature(), other.signature()).is_ok()
+            && self.0.as_ref() == other.0.as_ref()
+    }
+}
+
+impl<T: AsRef<str>> Hash for Token<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.signature().hash(state);
+    }
+}
+
+impl<T: AsRef<str>> PartialEq for Token<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other)
+    }
+}
+
+impl<T: AsRef<str>> Eq for Token<T> {}
+
+impl Equivalent<Token<Box<str>>> for Token<&str> {
+    fn equivalent(&self, kept: &Token<Box<str>>) -> bool {
+        self.is(kept)
+    }
+}
+
+/// The memory of an entry: the token, the [`CachedSession`] with its strings, and the answer, which repeats them.
 #[derive(Clone)]
 struct Size;
 
-impl Weighter<TokenDigest, Arc<CachedSession>> for Size {
-    fn weight(&self, _: &TokenDigest, seen: &Arc<CachedSession>) -> u64 {
+impl Weighter<Token<Box<str>>, Arc<CachedSession>> for Size {
+    fn weight(&self, token: &Token<Box<str>>, seen: &Arc<CachedSession>) -> u64 {
         let User { username, email, pending_email, first_name, last_name, .. } = &seen.user;
         let pending_email = pending_email.as_ref().map_or(0, String::len);
         let texts =
             username.len() + email.len() + pending_email + first_name.len() + last_name.len();
-        (800 + 2 * texts) as u64
+        (800 + token.0.len() + 2 * texts) as u64
     }
 }
 
@@ -118,7 +156,7 @@ impl SessionCache {
     }
 
     /// The entry of a token, if it is still valid.
-    pub fn find(&self, token: &TokenDigest, now: DateTime<Utc>) -> Option<Arc<CachedSession>> {
+    pub fn find(&self, token: &str, now: DateTime<Utc>) -> Option<Arc<CachedSession>> {
         let found = self.look_up(token, now);
         if found.is_some() { &self.hits } else { &self.misses }.add(1);
         found
@@ -129,13 +167,13 @@ impl SessionCache {
         self.kept.len()
     }
 
-    fn look_up(&self, token: &TokenDigest, now: DateTime<Utc>) -> Option<Arc<CachedSession>> {
+    fn look_up(&self, token: &str, now: DateTime<Utc>) -> Option<Arc<CachedSession>> {
         let at = Instant::now();
         // Before the stamp: a change proven heard has advanced it.
         if self.milliseconds(at) >= self.good_until.load(Ordering::SeqCst) {
             return None;
         }
-        let seen = self.kept.get(token)?;
+        let seen = self.kept.get(&Token(token))?;
         (self.is_fresh(&seen, at) && now < seen.expires_at && now < seen.session.expires_at)
             .then_some(seen)
     }
@@ -152,7 +190,7 @@ impl SessionCache {
     /// Keeps what was read after `stamp` was taken.
     pub fn keep(
         &self,
-        token: TokenDigest,
+        token: &str,
         expires_at: DateTime<Utc>,
         stamp: Stamp,
         session: Session,
@@ -163,7 +201,7 @@ impl SessionCache {
         let seen =
             Arc::new(CachedSession { user, session, answer, expires_at, stamp: stamp.0, read_at });
         if self.is_live() {
-            self.kept.insert(token, Arc::clone(&seen));
+            self.kept.insert(Token(token.into()), Arc::clone(&seen));
         }
         seen
     }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use chrono::{DateTime, Utc};
 
 use crate::account;
 use crate::http::error::{ApiError, Code};
-use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenDigest, TokenError};
+use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenError};
 use crate::session_cache::CachedSession;
 use crate::state::AppState;
 use crate::store::Tx;
@@ -72,28 +72,23 @@ impl FromRequestParts<AppState> for CachedUser {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let token = access_token(&parts.headers)?.ok_or(Code::TokenMissing)?;
-        let (digest, now) = (TokenDigest::of(token), state.clock.now());
-        if let Some(seen) = state.sessions.find(&digest, now) {
+        let now = state.clock.now();
+        if let Some(seen) = state.sessions.find(token, now) {
             return Ok(Self(seen));
         }
         // Boxed: else every request's future would be as large as a look-up needs.
-        Box::pin(Self::look_up(token, digest, state, now)).await
+        Box::pin(Self::look_up(token, state, now)).await
     }
 }
 
 impl CachedUser {
-    async fn look_up(
-        token: &str,
-        digest: TokenDigest,
-        state: &AppState,
-        now: DateTime<Utc>,
-    ) -> Result<Self, ApiError> {
+    async fn look_up(token: &str, state: &AppState, now: DateTime<Utc>) -> Result<Self, ApiError> {
         let opened = state.keys.open_access(token, now)?;
         let expires_at = opened.expires_at;
         let claims = opened.unexpired()?;
         let stamp = state.sessions.stamp(claims.sub);
         let CurrentUser { user, session } = CurrentUser::read(state, &claims, now).await?;
-        Ok(Self(state.sessions.keep(digest, expires_at, stamp, session, user)))
+        Ok(Self(state.sessions.keep(token, expires_at, stamp, session, user)))
     }
 }
 
@@ -177,6 +172,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     if values.next().is_some() {
         return Err(ApiError::malformed(format!("The header {name} is given twice.")));
     }
-    // A value that is not text becomes `?`, which no token check accepts.
-    Ok(first.map(|value| value.to_str().unwrap_or("?")).filter(|value| !value.is_empty()))
+    // A value that is not text becomes `?`, which no token check accepts. `to_str` would look at each byte by itself.
+    let text = |value: &'a HeaderValue| std::str::from_utf8(value.as_bytes()).unwrap_or("?");
+    Ok(first.map(text).filter(|value| !value.is_empty()))
 }

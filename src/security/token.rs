@@ -102,17 +102,6 @@ impl<C> Opened<C> {
     }
 }
 
-/// The SHA-256 of a token, which recognises it without keeping it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TokenDigest([u8; 32]);
-
-impl TokenDigest {
-    pub fn of(token: &str) -> Self {
-        let hash = digest(&SHA256, token.as_bytes());
-        Self(*hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes"))
-    }
-}
-
 /// The keys of the service, and its name in tokens.
 pub struct TokenKeys {
     access: KeySet,

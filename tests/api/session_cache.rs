@@ -18,6 +18,7 @@ use crate::binary::note;
 use crate::dice::number;
 use crate::instances::{at, path_of, set_role};
 use crate::support::{Answer, PASSWORD, Person, TestApp, link_in, new_database};
+use crate::tokens;
 
 pub const ME: &str = "/api/v1/users/me";
 
@@ -245,6 +246,46 @@ async fn a_row_that_was_changed_in_silence_is_shown_when_what_is_kept_is_too_old
         assert!(asked_at - read_at < MAX_AGE, "too old");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test]
+async fn a_token_that_is_only_like_one_that_is_kept_is_refused() {
+    let follower = Follower::on(&new_database().await).await;
+    let (ada, bob) = (follower.app.user("ada").await, follower.app.user("bob").await);
+    until_shown_from_memory(&ada).await;
+    until_shown_from_memory(&bob).await;
+    let good = ada.access_token();
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let (header, payload) = signed.split_once('.').unwrap();
+    let (signed_by_bob, signature_of_bob) = bob.access_token().rsplit_once('.').unwrap();
+    let mut others = vec![
+        format!("{signed}.{signature_of_bob}"),
+        format!("{signed_by_bob}.{signature}"),
+        format!("{signed}."),
+        format!("{signed}{signature}"),
+        format!(".{signature}"),
+        format!("..{signature}"),
+        format!("{payload}.{signature}"),
+        format!("{header}..{signature}"),
+        format!("{payload}.{header}.{signature}"),
+        format!("{signed}.{good}"),
+        format!("{good}."),
+        format!(".{good}"),
+        format!("{good}.{signature}"),
+        format!("{good}A"),
+        format!("{good}="),
+        good.to_lowercase(),
+        good[..good.len() - 1].to_owned(),
+    ];
+    for at in 0..good.len() {
+        let mut other = good.as_bytes().to_vec();
+        other[at] ^= 1;
+        others.push(String::from_utf8(other).unwrap());
+    }
+    for other in others {
+        tokens::me(&follower.app, &other).await.assert_error(401, "token_invalid");
+    }
+    assert!(is_shown_from_memory(&ada).await && is_shown_from_memory(&bob).await);
 }
 
 #[tokio::test]
