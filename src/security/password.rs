@@ -8,8 +8,8 @@
 //! The crate `argon2` parses and formats the hashes, `argon2-rust` computes them, with the best instructions that the
 //! processor has, chosen at run time. The two are compared before the first use.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
@@ -294,13 +294,19 @@ fn check_this_processor() {
     assert_eq!(chosen, Some(plain), "Argon2 comes out wrong on this processor");
 }
 
-/// Fills memory that is accessed at random: in pages of 2 MB that is faster.
+/// Fills memory that is accessed at random: in pages of 2 MB that is faster. Those are switched on for the process, so
+/// they stay on while any thread fills.
 fn in_huge_pages<T>(fill: impl FnOnce() -> T) -> T {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::thread::disable_transparent_huge_pages(false);
+    static FILLING: Mutex<i32> = Mutex::new(0);
+    let count = |change: i32| {
+        let mut filling = FILLING.lock().unwrap_or_else(PoisonError::into_inner);
+        *filling += change;
+        #[cfg(target_os = "linux")]
+        let _ = rustix::thread::disable_transparent_huge_pages(*filling == 0);
+    };
+    count(1);
     let filled = fill();
-    #[cfg(target_os = "linux")]
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
+    count(-1);
     filled
 }
 
@@ -396,6 +402,15 @@ mod tests {
                 assert_eq!(output, Some(expected), "m={m} t={t} p={p}, {length} bytes");
             }
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn whoever_has_filled_takes_no_huge_pages_from_whoever_fills_still() {
+        in_huge_pages(|| {
+            in_huge_pages(|| ());
+            assert!(!rustix::thread::transparent_huge_pages_are_disabled().expect("Linux tells"));
+        });
     }
 
     #[tokio::test]

@@ -2,30 +2,40 @@
 //!
 //! A statement costs a round trip, the wake-up of a server process and, for a write, a commit, however little it does.
 //! Whoever asks waits until the tasks that were woken together with it have had their turn, which on an idle process is
-//! no time at all; then all that has come is asked at once. Nobody waits for a batch that is under way, and nobody fails
-//! for the values that another one asked with: then each asks alone.
+//! no time at all, and, for a moment, until the batch before is done; then all that has come is asked at once. Nobody
+//! fails for the values that another one asked with: then each asks alone.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use super::connection::bounded;
 use super::error::{depends_on_the_values, describe, is_unavailable};
 
 /// The most questions in a batch.
 const LARGEST: usize = 64;
+/// How long a batch waits, at the most, for the one that is under way.
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// What became of a question; `None`: it has to be asked alone.
 type Outcome<A> = Option<sqlx::Result<A>>;
 type Waiting<Q, A> = Vec<(Q, oneshot::Sender<Outcome<A>>)>;
 
-pub(super) struct Batcher<Q, A>(Arc<Mutex<Waiting<Q, A>>>);
+pub(super) struct Batcher<Q, A>(Arc<Shared<Q, A>>);
+
+struct Shared<Q, A> {
+    waiting: Mutex<Waiting<Q, A>>,
+    /// Held by the batch that is under way.
+    turn: Semaphore,
+}
 
 impl<Q, A> Default for Batcher<Q, A> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self(Arc::new(Shared { waiting: Mutex::default(), turn: Semaphore::new(1) }))
     }
 }
 
@@ -52,14 +62,16 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
             let (batcher, answer_all) = (Self(Arc::clone(&self.0)), answer_all.clone());
             tokio::spawn(async move {
                 yield_now().await;
+                let turn = timeout(LONGEST_PAUSE, batcher.0.turn.acquire()).await;
                 batcher.answer_some(answer_all).await;
+                drop(turn);
             });
         }
         // Without an outcome the batch has panicked: if it was for this question, the panic is this caller's.
         if let Ok(Some(outcome)) = outcome.await {
             return outcome;
         }
-        let answers = bounded(answer_all(vec![question])).await?;
+        let answers = Box::pin(bounded(answer_all(vec![question]))).await?;
         answers.into_iter().next().flatten().ok_or(sqlx::Error::RowNotFound)
     }
 
@@ -93,7 +105,7 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting<Q, A>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,9 +122,9 @@ fn same(error: &sqlx::Error) -> sqlx::Error {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use futures_util::future::join_all;
+    use tokio::sync::watch;
 
     use super::*;
 
@@ -166,6 +178,61 @@ mod tests {
             caller.await.expect("no panic");
         }
         assert!(batcher.waiting().is_empty());
+    }
+
+    /// Whether two who came one after the other, while a batch was under way, were answered together. That batch ends
+    /// then, or only after the two have their answers.
+    async fn gather(first_ends: bool) -> bool {
+        let batcher = Arc::new(Batcher::<u64, usize>::default());
+        let (end, ended) = watch::channel(false);
+        let ask = |number| {
+            let (batcher, ended) = (Arc::clone(&batcher), ended.clone());
+            tokio::spawn(async move {
+                let answer = move |numbers: Vec<u64>| {
+                    let mut ended = ended.clone();
+                    async move {
+                        if numbers.contains(&0) {
+                            let _ = ended.wait_for(|ended| *ended).await;
+                        }
+                        Ok(vec![Some(numbers.len()); numbers.len()])
+                    }
+                };
+                batcher.ask(number, answer).await.expect("no error")
+            })
+        };
+        let first = ask(0);
+        let mut others = Vec::new();
+        for number in [1, 2] {
+            for _ in 0..10 {
+                yield_now().await;
+            }
+            others.push(ask(number));
+        }
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        if first_ends {
+            end.send_replace(true);
+        }
+        let mut together = true;
+        for other in others {
+            together &= other.await.expect("no panic") == 2;
+        }
+        end.send_replace(true);
+        assert_eq!(first.await.expect("no panic"), 1);
+        together
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_a_batch_is_under_way_is_answered_together_soon_even_if_it_hangs() {
+        for first_ends in [true, false] {
+            let mut tries = 0;
+            // On a busy machine the two may come further apart than the longest pause.
+            while !gather(first_ends).await {
+                tries += 1;
+                assert!(tries < 100, "never together");
+            }
+        }
     }
 
     #[tokio::test]

@@ -73,9 +73,12 @@ impl Pool {
             let permit = Arc::clone(&self.0.permits).acquire_owned().await;
             let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
             let kept = self.0.at_hand().pop();
-            let Kept { conn, since } = match kept {
-                Some(kept) => kept,
-                None => Kept { conn: self.0.inner.acquire().await?, since: Instant::now() },
+            let Kept { conn, since } = if let Some(kept) = kept {
+                kept
+            } else {
+                // Boxed: else all that may have to connect would be as large as connecting needs, some 15 KB.
+                let conn = Box::pin(self.0.inner.acquire()).await?;
+                Kept { conn, since: Instant::now() }
             };
             Ok(Loan { conn, since, permit })
         };
