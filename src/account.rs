@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::TryFutureExt;
 use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -75,7 +76,8 @@ pub struct TokenPair {
 /// that several logins may share. `None` if the hash that the password was checked against is no longer the user's: then
 /// the check is out of date.
 ///
-/// `rehashed` takes the place of an outdated hash.
+/// `rehashed` takes the place of an outdated hash. If it fails, whether somebody waits for it still or not, `failed` is
+/// called.
 pub async fn start_session(
     state: &AppState,
     checked: &User,
@@ -83,6 +85,7 @@ pub async fn start_session(
     reservation: Reservation,
     origin: &Origin,
     now: DateTime<Utc>,
+    failed: impl FnOnce() + Send + 'static,
 ) -> sqlx::Result<Option<(User, TokenPair)>> {
     let id = Uuid::now_v7();
     let expires_at = now + IDLE_LIFETIME;
@@ -126,8 +129,9 @@ pub async fn start_session(
         }
         Ok(opened)
     };
+    let opening = bounded(opening).inspect_err(|_| failed());
     // Runs to completion: an opened session is logged even if the client has hung up.
-    let user = run_to_completion(bounded(opening)).await?;
+    let user = run_to_completion(opening).await?;
     let refresh = RefreshClaims { sub: checked.id, sid: id, counter: 0 };
     Ok(user.map(|user| {
         let pair = issue_pair(state, &user, &refresh, now, expires_at, now);

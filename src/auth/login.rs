@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::account::{self, Origin};
 use crate::fields::Password;
 use crate::http::error::{ApiError, Code};
-use crate::http::limit::{RefundOnDrop, check_password, refund_on_error, reserve_to_completion};
+use crate::http::limit::{RefundOnDrop, check_password, reserve_to_completion};
 use crate::http::user::PublicUser;
 use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS};
 use crate::state::AppState;
@@ -102,10 +102,13 @@ pub async fn login(
         } else {
             None
         };
+        // Retrying during an outage must not lock anybody out.
+        let right = (state.clone(), reservation.clone());
+        let refund = move || drop(RefundOnDrop::new(&right.0, right.1));
+        let counted_as = reservation.clone();
         let starting =
-            account::start_session(&state, &checked, rehashed, reservation.clone(), &origin, now);
-        let started = Box::pin(starting).await.map_err(ApiError::from);
-        let Some((user, pair)) = refund_on_error(&state, reservation.clone(), started)? else {
+            account::start_session(&state, &checked, rehashed, counted_as, &origin, now, refund);
+        let Some((user, pair)) = Box::pin(starting).await? else {
             // Counted as one login, however many rounds it takes.
             counted = Some(RefundOnDrop::new(&state, reservation));
             continue;

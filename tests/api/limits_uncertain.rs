@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::binary::eventually;
 use crate::limits::{HOME, guess};
+use crate::races::lock_waits;
 use crate::support::{PASSWORD, TestApp, new_database};
 
 const ON: [(&str, &str); 1] = [("RATE_LIMITS", "on")];
@@ -129,4 +130,26 @@ async fn strangers_who_hang_up_are_refused_in_the_end() {
         guess(&app, "203.0.113.9", "ann", PASSWORD).await.assert_error(429, "rate_limited");
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_right_password_whose_session_fails_to_open_once_nobody_waits_counts_as_no_attempt() {
+    let app = TestApp::on(&new_database().await, &ON).await;
+    app.newcomer("ann").await;
+    let counted = async || {
+        let sql = "select count(*) from limits where level > 0";
+        sqlx::query_scalar::<_, i64>(sql).fetch_one(&app.pool).await.unwrap()
+    };
+    let before = counted().await;
+    let mut row = app.pool.begin().await.unwrap();
+    sqlx::query("select from users for update").execute(&mut *row).await.unwrap();
+    tokio::select! {
+        answer = guess(&app, HOME, "ann", PASSWORD) => panic!("it waits: {}", answer.text),
+        () = lock_waits(&app.pool, 1) => {}
+    }
+    assert!(counted().await > before);
+    // The wait for the lock comes to its end by itself.
+    eventually("it is refunded", async || counted().await == before).await;
+    row.rollback().await.unwrap();
+    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
 }
