@@ -18,6 +18,8 @@
 //! effect in the end. All this by the clock of the process: one that was frozen together with it (a paused virtual
 //! machine) resumes where it stopped.
 //!
+//! An entry is found by the token itself, which is kept with it and compared as a whole: nothing depends on a hash.
+//!
 //! Only answers that show callers to themselves come from here: whoever changes something, or looks at others, is read
 //! from the database.
 
@@ -52,8 +54,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const HEARTBEATS_PER_SWEEP: u64 = 10;
 /// Longest wait before a lost connection is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Bytes that may be kept: tokens of some 10,000 users, unless their names are long.
-const CAPACITY: u64 = 16 << 20;
+/// Bytes that may be kept: some 18,000 tokens, unless their users' names are long.
+const CAPACITY: u64 = 32 << 20;
 /// How many stamps all users share: sharing one only costs an unnecessary read.
 const STAMPS: usize = 4096;
 
@@ -83,8 +85,7 @@ pub struct CachedSession {
 }
 
 /// A token, by which its entry is found: hashed by its signature alone, and equal as a whole. The signatures are compared
-/// first, in time that does not depend on them: it does not show how much of a kept token a guess has right.
-#[derive(Clone, Copy, Debug)]
+/// first, in constant time, so that no guess learns how much of a kept one it has right. Cannot be printed.
 struct Token<T>(T);
 
 impl<T: AsRef<str>> Token<T> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use chrono::{DateTime, Utc};
 
 use crate::account;
@@ -172,7 +172,6 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     if values.next().is_some() {
         return Err(ApiError::malformed(format!("The header {name} is given twice.")));
     }
-    // A value that is not text becomes `?`, which no token check accepts. `to_str` would look at each byte by itself.
-    let text = |value: &'a HeaderValue| std::str::from_utf8(value.as_bytes()).unwrap_or("?");
-    Ok(first.map(text).filter(|value| !value.is_empty()))
+    // A value that is not ASCII becomes `?`: no token check accepts that, and as `authorization` it holds no token.
+    Ok(first.map(|value| value.to_str().unwrap_or("?")).filter(|value| !value.is_empty()))
 }

@@ -18,7 +18,7 @@ use super::error::{depends_on_the_values, describe, is_unavailable};
 
 /// The most questions in a batch.
 const LARGEST: usize = 64;
-/// How long a batch waits, at the most, for the one that is under way.
+/// How long a batch waits, at the most, for the one that is under way; with the timer's own granularity some 3 ms.
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// What became of a question; `None`: it has to be asked alone.
@@ -180,6 +180,14 @@ mod tests {
         assert!(batcher.waiting().is_empty());
     }
 
+    /// The batch has told its callers, and ends.
+    async fn assert_turn_is_free<Q, A>(batcher: &Batcher<Q, A>) {
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        assert_eq!(batcher.0.turn.available_permits(), 1);
+    }
+
     /// Whether two who came one after the other, while a batch was under way, were answered together. That batch ends
     /// then, or only after the two have their answers.
     async fn gather(first_ends: bool) -> bool {
@@ -214,12 +222,17 @@ mod tests {
         if first_ends {
             end.send_replace(true);
         }
-        let mut together = true;
-        for other in others {
-            together &= other.await.expect("no panic") == 2;
-        }
-        end.send_replace(true);
-        assert_eq!(first.await.expect("no panic"), 1);
+        let answered = async {
+            let mut together = true;
+            for other in others {
+                together &= other.await.expect("no panic") == 2;
+            }
+            end.send_replace(true);
+            assert_eq!(first.await.expect("no panic"), 1);
+            together
+        };
+        let together = timeout(Duration::from_secs(30), answered).await.expect("nobody waits on");
+        assert_turn_is_free(&batcher).await;
         together
     }
 
@@ -270,5 +283,6 @@ mod tests {
         let answers: Vec<Option<u64>> = join_all(asked).await.into_iter().map(Result::ok).collect();
         assert_eq!(answers, [Some(12), None, Some(14)]);
         assert_eq!(ask(15).await.expect("the next batch is none the worse"), 15);
+        assert_turn_is_free(&batcher).await;
     }
 }

@@ -252,8 +252,6 @@ async fn a_row_that_was_changed_in_silence_is_shown_when_what_is_kept_is_too_old
 async fn a_token_that_is_only_like_one_that_is_kept_is_refused() {
     let follower = Follower::on(&new_database().await).await;
     let (ada, bob) = (follower.app.user("ada").await, follower.app.user("bob").await);
-    until_shown_from_memory(&ada).await;
-    until_shown_from_memory(&bob).await;
     let good = ada.access_token();
     let (signed, signature) = good.rsplit_once('.').unwrap();
     let (header, payload) = signed.split_once('.').unwrap();
@@ -282,10 +280,14 @@ async fn a_token_that_is_only_like_one_that_is_kept_is_refused() {
         other[at] ^= 1;
         others.push(String::from_utf8(other).unwrap());
     }
-    for other in others {
-        tokens::me(&follower.app, &other).await.assert_error(401, "token_invalid");
+    for (number, other) in others.iter().enumerate() {
+        // Before it becomes too old.
+        if number % 50 == 0 {
+            until_shown_from_memory(&ada).await;
+            until_shown_from_memory(&bob).await;
+        }
+        tokens::me(&follower.app, other).await.assert_error(401, "token_invalid");
     }
-    assert!(is_shown_from_memory(&ada).await && is_shown_from_memory(&bob).await);
 }
 
 #[tokio::test]
