@@ -2,8 +2,8 @@
 //!
 //! A hash fills the processor's caches, so whatever runs next to it finds them cold: what a login does after its hash,
 //! in PostgreSQL too, takes twice as long one at a time as several in a row. Nobody waits for this under low load: a
-//! result is held back only while as many callers as make a batch wait for a hash themselves, and never where hashes
-//! take long.
+//! result is held back only while more callers wait for a hash themselves than results are held back, and never where
+//! hashes take long.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 /// The size of a batch: so many results for each thread, up to the maximum.
-const RESULTS_PER_THREAD: usize = 3;
-const MOST_RESULTS: usize = 8;
+const RESULTS_PER_THREAD: usize = 6;
+const MOST_RESULTS: usize = 12;
 /// A result whose hash was begun this long ago is not held back for others.
 const LONGEST_KEPT_BACK: Duration = Duration::from_millis(60);
 
@@ -42,12 +42,12 @@ impl Results {
         self.lock().extend(result.map(|tell| (begun, tell)));
     }
 
-    /// Delivers all results that are ready if they are enough, one of them is late, or few callers wait. Called after
-    /// every job, so none is left undelivered.
+    /// Delivers all results that are ready if they are enough, one of them is late, or no more callers than that wait.
+    /// Called after every job, so none is left undelivered.
     pub fn tell(&self, waiting: usize) {
         let mut ready = self.lock();
         let is_late = ready.iter().any(|(begun, _)| begun.elapsed() > LONGEST_KEPT_BACK);
-        if ready.len() < self.together && waiting >= self.together && !is_late {
+        if ready.len() < self.together && ready.len() < waiting && !is_late {
             return;
         }
         let told = std::mem::take(&mut *ready);
@@ -97,21 +97,31 @@ mod tests {
             seen.try_iter().collect::<Vec<_>>()
         };
         add(1);
-        results.tell(3);
+        results.tell(2);
         add(2);
         results.tell(30);
-        assert_eq!(seen(), [0; 0], "many wait");
         add(3);
-        results.tell(30);
-        assert_eq!(seen(), [1, 2, 3], "they are three");
+        results.tell(4);
+        assert_eq!(seen(), [0; 0], "more wait");
         add(4);
-        results.tell(3);
-        results.add(Instant::now(), None);
-        results.tell(2);
-        assert_eq!(seen(), [4], "few wait");
-        let long_ago = Instant::now().checked_sub(LONGEST_KEPT_BACK * 2);
-        add_begun(long_ago.expect("the machine runs longer"), 5);
+        results.tell(4);
+        assert_eq!(seen(), [1, 2, 3, 4], "as many wait");
+        for number in 5..=9 {
+            add(number);
+            results.tell(30);
+        }
+        assert_eq!(seen(), [0; 0], "many wait");
+        add(10);
         results.tell(30);
-        assert_eq!(seen(), [5], "it took long");
+        assert_eq!(seen(), [5, 6, 7, 8, 9, 10], "they are six");
+        add(11);
+        results.tell(2);
+        results.add(Instant::now(), None);
+        results.tell(1);
+        assert_eq!(seen(), [11], "few wait");
+        let long_ago = Instant::now().checked_sub(LONGEST_KEPT_BACK * 2);
+        add_begun(long_ago.expect("the machine runs longer"), 12);
+        results.tell(30);
+        assert_eq!(seen(), [12], "it took long");
     }
 }
