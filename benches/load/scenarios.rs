@@ -54,7 +54,7 @@ pub struct Contestant {
     pub beside: Option<&'static Contestant>,
     /// Whether the service, just started, removes old rows meanwhile.
     pub cleaning_up: bool,
-    /// Whether each slice is that of a new process: one hashes up to a fifth faster than another.
+    /// Whether each slice is that of a new process: how fast one hashes varies by up to a fifth.
     pub is_renewed: bool,
 }
 
