@@ -76,8 +76,8 @@ pub struct TokenPair {
 /// that several logins may share. `None` if the hash that the password was checked against is no longer the user's: then
 /// the check is out of date.
 ///
-/// `rehashed` takes the place of an outdated hash. If it fails, whether somebody waits for it still or not, `failed` is
-/// called.
+/// `rehashed` takes the place of an outdated hash. `failed` is called if it came to an error, whether somebody waits still
+/// or not; the session may be open all the same.
 pub async fn start_session(
     state: &AppState,
     checked: &User,

@@ -18,7 +18,8 @@
 //! effect in the end. All this by the clock of the process: one that was frozen together with it (a paused virtual
 //! machine) resumes where it stopped.
 //!
-//! An entry is found by the token itself, which is kept with it and compared as a whole: nothing depends on a hash.
+//! An entry is found by the token itself, which is kept with it and compared as a whole: it does not matter whether two
+//! tokens have the same hash.
 //!
 //! Only answers that show callers to themselves come from here: whoever changes something, or looks at others, is read
 //! from the database.

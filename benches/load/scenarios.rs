@@ -54,7 +54,7 @@ pub struct Contestant {
     pub beside: Option<&'static Contestant>,
     /// Whether the service, just started, removes old rows meanwhile.
     pub cleaning_up: bool,
-    /// Whether each slice is that of a new process: how fast one hashes varies by up to a fifth.
+    /// Whether each slice is that of a new process: they differ by up to a fifth in how fast they hash.
     pub is_renewed: bool,
 }
 

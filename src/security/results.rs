@@ -1,9 +1,8 @@
 //! Hash results that are delivered in batches while many callers wait.
 //!
 //! A hash fills the processor's caches, so whatever runs next to it finds them cold: what a login does after its hash,
-//! in PostgreSQL too, takes twice as long one at a time as several in a row. Nobody waits for this under low load: a
-//! result is held back only while more callers wait for a hash themselves than results are held back, and never where
-//! hashes take long.
+//! in PostgreSQL too, takes twice as long one at a time as several in a row. A result is held back only while more callers
+//! wait for a hash themselves than results are held back, so hardly ever under low load, and not where hashes take long.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use tokio::runtime::Handle;
 /// The size of a batch: so many results for each thread, up to the maximum.
 const RESULTS_PER_THREAD: usize = 6;
 const MOST_RESULTS: usize = 12;
-/// A result whose hash was begun this long ago is not held back for others.
+/// A result whose hash was begun this long ago is not held back for others; looked at whenever a hash is done.
 const LONGEST_KEPT_BACK: Duration = Duration::from_millis(60);
 
 /// Tells a result to whoever waits for it.
@@ -42,8 +41,8 @@ impl Results {
         self.lock().extend(result.map(|tell| (begun, tell)));
     }
 
-    /// Delivers all results that are ready if they are enough, one of them is late, or no more callers than that wait.
-    /// Called after every job, so none is left undelivered.
+    /// Delivers all results that are ready if they are enough, if one of them is late, or if no more callers wait than
+    /// results are ready. Called after every job, so none is left undelivered.
     pub fn tell(&self, waiting: usize) {
         let mut ready = self.lock();
         let is_late = ready.iter().any(|(begun, _)| begun.elapsed() > LONGEST_KEPT_BACK);

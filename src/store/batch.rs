@@ -180,7 +180,7 @@ mod tests {
         assert!(batcher.waiting().is_empty());
     }
 
-    /// The batch has told its callers, and ends.
+    /// A batch that has told its callers gives its turn back.
     async fn assert_turn_is_free<Q, A>(batcher: &Batcher<Q, A>) {
         for _ in 0..10 {
             yield_now().await;
