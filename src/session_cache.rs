@@ -30,7 +30,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::body::Bytes;
 use chrono::{DateTime, Utc};
 use quick_cache::sync::Cache;
@@ -40,6 +39,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::metrics::Counter;
+use crate::security::are_equal;
 use crate::store::Db;
 use crate::store::changes::{Change, Changes, no_answer};
 use crate::store::sessions::Session;
@@ -96,8 +96,7 @@ impl<T: AsRef<str>> Token<T> {
     }
 
     fn is(&self, other: &Token<impl AsRef<str>>) -> bool {
-        verify_slices_are_equal(self.signature(), other.signature()).is_ok()
-            && self.0.as_ref() == other.0.as_ref()
+        are_equal(self.signature(), other.signature()) && self.0.as_ref() == other.0.as_ref()
     }
 }
 

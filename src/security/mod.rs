@@ -38,12 +38,17 @@ impl KeyedHash {
     }
 }
 
+/// Whether the two hold the same bytes. How long that takes depends on their lengths alone.
+pub fn are_equal(one: &[u8], other: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(one, other).is_ok()
+}
+
 /// Whether `given` is the secret. How long that takes says neither how much of it is right nor how long it has to be.
 pub fn is_secret(given: &str, secret: &SecretString) -> bool {
     let digest =
         |text: &str| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     let (given, secret) = (digest(given), digest(secret.expose_secret()));
-    aws_lc_rs::constant_time::verify_slices_are_equal(given.as_ref(), secret.as_ref()).is_ok()
+    are_equal(given.as_ref(), secret.as_ref())
 }
 
 /// A new secret of 48 random bytes as text: good for `SECRET_KEY`.

@@ -20,8 +20,8 @@ use tokio::sync::oneshot;
 use crate::fields::Password;
 use crate::metrics::{Counter, Gauge, Histogram};
 use crate::security::queue::{Client, Full, Queue};
-use crate::security::random_bytes;
 use crate::security::results::{Results, Told};
+use crate::security::{are_equal, random_bytes};
 
 /// How many may wait for each thread: at 15 ms a hash the last of them waits for 1 s, and a stranger behind a crowd of
 /// known clients four times that.
@@ -230,7 +230,7 @@ fn compute(job: Job, engine: &mut Engine, params: &Params) -> Option<Told> {
 fn matches(password: &Password, hash: &str, engine: &mut Engine) -> Option<bool> {
     let Some((params, salt, expected)) = parse(hash) else { return Some(false) };
     let output = engine.compute(&params, password, &salt)?;
-    Some(aws_lc_rs::constant_time::verify_slices_are_equal(&output, expected.as_bytes()).is_ok())
+    Some(are_equal(&output, expected.as_bytes()))
 }
 
 fn parse(hash: &str) -> Option<(Params, Salt, Output)> {
