@@ -6,11 +6,12 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -113,14 +114,18 @@ pub struct TokenKeys {
 impl TokenKeys {
     /// `issuer` becomes `iss` and `aud`; tokens signed with `previous` are still accepted.
     pub fn new(secret: &SecretString, previous: Option<&SecretString>, issuer: &str) -> Self {
-        let set = |kind: &'static Kind| KeySet {
-            kind,
-            issuer: issuer.to_owned(),
-            keys: [Some(secret), previous]
+        let set = |kind: &'static Kind| {
+            let keys: Vec<Key> = [Some(secret), previous]
                 .into_iter()
                 .flatten()
                 .map(|secret| (kind.key)(secret, kind.info))
-                .collect(),
+                .collect();
+            KeySet {
+                kind,
+                header: kind.encoded_header(&keys[0].kid),
+                issuer: issuer.to_owned(),
+                keys,
+            }
         };
         let access = set(&ACCESS);
         let jwks = json!({ "keys": access.keys.iter().map(|key| json!({
@@ -196,6 +201,16 @@ struct Kind {
     key: fn(&SecretString, &str) -> Key,
 }
 
+impl Kind {
+    /// The first part of a token that the key `kid` signs.
+    fn encoded_header(&self, kid: &str) -> String {
+        let mut header = Header::new(self.algorithm);
+        header.typ = Some(self.typ.to_owned());
+        header.kid = Some(kid.to_owned());
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header).expect("plain values become JSON"))
+    }
+}
+
 static ACCESS: Kind = Kind {
     algorithm: Algorithm::EdDSA,
     typ: "at+jwt",
@@ -209,29 +224,40 @@ static LINK: Kind =
 
 struct Key {
     kid: String,
-    encoding: EncodingKey,
+    signing: SigningKey,
     decoding: DecodingKey,
     /// The public key as `x` of a JWK; empty for an HMAC key.
     public_x: String,
 }
 
+/// Ready for use: the library's own would be parsed anew for each token, for as long as signing it takes.
+enum SigningKey {
+    Ed25519(Ed25519KeyPair),
+    HmacSha256(Box<hmac::Key>),
+}
+
+impl SigningKey {
+    /// The last part of a token that begins with `message` (RFC 7515, 5.1).
+    fn encoded_signature(&self, message: &str) -> String {
+        let message = message.as_bytes();
+        match self {
+            Self::Ed25519(pair) => URL_SAFE_NO_PAD.encode(pair.sign(message)),
+            Self::HmacSha256(key) => URL_SAFE_NO_PAD.encode(hmac::sign(key, message)),
+        }
+    }
+}
+
 impl Key {
     fn ed25519(secret: &SecretString, info: &str) -> Self {
-        // RFC 8410: a PKCS#8 v1 wrapper around the 32 bytes of the seed.
-        const PKCS8_PREFIX: [u8; 16] = [
-            0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22,
-            0x04, 0x20,
-        ];
         let seed = derive(secret, info);
         let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice())
             .expect("every 32 bytes are an Ed25519 seed");
         let public = pair.public_key().as_ref();
-        let pkcs8 = zeroize::Zeroizing::new([PKCS8_PREFIX.as_slice(), seed.as_slice()].concat());
         Self {
             kid: kid(public),
-            encoding: EncodingKey::from_ed_der(&pkcs8),
             decoding: DecodingKey::from_ed_der(public),
             public_x: URL_SAFE_NO_PAD.encode(public),
+            signing: SigningKey::Ed25519(pair),
         }
     }
 
@@ -239,7 +265,9 @@ impl Key {
         let key = derive(secret, info);
         Self {
             kid: kid(key.as_slice()),
-            encoding: EncodingKey::from_secret(key.as_slice()),
+            signing: SigningKey::HmacSha256(
+                hmac::Key::new(hmac::HMAC_SHA256, key.as_slice()).into(),
+            ),
             decoding: DecodingKey::from_secret(key.as_slice()),
             public_x: String::new(),
         }
@@ -266,6 +294,8 @@ fn kid(key: &[u8]) -> String {
 
 struct KeySet {
     kind: &'static Kind,
+    /// That of the tokens issued, encoded.
+    header: String,
     issuer: String,
     /// The first signs; all verify.
     keys: Vec<Key>,
@@ -295,15 +325,19 @@ struct ExactHeader {
 
 impl KeySet {
     fn issue<C: Serialize>(&self, claims: C, at: DateTime<Utc>, until: DateTime<Utc>) -> String {
-        let key = &self.keys[0];
-        let mut header = Header::new(self.kind.algorithm);
-        header.typ = Some(self.kind.typ.to_owned());
-        header.kid = Some(key.kid.clone());
         let (iss, aud) = (self.issuer.clone(), self.issuer.clone());
         let envelope =
             Envelope { iss, aud, iat: at.timestamp(), exp: until.timestamp(), nbf: None, claims };
-        jsonwebtoken::encode(&header, &envelope, &key.encoding)
-            .expect("claims made of plain values can be signed")
+        let claims = serde_json::to_vec(&envelope).expect("plain values become JSON");
+        // Base64 and the signature included.
+        let mut token = String::with_capacity(self.header.len() + 2 * claims.len() + 100);
+        token.push_str(&self.header);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        let signature = self.keys[0].signing.encoded_signature(&token);
+        token.push('.');
+        token.push_str(&signature);
+        token
     }
 
     fn open<C: DeserializeOwned>(
@@ -350,6 +384,8 @@ impl KeySet {
 
 #[cfg(test)]
 mod tests {
+    use jsonwebtoken::EncodingKey;
+
     use super::*;
 
     const ISSUER: &str = "https://auth.example.com";
@@ -415,9 +451,7 @@ mod tests {
     fn forge(header: &str, payload: &str) -> String {
         let message =
             format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-        let key = &keys().refresh.keys[0].encoding;
-        let signature =
-            jsonwebtoken::crypto::sign(message.as_bytes(), key, Algorithm::HS256).expect("signs");
+        let signature = keys().refresh.keys[0].signing.encoded_signature(&message);
         format!("{message}.{signature}")
     }
 
@@ -476,6 +510,48 @@ mod tests {
         ] {
             assert_eq!(keys.open_refresh(&mangled, at(1)), Err(TokenError::Invalid), "{mangled}");
         }
+    }
+
+    /// Byte for byte: neither algorithm leaves the signature a choice.
+    #[test]
+    fn a_token_is_the_one_that_the_library_issues() {
+        fn assert_same<C: Clone + Serialize>(set: &KeySet, claims: &C, key: &EncodingKey) {
+            let mut header = Header::new(set.kind.algorithm);
+            header.typ = Some(set.kind.typ.to_owned());
+            header.kid = Some(set.keys[0].kid.clone());
+            let envelope = Envelope {
+                iss: ISSUER.to_owned(),
+                aud: ISSUER.to_owned(),
+                iat: at(0).timestamp(),
+                exp: at(60).timestamp(),
+                nbf: None,
+                claims: claims.clone(),
+            };
+            let token = jsonwebtoken::encode(&header, &envelope, key).expect("signs");
+            assert_eq!(set.issue(claims, at(0), at(60)), token);
+        }
+        let keys = keys();
+        let seed = derive(&secret("k"), ACCESS.info);
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).expect("a seed");
+        let pkcs8 = pair.to_pkcs8v1().expect("a pair of keys");
+        let access = AccessClaims {
+            sub: Uuid::from_u128(1),
+            public_id: Uuid::from_u128(1),
+            sid: Uuid::from_u128(2),
+            jti: "j".to_owned(),
+            generation: Some(3),
+            username: "\u{e4}\"\\\u{1f600}".to_owned(),
+            email: "a@b.example".to_owned(),
+            email_verified: true,
+            first_name: String::new(),
+            last_name: "x".repeat(1_000),
+            role: Role::Admin,
+            is_staff: true,
+            is_admin: true,
+        };
+        assert_same(&keys.access, &access, &EncodingKey::from_ed_der(pkcs8.as_ref()));
+        let key = EncodingKey::from_secret(derive(&secret("k"), REFRESH.info).as_slice());
+        assert_same(&keys.refresh, &refresh_claims(), &key);
     }
 
     #[test]
