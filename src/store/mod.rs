@@ -62,9 +62,9 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: Pool,
-    options: PgConnectOptions,
+    options: Arc<PgConnectOptions>,
     /// The server's own address, past the pooler, if configured.
-    direct_options: Option<PgConnectOptions>,
+    direct_options: Option<Arc<PgConnectOptions>>,
     behind_pooler: Arc<AtomicBool>,
     turns: KeyedSemaphore,
     /// Counts of this instance's security events.
@@ -85,7 +85,7 @@ impl Db {
             .connect_lazy_with(options.clone());
         Self {
             pool: Pool::new(pool),
-            options,
+            options: options.into(),
             direct_options: None,
             behind_pooler: Arc::default(),
             turns: KeyedSemaphore::new(1),
@@ -99,23 +99,26 @@ impl Db {
     pub fn with_direct(self, options: PgConnectOptions) -> Self {
         // As above: this address may belong to a pooler in session mode.
         let options = options.extra_float_digits(None).application_name("doorward");
-        Self { direct_options: Some(options), ..self }
+        Self { direct_options: Some(options.into()), ..self }
     }
 
     /// How to reach the server itself; `None` where that is not known.
     pub fn direct_options(&self) -> Option<PgConnectOptions> {
-        let only_way = || (!self.is_behind_pooler()).then(|| self.options.clone());
-        self.direct_options.clone().or_else(only_way)
+        let only_way = || (!self.is_behind_pooler()).then_some(&self.options);
+        let options = self.direct_options.as_ref().or_else(only_way)?;
+        Some(PgConnectOptions::clone(options))
     }
 
     /// Assumes that the database is reached directly. To be called before the first statement.
     pub fn assume_direct(&self) {
-        self.pool.inner().set_connect_options(self.options.clone().options(SERVER_LIMITS));
+        let options = PgConnectOptions::clone(&self.options);
+        self.pool.inner().set_connect_options(options.options(SERVER_LIMITS));
     }
 
     /// Assumes that a transaction pooler stands before the database. To be called before the first statement.
     pub fn assume_pooler(&self) {
-        self.pool.inner().set_connect_options(self.options.clone().statement_cache_capacity(0));
+        let options = PgConnectOptions::clone(&self.options);
+        self.pool.inner().set_connect_options(options.statement_cache_capacity(0));
         self.behind_pooler.store(true, Ordering::SeqCst);
     }
 
@@ -130,7 +133,8 @@ impl Db {
     }
 
     async fn look_for_pooler(&self) -> sqlx::Result<bool> {
-        let first = match self.options.clone().options(SERVER_LIMITS).connect().await {
+        let limited = PgConnectOptions::clone(&self.options).options(SERVER_LIMITS);
+        let first = match limited.connect().await {
             Err(error) if refuses_settings(&error) => return Ok(true),
             connected => connected?,
         };

@@ -153,7 +153,7 @@ impl Db {
         let Some(standby) = &self.standby else { return Ok(None) };
         let position = self.position().await?;
         // Not from the pool, which retries a refused connection and hides the cause.
-        let options = standby.db.options.clone().statement_cache_capacity(0);
+        let options = PgConnectOptions::clone(&standby.db.options).statement_cache_capacity(0);
         let mut conn =
             timeout(CONNECT_TIMEOUT, options.connect()).await.map_err(|_| no_answer())??;
         let facts = match timeout(PATIENCE, catch_up(&mut conn, &position)).await {
