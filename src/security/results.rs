@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 /// The size of a batch: so many results for each thread, up to the maximum.
-const RESULTS_PER_THREAD: usize = 6;
-const MOST_RESULTS: usize = 12;
+const RESULTS_PER_THREAD: usize = 12;
+const MOST_RESULTS: usize = 24;
 /// A result whose hash was begun this long ago is not held back for others; looked at whenever a hash is done.
-const LONGEST_KEPT_BACK: Duration = Duration::from_millis(60);
+const LONGEST_KEPT_BACK: Duration = Duration::from_millis(120);
 
 /// Tells a result to whoever waits for it.
 pub type Told = Box<dyn FnOnce() + Send>;
@@ -105,22 +105,22 @@ mod tests {
         add(4);
         results.tell(4);
         assert_eq!(seen(), [1, 2, 3, 4], "as many wait");
-        for number in 5..=9 {
+        for number in 5..=15 {
             add(number);
             results.tell(30);
         }
         assert_eq!(seen(), [0; 0], "many wait");
-        add(10);
+        add(16);
         results.tell(30);
-        assert_eq!(seen(), [5, 6, 7, 8, 9, 10], "they are six");
-        add(11);
+        assert_eq!(seen(), (5..=16).collect::<Vec<_>>(), "they are twelve");
+        add(17);
         results.tell(2);
         results.add(Instant::now(), None);
         results.tell(1);
-        assert_eq!(seen(), [11], "few wait");
+        assert_eq!(seen(), [17], "few wait");
         let long_ago = Instant::now().checked_sub(LONGEST_KEPT_BACK * 2);
-        add_begun(long_ago.expect("the machine runs longer"), 12);
+        add_begun(long_ago.expect("the machine runs longer"), 18);
         results.tell(30);
-        assert_eq!(seen(), [12], "it took long");
+        assert_eq!(seen(), [18], "it took long");
     }
 }
