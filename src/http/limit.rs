@@ -12,7 +12,7 @@ use crate::limits::{Attempt, Refusal, Reservation};
 use crate::security::password::{Busy, Verdict};
 use crate::security::queue::Client;
 use crate::state::AppState;
-use crate::store::run_to_completion;
+use crate::store::{bounded, run_to_completion};
 
 /// Counts the attempts before their work is done, or refuses them all.
 pub async fn reserve(
@@ -85,13 +85,13 @@ pub fn refund(
     reservation: Reservation,
 ) -> impl Future<Output = sqlx::Result<()>> + Send + use<> {
     let state = state.clone();
-    run_to_completion(async move {
+    run_to_completion(bounded(async move {
         let mut tx = state.db.begin().await?;
         reservation.refund(&mut tx).await?;
         tx.commit().await?;
         state.limits.forget(&reservation, None);
         Ok(())
-    })
+    }))
 }
 
 /// The outcome of what was done after a correct password. If it failed (the database was away, a name was taken), the
