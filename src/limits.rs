@@ -20,7 +20,7 @@ use crate::metrics::Tally;
 use crate::security::KeyedHash;
 use crate::store::audit::Event;
 use crate::store::limits::{self, Allowance, Decision};
-use crate::store::{Db, KeyedPermit, KeyedSemaphore, Tx};
+use crate::store::{Db, KeyedPermit, KeyedSemaphore, Tx, bounded};
 
 /// One line of the table of limits.
 #[derive(Debug)]
@@ -300,9 +300,12 @@ impl Limits {
         attempt.refused(refusal).log(&db.events);
         if !reservation.0.is_empty() {
             // In a transaction, which is not repeated: nothing is given back twice.
-            let mut tx = db.begin().await?;
-            reservation.refund(&mut tx).await?;
-            tx.commit().await?;
+            bounded(async {
+                let mut tx = db.begin().await?;
+                reservation.refund(&mut tx).await?;
+                tx.commit().await
+            })
+            .await?;
         }
         Ok(Err(refusal))
     }

@@ -79,7 +79,7 @@ pub async fn refund_if_busy<T>(
     }
 }
 
-/// Refunds the attempts, to completion.
+/// Refunds the attempts. Runs to completion, or until the database has not answered in time.
 pub fn refund(
     state: &AppState,
     reservation: Reservation,

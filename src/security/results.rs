@@ -2,7 +2,8 @@
 //!
 //! A hash fills the processor's caches, so whatever runs next to it finds them cold: what a login does after its hash,
 //! in PostgreSQL too, takes twice as long one at a time as several in a row. A result is held back only while more callers
-//! wait for a hash themselves than results are held back, so hardly ever under low load, and not where hashes take long.
+//! wait for a hash themselves than results are held back, so hardly ever under low load, and only where many hashes are
+//! done in the time that one may be held back for.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

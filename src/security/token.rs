@@ -555,8 +555,8 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_derived_as_documented() {
-        // Computed with Python's `cryptography`: HKDF(SHA256, 32, salt=None, info), Ed25519, SHA-256.
+    fn keys_are_derived_as_documented_and_refresh_tokens_never_change() {
+        // Computed with Python: HKDF(SHA256, 32, salt=None, info), Ed25519, SHA-256, HMAC.
         let keys = TokenKeys::new(
             &"doorward-test-vector-0123456789abcdef".to_owned().into(),
             None,
@@ -566,5 +566,14 @@ mod tests {
         assert_eq!(keys.access.keys[0].kid, "1c20203279a0d119");
         assert_eq!(keys.refresh.keys[0].kid, "fc61a4ca033499cb");
         assert_eq!(keys.link.keys[0].kid, "93254602947f178d");
+        // Instances of two releases issue the same one for the same state of a session.
+        assert_eq!(
+            keys.issue_refresh(&refresh_claims(), at(0), at(60)),
+            "eyJ0eXAiOiJydCtqd3QiLCJhbGciOiJIUzI1NiIsImtpZCI6ImZjNjFhNGNhMDMzNDk5Y2IifQ.eyJpc3MiOiJodHRwczov\
+             L2F1dGguZXhhbXBsZS5jb20iLCJhdWQiOiJodHRwczovL2F1dGguZXhhbXBsZS5jb20iLCJpYXQiOjE4MDAwMDAwMDAsImV\
+             4cCI6MTgwMDAwMDA2MCwic3ViIjoiMDAwMDAwMDAtMDAwMC0wMDAwLTAwMDAtMDAwMDAwMDAwMDAxIiwic2lkIjoiMDAwMD\
+             AwMDAtMDAwMC0wMDAwLTAwMDAtMDAwMDAwMDAwMDAyIiwiY291bnRlciI6M30.dui8hgfar4gw7dAc5O0U4rHCkaKOX6GKW\
+             Yon3jaMtOw"
+        );
     }
 }
