@@ -22,7 +22,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use doorward::fields::Password;
 use doorward::security::password::{Hasher, production_params};
 use doorward::security::queue::Client;
@@ -43,8 +43,8 @@ struct Floor {
     /// For logins: it does not ask a connection whether it still works before it lends it.
     unasked: PgPool,
     access: DecodingKey,
-    /// Signs the access tokens of a refresh.
-    signing: EncodingKey,
+    /// Signs access tokens. The library's own would be parsed anew for each.
+    signing: Ed25519KeyPair,
     refresh: (EncodingKey, DecodingKey),
     /// As many passwords are hashed at once as there are processors.
     hashing: Semaphore,
@@ -256,7 +256,10 @@ impl Floor {
         let mut claims = user.json();
         claims["sid"] = json!(session);
         claims["exp"] = json!(4_000_000_000_u64);
-        encode(&Header::new(jsonwebtoken::Algorithm::EdDSA), &claims, &self.signing).unwrap()
+        let header = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"EdDSA"}"#);
+        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = URL_SAFE_NO_PAD.encode(self.signing.sign(message.as_bytes()));
+        format!("{message}.{signature}")
     }
 }
 
@@ -359,13 +362,12 @@ async fn serve(port: u16, database: &str, public_x: &str) {
     let unasked = PgPoolOptions::new().max_connections(10).test_before_acquire(false);
     let unasked = unasked.connect(database).await.unwrap();
     let secret = [7; 32];
-    let signing = Ed25519KeyPair::from_seed_unchecked(&secret).unwrap().to_pkcs8v1().unwrap();
     let processors = std::thread::available_parallelism().unwrap().get();
     let floor = Floor {
         pool,
         unasked,
         access: DecodingKey::from_ed_components(public_x).unwrap(),
-        signing: EncodingKey::from_ed_der(signing.as_ref()),
+        signing: Ed25519KeyPair::from_seed_unchecked(&secret).unwrap(),
         refresh: (EncodingKey::from_secret(&secret), DecodingKey::from_secret(&secret)),
         hashing: Semaphore::new(processors),
         hasher: warm_hasher(processors).await,

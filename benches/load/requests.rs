@@ -19,7 +19,7 @@ const CALLERS: u64 = 100;
 /// Users who log in.
 const PEOPLE: u64 = 1_000;
 /// More than are made in a second: each token and each name is good for one request.
-const REFRESHES_A_SECOND: u64 = 12_000;
+const REFRESHES_A_SECOND: u64 = 25_000;
 const REGISTRATIONS_A_SECOND: u64 = 1_000;
 /// The size of a page, and the number of the one far down.
 const PAGE: u64 = 20;
