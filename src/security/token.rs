@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_derived_as_documented_and_refresh_tokens_never_change() {
+    fn keys_are_derived_as_documented() {
         // Computed with Python: HKDF(SHA256, 32, salt=None, info), Ed25519, SHA-256, HMAC.
         let keys = TokenKeys::new(
             &"doorward-test-vector-0123456789abcdef".to_owned().into(),
