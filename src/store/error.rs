@@ -46,8 +46,11 @@ pub(super) fn depends_on_the_values(error: &sqlx::Error) -> bool {
 pub(super) fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::BeginFailed => true,
-        // An administrator, a crash, or the server's end.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P0")),
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            // An administrator, a crash, or the server's end. By the latter PgBouncer tells that the connection that it
+            // was about to lend has met with one of them.
+            code.starts_with("57P0") || (code == "08P01" && ends_connection(error.as_ref()))
+        }),
         _ => false,
     }
 }

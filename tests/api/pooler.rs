@@ -99,6 +99,40 @@ async fn a_pooler_is_noticed_and_twenty_clients_share_three_server_connections()
     service.stop().await;
 }
 
+/// PgBouncer may lend a server connection that was ended just before, and tells its client so with an error of its own.
+#[tokio::test]
+async fn server_connections_that_end_are_replaced_unnoticed() {
+    let Some(bouncer) = PgBouncer::start("").await else { return };
+    let database = new_database().await;
+    let home = bouncer.home(&database, &[("DATABASE_POOLER", "on")]).await;
+    home.succeeds(&["create-admin", "--email", "boss@example.com", "--password-stdin"], PASSWORD)
+        .await;
+    let service = home.start().await;
+    let mut pair = home.log_in("boss").send().await.expect(200);
+    let options = cluster().await.connect_options("postgres");
+    let mut outside = PgConnection::connect_with(&options).await.unwrap();
+    for round in 0..25 {
+        for call in ["change", "list", "refresh"] {
+            let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
+            sqlx::query(end).bind(&database).execute(&mut outside).await.unwrap();
+            match call {
+                "change" => {
+                    let change = serde_json::json!({ "first_name": format!("Round {round}") });
+                    let changing = home.put("/api/v1/users/me").by(&pair).json(&change);
+                    changing.send().await.expect(200);
+                }
+                "list" => drop(home.get("/api/v1/users").by(&pair).send().await.expect(200)),
+                _ => {
+                    let token = pair["refresh_token"].as_str().unwrap();
+                    let refreshing = home.post("/api/v1/refresh").header("x-refresh-token", token);
+                    pair = refreshing.send().await.expect(200);
+                }
+            }
+        }
+    }
+    service.stop().await;
+}
+
 #[tokio::test]
 async fn a_pooler_that_hands_its_connections_out_by_turns_is_noticed_too() {
     for size in 2..=3 {
