@@ -28,9 +28,9 @@ use crate::security::{are_equal, random_bytes};
 const QUEUE_PER_THREAD: usize = 64;
 /// Whoever waited for this long is told to come back: on a slow processor the queue's length alone would be no bound.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// A pause after each hash while more wait for one; with the timer's slack it takes some 55 us. A thread that never
-/// sleeps starves all that Linux schedules in another group (autogroup), PostgreSQL on the same machine too: on 6.18 its
-/// processes waited for 50 ms and more, whatever this thread's priority.
+/// A pause after each job while more wait; with Linux's usual timer slack it takes some 55 us. A thread that never sleeps
+/// keeps what is scheduled in other groups (autogroup) waiting, PostgreSQL on the same machine too: on Linux 6.18 for
+/// 50 ms and more, whatever this thread's priority.
 const PAUSE: Duration = Duration::from_micros(1);
 /// Bytes of a hash.
 const OUTPUT_BYTES: usize = 32;

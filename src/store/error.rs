@@ -42,14 +42,20 @@ pub(super) fn depends_on_the_values(error: &sqlx::Error) -> bool {
     })
 }
 
+/// What PgBouncer says of a connection to the server that had ended when it was lent, or did then. By the same code it
+/// refuses clients, who should not try again at once.
+const ENDED_BEHIND_PGBOUNCER: [&str; 3] =
+    ["invalid server parameter", "server conn crashed?", "server connection closed"];
+
 /// Whether the connection was closed at its other end.
 pub(super) fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::BeginFailed => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            // An administrator, a crash, or the server's end. By the latter PgBouncer tells that the connection that it
-            // was about to lend has met with one of them.
-            code.starts_with("57P0") || (code == "08P01" && ends_connection(error.as_ref()))
+            // An administrator, a crash, or the server's end.
+            code.starts_with("57P0")
+                || code == "08P01"
+                    && ENDED_BEHIND_PGBOUNCER.iter().any(|text| error.message().contains(text))
         }),
         _ => false,
     }

@@ -1,11 +1,14 @@
 //! The real binary behind PgBouncer in transaction mode, which gives each transaction another server connection.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use doorward::store::Db;
 use futures_util::future::join_all;
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::binary::{Home, Process, empty_database, eventually};
 use crate::pgbouncer::{PgBouncer, SERVER_CONNECTIONS};
@@ -168,19 +171,86 @@ async fn a_pooler_in_session_mode_that_refuses_our_settings_is_noticed_too() {
     assert!(said.contains("set DATABASE_POOLER=on"), "{said}");
 }
 
+/// The next message to a server, without its type and its length.
+async fn read_message(client: &mut TcpStream) -> Vec<u8> {
+    let length = client.read_u32().await.unwrap();
+    let mut body = vec![0; length as usize - 4];
+    client.read_exact(&mut body).await.unwrap();
+    body
+}
+
+async fn send_message(client: &mut TcpStream, kind: u8, body: &[u8]) {
+    client.write_u8(kind).await.unwrap();
+    client.write_u32(u32::try_from(body.len()).unwrap() + 4).await.unwrap();
+    client.write_all(body).await.unwrap();
+}
+
+async fn refuse(client: &mut TcpStream, code: &str, message: &str) {
+    let fields = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
+    send_message(client, b'E', fields.as_bytes()).await;
+}
+
+/// What comes of a transaction behind a pooler that lets clients in if `lets_in`, refuses their first statement so, and
+/// begins for the second; and how many clients it saw.
+async fn begin_behind(lets_in: bool, message: &'static str) -> (sqlx::Result<()>, usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let pooler = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            read_message(&mut client).await;
+            if !lets_in {
+                refuse(&mut client, "08P01", message).await;
+                continue;
+            }
+            send_message(&mut client, b'R', &[0; 4]).await;
+            send_message(&mut client, b'Z', b"I").await;
+            assert_eq!(client.read_u8().await.unwrap(), b'Q');
+            read_message(&mut client).await;
+            if number == 0 {
+                refuse(&mut client, "08P01", message).await;
+                continue;
+            }
+            send_message(&mut client, b'C', b"BEGIN\0").await;
+            send_message(&mut client, b'Z', b"T").await;
+            tokio::spawn(async move { tokio::io::copy(&mut client, &mut tokio::io::sink()).await });
+        }
+    });
+    let url = format!("postgres://ann@127.0.0.1:{port}/x?sslmode=disable");
+    let begun = Db::new(url.parse().unwrap(), 10).begin().await.map(drop);
+    pooler.abort();
+    (begun, seen.load(Ordering::SeqCst))
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_behind_a_pooler_is_replaced_and_a_refusal_is_taken_as_one() {
+    for ended in ["invalid server parameter", "server conn crashed?", "server connection closed"] {
+        let (begun, clients) = begin_behind(true, ended).await;
+        begun.unwrap();
+        assert_eq!(clients, 2, "{ended}");
+    }
+    let refusals =
+        ["server login has been failing, try again later (server_login_retry)", "no such user"];
+    for refusal in refusals {
+        for lets_in in [true, false] {
+            let (begun, clients) = begin_behind(lets_in, refusal).await;
+            assert!(begun.unwrap_err().to_string().contains(refusal));
+            assert_eq!(clients, 1, "{refusal}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_pooler_that_knows_no_settings_at_the_start_is_noticed_too() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let proxy = tokio::spawn(async move {
         let (mut client, _) = listener.accept().await.unwrap();
-        let length = client.read_u32().await.unwrap();
-        let mut start = vec![0; length as usize - 4];
-        client.read_exact(&mut start).await.unwrap();
-        let fields = b"SFATAL\0VFATAL\0C0A000\0MFeature not supported: command-line options\0\0";
-        client.write_u8(b'E').await.unwrap();
-        client.write_u32(u32::try_from(fields.len()).unwrap() + 4).await.unwrap();
-        client.write_all(fields).await.unwrap();
+        let start = read_message(&mut client).await;
+        refuse(&mut client, "0A000", "Feature not supported: command-line options").await;
         String::from_utf8_lossy(&start).into_owned()
     });
     let url = format!("postgres://ann@127.0.0.1:{port}/x?sslmode=disable");
