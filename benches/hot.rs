@@ -25,7 +25,7 @@ use doorward::security::queue::Client;
 use doorward::security::random_secret;
 use doorward::security::token::{AccessClaims, RefreshClaims, TokenKeys};
 use doorward::session_cache::{SessionCache, follow_changes};
-use doorward::store::Db;
+use doorward::store::db::Db;
 use doorward::store::sessions::Session;
 use doorward::store::users::User;
 use futures_util::FutureExt;

@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::context::run_to_completion;
 use crate::http::error::{ApiError, Code};
 use crate::state::AppState;
-use crate::store::run_to_completion;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()

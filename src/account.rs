@@ -9,17 +9,17 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::context::{self, run_to_completion};
 use crate::limits::{self, Attempt, Reservation};
 use crate::security::queue::Client;
 use crate::security::token::{AccessClaims, RefreshClaims};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
+use crate::store::db::{Conn, Tx, describe, with_timeout};
 use crate::store::logins::{self, NewSession};
 use crate::store::outbox::{self, LetterKind};
 use crate::store::sessions::{self, Rotated, Session};
 use crate::store::users::{self, User};
-use crate::store::{Conn, Tx, bounded, describe, run_to_completion};
-use crate::telemetry;
 
 /// A refresh token expires after this long without use.
 const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
@@ -124,12 +124,12 @@ pub async fn start_session(
             // The last byte of an id is random.
             if id.as_bytes()[15].is_multiple_of(LOGINS_PER_CHECK) {
                 let removing = remove_surplus_sessions(shared.clone(), user_id, event.ip);
-                tokio::spawn(telemetry::on_behalf_of(telemetry::caller(), removing));
+                tokio::spawn(context::scope(context::current(), removing));
             }
         }
         Ok(opened)
     };
-    let opening = bounded(opening).inspect_err(|_| failed());
+    let opening = with_timeout(opening).inspect_err(|_| failed());
     // Runs to completion: an opened session is logged even if the client has hung up.
     let user = run_to_completion(opening).await?;
     let refresh = RefreshClaims { sub: checked.id, sid: id, counter: 0 };
@@ -144,7 +144,7 @@ pub async fn start_session(
 async fn remove_surplus_sessions(state: AppState, user_id: Uuid, ip: Option<IpAddr>) {
     let Ok(_alone) = state.surplus_removal.try_lock() else { return };
     for _ in 0..BATCHES {
-        match bounded(remove_some_surplus_sessions(&state, user_id, ip)).await {
+        match with_timeout(remove_some_surplus_sessions(&state, user_id, ip)).await {
             // What is left is for a later check.
             Ok(removed) if removed < FULL_BATCH => return,
             Ok(_) => tokio::time::sleep(BATCH_PAUSE).await,

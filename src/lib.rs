@@ -36,6 +36,7 @@ pub mod store;
 // 1 GROUND: strangers to each other
 pub mod clock;
 pub mod config;
+pub mod context;
 pub mod fields;
 pub mod local_postgres;
 pub mod machine;

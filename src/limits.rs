@@ -19,8 +19,8 @@ use uuid::Uuid;
 use crate::metrics::Tally;
 use crate::security::KeyedHash;
 use crate::store::audit::Event;
+use crate::store::db::{Db, KeyedPermit, KeyedSemaphore, Tx, with_timeout};
 use crate::store::limits::{self, Allowance, Decision};
-use crate::store::{Db, KeyedPermit, KeyedSemaphore, Tx, bounded};
 
 /// One line of the table of limits.
 #[derive(Debug)]
@@ -300,7 +300,7 @@ impl Limits {
         attempt.refused(refusal).log(&db.events);
         if !reservation.0.is_empty() {
             // In a transaction, which is not repeated: nothing is given back twice.
-            bounded(async {
+            with_timeout(async {
                 let mut tx = db.begin().await?;
                 reservation.refund(&mut tx).await?;
                 tx.commit().await

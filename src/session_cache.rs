@@ -40,8 +40,9 @@ use uuid::Uuid;
 
 use crate::metrics::Counter;
 use crate::security::are_equal;
-use crate::store::Db;
-use crate::store::changes::{Change, Changes, no_answer};
+use crate::store::db::Db;
+use crate::store::db::notifications::{Notification, Notifications};
+use crate::store::db::timed_out;
 use crate::store::sessions::Session;
 use crate::store::users::User;
 
@@ -269,29 +270,29 @@ async fn listen(
     db: &Db,
     options: PgConnectOptions,
 ) -> sqlx::Result<Infallible> {
-    let mut changes = Changes::listen(options).await?;
+    let mut changes = Notifications::listen(options).await?;
     // Nobody has told us what changed since the previous connection was lost.
     cache.forget_all();
     let mut proven_at = Instant::now();
     for number in 0.. {
         let sent_at = Instant::now();
-        timeout(PROOF, changes.heartbeat(db, number)).await.map_err(|_| no_answer())??;
+        timeout(PROOF, changes.heartbeat(db, number)).await.map_err(|_| timed_out())??;
         // From now, not from `sent_at`: one that had to wait for a connection needs time to come back, too.
         let until = Instant::now() + HEARTBEAT;
         while let Ok(change) = timeout_at(until, changes.next()).await {
             match change? {
-                Change::User(id) => cache.forget(id),
-                Change::Anybody => cache.forget_all(),
-                Change::Heartbeat(back) if back == number => {
+                Notification::User(id) => cache.forget(id),
+                Notification::Anybody => cache.forget_all(),
+                Notification::Heartbeat(back) if back == number => {
                     cache.prove(sent_at);
                     proven_at = sent_at;
                 }
-                Change::Heartbeat(_) => {}
+                Notification::Heartbeat(_) => {}
             }
         }
         // A dead connection never reports itself; the next one may work.
         if proven_at.elapsed() > PROOF {
-            return Err(no_answer());
+            return Err(timed_out());
         }
         if number % HEARTBEATS_PER_SWEEP == 0 {
             cache.kept.retain(|_, seen| cache.is_fresh(seen, sent_at));

@@ -15,8 +15,8 @@ use crate::mail::Mailer;
 use crate::security::password::Hasher;
 use crate::security::token::TokenKeys;
 use crate::session_cache::SessionCache;
+use crate::store::db::{Db, Tx};
 use crate::store::logins::Logins;
-use crate::store::{Db, Tx};
 use crate::traffic::Traffic;
 
 /// A handle on the one state of the process; cloning it is cheap.

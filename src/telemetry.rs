@@ -2,41 +2,13 @@
 
 #[cfg(feature = "otlp")]
 pub mod otlp;
-mod trace_context;
 
 use std::io::IsTerminal;
-use std::net::IpAddr;
 
-use tokio::task::futures::TaskLocalFuture;
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-
-pub use trace_context::{TraceContext, TraceId};
-
-/// Whose request is being answered.
-#[derive(Clone, Debug, Default)]
-pub struct Caller {
-    pub request_id: Option<String>,
-    pub ip: Option<IpAddr>,
-    /// The trace that the request belongs to.
-    pub trace_id: Option<TraceId>,
-}
-
-tokio::task_local! {
-    static CALLER: Caller;
-}
-
-/// Runs `answering` on behalf of `caller`: log lines at any depth can name the request.
-pub fn on_behalf_of<F: Future>(caller: Caller, answering: F) -> TaskLocalFuture<Caller, F> {
-    CALLER.scope(caller, answering)
-}
-
-/// Empty outside of a request.
-pub fn caller() -> Caller {
-    CALLER.try_with(Clone::clone).unwrap_or_default()
-}
 
 /// Starts logging once for the process. `filter` is a level, or levels by target (`info,doorward=debug`); one that cannot be
 /// read counts as `info`.

@@ -16,7 +16,7 @@ use crate::security;
 use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::state::AppState;
 use crate::store::outbox::{self, ClaimedLetter, LetterKind};
-use crate::store::{self, audit, limits, sessions, users};
+use crate::store::{audit, db, limits, sessions, users};
 use crate::traffic::{DELAYED, FAILED, SENT};
 
 /// Longer than the mailer takes at most.
@@ -65,7 +65,7 @@ async fn send_letters(state: AppState, mut stop: watch::Receiver<bool>) {
             Ok(Ok(true)) => continue,
             Ok(Ok(false)) => {}
             Ok(Err(error)) => {
-                let error = store::describe(&error);
+                let error = db::describe(&error);
                 tracing::warn!(error, "the outbox cannot be used at the moment");
             }
             Err(_) => tracing::error!("a letter could not be dealt with: this is a bug"),
@@ -81,7 +81,7 @@ async fn send_letters(state: AppState, mut stop: watch::Receiver<bool>) {
 /// Claims one letter, sends it and settles it; whether there was one.
 pub async fn deliver_next(state: &AppState) -> sqlx::Result<bool> {
     let now = state.clock.now();
-    let claimed = store::bounded(async {
+    let claimed = db::with_timeout(async {
         let mut tx = state.db.begin().await?;
         let claimed = outbox::claim_next(&mut tx, now, LEASE).await?;
         tx.commit().await?;
@@ -90,7 +90,7 @@ pub async fn deliver_next(state: &AppState) -> sqlx::Result<bool> {
     let Some(claimed) = claimed.await? else { return Ok(false) };
 
     let Some(letter) = letter(state, &claimed, now) else {
-        store::bounded(withdraw(state, claimed)).await?;
+        db::with_timeout(withdraw(state, claimed)).await?;
         return Ok(true);
     };
     // No transaction is open while the mail server takes its time.
@@ -100,7 +100,7 @@ pub async fn deliver_next(state: &AppState) -> sqlx::Result<bool> {
         let link = words.find(|word| word.starts_with(&state.config.public_url));
         tracing::info!(link, "a letter is in /dev/mailbox");
     }
-    store::bounded(settle(state, &claimed, outcome)).await?;
+    db::with_timeout(settle(state, &claimed, outcome)).await?;
     Ok(true)
 }
 
@@ -213,11 +213,11 @@ fn letter(state: &AppState, claimed: &ClaimedLetter, now: DateTime<Utc>) -> Opti
 /// Removes what nobody will ask for again, a thousand rows at a time.
 async fn clean_up(state: AppState, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
-        let pause = match store::bounded(delete_old_rows(&state)).await {
+        let pause = match db::with_timeout(delete_old_rows(&state)).await {
             Ok(0) => CLEANUP_INTERVAL,
             Ok(_) => BATCH_PAUSE,
             Err(error) => {
-                let error = store::describe(&error);
+                let error = db::describe(&error);
                 tracing::warn!(error, "old rows could not be removed");
                 CLEANUP_INTERVAL
             }

@@ -12,7 +12,7 @@ use doorward::local_postgres::{Durability, LocalPostgres};
 use doorward::security::password::{Hasher, production_params};
 use doorward::security::queue::Client;
 use doorward::security::token::TokenKeys;
-use doorward::store::Db;
+use doorward::store::db::Db;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

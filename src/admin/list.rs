@@ -18,7 +18,7 @@ use crate::http::form::{Form, QueryString};
 use crate::http::session::AdminUser;
 use crate::http::user::PublicUser;
 use crate::state::AppState;
-use crate::store::Conn;
+use crate::store::db::Conn;
 use crate::store::users::{self, Filter, Position, SortBy, User};
 
 /// Users a page, unless asked for otherwise.

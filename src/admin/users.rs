@@ -18,8 +18,9 @@ use crate::http::session::{AdminUser, CurrentUser};
 use crate::http::user::PublicUser;
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
+use crate::store::db::Conn;
 use crate::store::users::User;
-use crate::store::{Conn, sessions, users};
+use crate::store::{sessions, users};
 
 #[derive(Serialize, ToSchema)]
 pub struct UserResponse {

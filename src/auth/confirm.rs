@@ -18,8 +18,8 @@ use crate::http::form::{Form, QueryString};
 use crate::http::page::{self, wants_page};
 use crate::security::token::{LinkClaims, LinkPurpose, TokenError};
 use crate::state::AppState;
-use crate::store::Conn;
 use crate::store::audit::{self, Event};
+use crate::store::db::Conn;
 use crate::store::users::{self, User};
 
 #[derive(Serialize, ToSchema)]

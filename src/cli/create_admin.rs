@@ -14,8 +14,8 @@ use crate::fields::{
 };
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
+use crate::store::db;
 use crate::store::users::{self, NewUser};
-use crate::store::{self};
 
 /// What is not given is asked for, where there is a terminal to ask on.
 #[derive(Debug, Args)]
@@ -71,7 +71,7 @@ pub async fn first_admin(state: &AppState) -> Result<(), Failure> {
     let admin = NewAdmin::new(email, username.as_deref(), password.clone()).map_err(in_settings)?;
     match insert(state, &admin, "first_admin").await {
         Ok(()) => tracing::info!("created the first admin from ADMIN_EMAIL and ADMIN_PASSWORD"),
-        Err(error) => match error.downcast_ref().and_then(store::unique_violation) {
+        Err(error) => match error.downcast_ref().and_then(db::unique_violation) {
             // Two instances at their first start, or somebody who has registered before: that one is not made an admin,
             // since whoever registered the address need not own it.
             Some(_) => {
@@ -150,7 +150,7 @@ fn complaint(what: &str, error: &FieldError) -> Failure {
 }
 
 fn explain(error: Failure, username: &str) -> Failure {
-    match error.downcast_ref().and_then(store::unique_violation) {
+    match error.downcast_ref().and_then(db::unique_violation) {
         Some("users_email_key") => {
             "somebody has registered this e-mail address: choose another one with --email, or \
              have an admin make them one, too (PUT /api/v1/users/{id}?role=Admin)"

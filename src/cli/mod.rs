@@ -25,7 +25,7 @@ use crate::security::password::{Hasher, production_params};
 use crate::security::{random_secret, token::TokenKeys};
 use crate::session_cache::SessionCache;
 use crate::state::{AppState, Readiness, Shared};
-use crate::store::Db;
+use crate::store::db::Db;
 use crate::store::logins::Logins;
 use crate::traffic::Traffic;
 use crate::{router, telemetry};

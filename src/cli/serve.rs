@@ -12,7 +12,8 @@ use super::{Failure, create_admin, migrate, open_database, state};
 use crate::config::Config;
 use crate::mail::Mailer;
 use crate::state::AppState;
-use crate::{listener, router, session_cache, store, telemetry, worker};
+use crate::store::db;
+use crate::{listener, router, session_cache, telemetry, worker};
 
 /// How long to wait before the database is asked again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -136,15 +137,15 @@ async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result
         };
         match migrated {
             Ok(()) => match create_admin::first_admin(state).await {
-                Err(error) if error.downcast_ref().is_some_and(store::is_unavailable) => {
+                Err(error) if error.downcast_ref().is_some_and(db::is_unavailable) => {
                     tracing::warn!(%error, "waiting for the database");
                 }
                 outcome => return outcome,
             },
             Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
-                if store::is_unavailable(&error) =>
+                if db::is_unavailable(&error) =>
             {
-                let error = store::describe(&error);
+                let error = db::describe(&error);
                 tracing::warn!(error, "waiting for the database");
             }
             Err(error) => return Err(format!("the database cannot be migrated: {error}").into()),

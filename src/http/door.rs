@@ -20,13 +20,12 @@ use tower::Service;
 use tracing::field::display;
 use uuid::Uuid;
 
+use crate::context::{self, RequestContext, TraceContext};
 use crate::http::client::{Peer, client_address};
 use crate::http::error::{ApiError, Code, ErrorBody};
+use crate::http::request_span::RequestSpan;
 use crate::http::sliced::sliced;
 use crate::state::AppState;
-#[cfg(feature = "otlp")]
-use crate::telemetry::otlp::RequestSpan;
-use crate::telemetry::{self, Caller, TraceContext};
 use crate::traffic::method_name;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -76,18 +75,15 @@ where
             peer.is_some_and(|peer| peer.is_ambiguous || peer.is_over_cap || peer.is_short_lived);
         let ip = client_address(request.headers(), peer, state.config.trusted_proxy_hops);
         let trace = trace_context(&request);
-        let trace_id = trace.map(|trace| trace.trace_id);
-        #[cfg(feature = "otlp")]
         let pattern = state.traffic.route(route).known_pattern();
-        #[cfg(feature = "otlp")]
         let span = RequestSpan::begin(method_name, pattern, trace);
-        #[cfg(feature = "otlp")]
-        let trace_id = span.as_ref().map(RequestSpan::trace_id).or(trace_id);
-        let caller = Caller { request_id: Some(request_id.clone()), ip, trace_id };
+        let trace_id =
+            span.as_ref().map(RequestSpan::trace_id).or(trace.map(|trace| trace.trace_id));
+        let context = RequestContext { request_id: Some(request_id.clone()), ip, trace_id };
         let answering = self.inner.call(request);
         Box::pin(async move {
             let in_hand = state.traffic.begin();
-            let Ok(mut response) = telemetry::on_behalf_of(caller, answering).await;
+            let Ok(mut response) = context::scope(context, answering).await;
             let pattern = state.traffic.route(route).pattern();
             let mut code = None;
             if let Some(error) = response.extensions_mut().remove::<ApiError>() {
@@ -113,7 +109,6 @@ where
             } else {
                 tracing::info!(%request_id, trace_id = trace_id.map(display), method = method_name, route = pattern, status, code, milliseconds, "request");
             }
-            #[cfg(feature = "otlp")]
             if let Some(span) = span {
                 span.answered(status, code);
             }

@@ -12,7 +12,7 @@ use crate::fields::FieldError;
 use crate::limits::Refusal;
 use crate::security::password::Busy;
 use crate::security::token::TokenError;
-use crate::store;
+use crate::store::db;
 
 /// One table: the OpenAPI document, the README's list and the answers come from it.
 macro_rules! codes {
@@ -203,18 +203,18 @@ impl From<TokenError> for ApiError {
 
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
-        match store::unique_violation(&error) {
+        match db::unique_violation(&error) {
             Some("users_username_key") => return Code::UsernameTaken.into(),
             Some("users_email_key") => return Code::EmailTaken.into(),
             _ => {}
         }
-        if store::is_turn_timeout(&error) {
+        if db::is_turn_timeout(&error) {
             return Code::Busy.into();
         }
-        if store::is_unavailable(&error) {
+        if db::is_unavailable(&error) {
             return Self { cause: Some(error.to_string()), ..Code::DatabaseUnavailable.into() };
         }
-        Self::internal(store::describe(&error))
+        Self::internal(db::describe(&error))
     }
 }
 

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 
+use crate::context::run_to_completion;
 use crate::fields::Password;
 use crate::http::error::ApiError;
 use crate::limits::{Attempt, Refusal, Reservation};
 use crate::security::password::{Busy, Verdict};
 use crate::security::queue::Client;
 use crate::state::AppState;
-use crate::store::{bounded, run_to_completion};
+use crate::store::db::with_timeout;
 
 /// Counts the attempts before their work is done, or refuses them all.
 pub async fn reserve(
@@ -85,7 +86,7 @@ pub fn refund(
     reservation: Reservation,
 ) -> impl Future<Output = sqlx::Result<()>> + Send + use<> {
     let state = state.clone();
-    run_to_completion(bounded(async move {
+    run_to_completion(with_timeout(async move {
         let mut tx = state.db.begin().await?;
         reservation.refund(&mut tx).await?;
         tx.commit().await?;

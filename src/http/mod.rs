@@ -7,6 +7,7 @@ pub mod form;
 pub mod gate;
 pub mod limit;
 pub mod page;
+mod request_span;
 pub mod session;
 pub mod sliced;
 pub mod user;

@@ -12,8 +12,8 @@ use crate::http::error::{ApiError, Code};
 use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenError};
 use crate::session_cache::CachedSession;
 use crate::state::AppState;
-use crate::store::Tx;
 use crate::store::audit::Event;
+use crate::store::db::Tx;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
 

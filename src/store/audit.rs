@@ -8,9 +8,9 @@ use sqlx::PgConnection;
 use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::Tx;
+use super::db::Tx;
+use crate::context;
 use crate::metrics::Tally;
-use crate::telemetry;
 
 /// Every event there is.
 pub const NAMES: [&str; 19] = [
@@ -86,7 +86,7 @@ impl Event {
     pub fn log(&self, events: &Tally) {
         events.add(self.name);
         let text = |id: Option<Uuid>| id.map(tracing::field::display);
-        let caller = telemetry::caller();
+        let caller = context::current();
         tracing::info!(
             target: "security",
             event = self.name,

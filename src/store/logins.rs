@@ -12,9 +12,9 @@ use sqlx::PgConnection;
 use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::batch::Batcher;
+use super::db::{Batcher, Conn, Db, Tx};
 use super::users::User;
-use super::{Conn, Db, Tx};
+
 use crate::fields::Role;
 
 /// Who wants to log in: a username or an e-mail address, and where they call from.

@@ -299,5 +299,6 @@ pub async fn count_active_about(
     if row.all <= most {
         return Ok(row.active);
     }
-    super::estimate(db, "select from sessions where ended_at is null and expires_at > now()").await
+    super::db::estimate(db, "select from sessions where ended_at is null and expires_at > now()")
+        .await
 }

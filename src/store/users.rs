@@ -338,7 +338,7 @@ pub async fn count_about(db: &mut PgConnection, most: i64) -> sqlx::Result<i64> 
     )
     .fetch_one(&mut *db)
     .await?;
-    if counted <= most { Ok(counted) } else { super::estimate(db, "select from users").await }
+    if counted <= most { Ok(counted) } else { super::db::estimate(db, "select from users").await }
 }
 
 fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {

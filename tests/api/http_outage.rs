@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use doorward::clock::Clock;
-use doorward::store::{Db, Tx, is_unavailable};
+use doorward::store::db::{Db, Tx, is_unavailable};
 use futures_util::future::{join_all, try_join_all};
 use serde_json::json;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};

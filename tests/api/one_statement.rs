@@ -7,8 +7,9 @@ use axum::http::Method;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
+use doorward::store::db::Tx;
 use doorward::store::logins::{self, NewSession};
-use doorward::store::{Tx, sessions};
+use doorward::store::sessions;
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use doorward::store::{Conn, Db, Tx, is_unavailable};
+use doorward::store::db::{Conn, Db, Tx, is_unavailable};
 use sqlx::{Executor as _, PgConnection, PgPool, Row as _};
 use tokio::time::{sleep, timeout};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use doorward::store::Db;
+use doorward::store::db::Db;
 use futures_util::future::join_all;
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use doorward::clock::Clock;
 use doorward::session_cache::{self, MAX_AGE, PROOF};
-use doorward::store::Db;
+use doorward::store::db::Db;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use doorward::session_cache::PROOF;
-use doorward::store::Db;
+use doorward::store::db::Db;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 

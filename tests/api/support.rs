@@ -24,7 +24,7 @@ use doorward::security::password::Hasher;
 use doorward::security::token::TokenKeys;
 use doorward::session_cache::SessionCache;
 use doorward::state::{AppState, Readiness, Shared};
-use doorward::store::Db;
+use doorward::store::db::Db;
 use doorward::store::logins::Logins;
 use doorward::traffic::Traffic;
 use doorward::worker;

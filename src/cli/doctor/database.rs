@@ -6,8 +6,9 @@ use super::{Findings, PATIENCE};
 use crate::cli::open_database;
 use crate::clock::Clock;
 use crate::config::{Config, Pooler};
-use crate::store::changes::Changes;
-use crate::store::{Db, Schema, ServerFacts, outbox, refuses_settings, users};
+use crate::store::db::notifications::Notifications;
+use crate::store::db::{Db, Schema, ServerFacts, refuses_settings};
+use crate::store::{outbox, users};
 
 /// The oldest PostgreSQL that the tests run on.
 const OLDEST_POSTGRES: i32 = 130_000;
@@ -164,7 +165,7 @@ async fn way_past_the_pooler(config: &Config, db: &Db, findings: &mut Findings) 
         }
         return;
     };
-    let heard = async { Changes::listen(direct).await?.hears(db).await };
+    let heard = async { Notifications::listen(direct).await?.hears(db).await };
     match heard.await {
         Ok(true) => findings.ok("pooler", "DATABASE_DIRECT_URL leads past it"),
         Ok(false) => findings.warn(

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use super::connection::bounded;
+use super::connection::with_timeout;
 use super::error::{depends_on_the_values, describe, is_unavailable};
 
 /// The most questions in a batch.
@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 type Outcome<A> = Option<sqlx::Result<A>>;
 type Waiting<Q, A> = Vec<(Q, oneshot::Sender<Outcome<A>>)>;
 
-pub(super) struct Batcher<Q, A>(Arc<Shared<Q, A>>);
+pub struct Batcher<Q, A>(Arc<Shared<Q, A>>);
 
 struct Shared<Q, A> {
     waiting: Mutex<Waiting<Q, A>>,
@@ -71,7 +71,7 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
         if let Ok(Some(outcome)) = outcome.await {
             return outcome;
         }
-        let answers = Box::pin(bounded(answer_all(vec![question]))).await?;
+        let answers = Box::pin(with_timeout(answer_all(vec![question]))).await?;
         answers.into_iter().next().flatten().ok_or(sqlx::Error::RowNotFound)
     }
 
@@ -80,7 +80,7 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
         F: Future<Output = sqlx::Result<Vec<Option<A>>>> + Send,
     {
         let (questions, callers): (Vec<Q>, Vec<_>) = self.take().into_iter().unzip();
-        let answered = bounded(answer_all(questions)).await;
+        let answered = with_timeout(answer_all(questions)).await;
         let mut answers = match answered {
             Ok(answers) => Ok(answers.into_iter()),
             Err(error) if callers.len() > 1 && depends_on_the_values(&error) => {

@@ -12,8 +12,8 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::{sleep, timeout};
 
-use super::changes::no_answer;
-use super::{Conn, Db, bounded, describe};
+use super::timed_out;
+use super::{Conn, Db, describe, with_timeout};
 
 /// How long a server may take to accept `doctor`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -123,8 +123,8 @@ impl Db {
         {
             let reading = async {
                 let caught_up = timeout(PATIENCE, standby.caught_up(&position)).await;
-                let conn = caught_up.map_err(|_| no_answer())??;
-                timeout(READ_PATIENCE, read(conn)).await.map_err(|_| no_answer())?
+                let conn = caught_up.map_err(|_| timed_out())??;
+                timeout(READ_PATIENCE, read(conn)).await.map_err(|_| timed_out())?
             };
             match reading.await {
                 // A query too slow for the standby would be so for the primary.
@@ -139,7 +139,7 @@ impl Db {
                 }
             }
         }
-        bounded(async { read(self.acquire().await?).await }).await
+        with_timeout(async { read(self.acquire().await?).await }).await
     }
 
     /// The primary's WAL insert position: every acknowledged change lies before it.
@@ -155,7 +155,7 @@ impl Db {
         // Not from the pool, which retries a refused connection and hides the cause.
         let options = PgConnectOptions::clone(&standby.db.options).statement_cache_capacity(0);
         let mut conn =
-            timeout(CONNECT_TIMEOUT, options.connect()).await.map_err(|_| no_answer())??;
+            timeout(CONNECT_TIMEOUT, options.connect()).await.map_err(|_| timed_out())??;
         let facts = match timeout(PATIENCE, catch_up(&mut conn, &position)).await {
             Ok(facts) => facts?,
             Err(_) => facts(&mut conn, &position).await?,

@@ -12,10 +12,11 @@ use sqlx::{PgPool, Postgres};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::connection::return_to_pool;
-
 /// How long a request waits for a connection before it is told that there is none.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a returned connection may take to prove that it still works.
+pub(super) const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection is reused before it goes back to sqlx's pool.
 const REUSE_FOR: Duration = Duration::from_secs(1);
@@ -151,4 +152,9 @@ impl Drop for Shared {
             drop(kept.conn.detach());
         }
     }
+}
+
+async fn return_to_pool(mut conn: PoolConnection<Postgres>) {
+    // On a timeout the connection is dropped, and its slot becomes free.
+    let _ = timeout(RETURN_TIMEOUT, conn.return_to_pool()).await;
 }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Db;
-pub use super::connection::no_answer;
+use super::timed_out;
 
 const CHANNEL: &str = "doorward_changes";
 
@@ -16,27 +16,27 @@ const CHANNEL: &str = "doorward_changes";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum Notification {
     /// This user, or a session of theirs.
     User(Uuid),
     /// Perhaps everybody.
     Anybody,
-    /// No change: a heartbeat of [`Changes::heartbeat`] is back.
+    /// No change: a heartbeat of [`Notifications::heartbeat`] is back.
     Heartbeat(u64),
 }
 
 /// A connection that only listens. It must reach the server directly: a transaction pooler drops notifications that
 /// arrive between two transactions.
-pub struct Changes {
+pub struct Notifications {
     listener: PgListener,
     /// The channel that only this connection's own heartbeat uses.
     own_channel: String,
 }
 
-impl Changes {
+impl Notifications {
     /// Hears of every change committed from now on.
     pub async fn listen(options: PgConnectOptions) -> sqlx::Result<Self> {
-        timeout(CONNECT_TIMEOUT, Self::connect(options)).await.map_err(|_| no_answer())?
+        timeout(CONNECT_TIMEOUT, Self::connect(options)).await.map_err(|_| timed_out())?
     }
 
     async fn connect(options: PgConnectOptions) -> sqlx::Result<Self> {
@@ -71,20 +71,20 @@ impl Changes {
     pub async fn hears(&mut self, db: &Db) -> sqlx::Result<bool> {
         self.heartbeat(db, 0).await?;
         let heard = async {
-            while self.next().await? != Change::Heartbeat(0) {}
+            while self.next().await? != Notification::Heartbeat(0) {}
             Ok(true)
         };
         timeout(CONNECT_TIMEOUT, heard).await.unwrap_or(Ok(false))
     }
 
     /// Waits for the next notification; an error once the connection is lost.
-    pub async fn next(&mut self) -> sqlx::Result<Change> {
+    pub async fn next(&mut self) -> sqlx::Result<Notification> {
         let lost = || io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was lost");
         let told = self.listener.try_recv().await?.ok_or_else(lost)?;
         Ok(if told.channel() == self.own_channel {
-            told.payload().parse().map_or(Change::Anybody, Change::Heartbeat)
+            told.payload().parse().map_or(Notification::Anybody, Notification::Heartbeat)
         } else {
-            told.payload().parse().map_or(Change::Anybody, Change::User)
+            told.payload().parse().map_or(Notification::Anybody, Notification::User)
         })
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use sqlx::PgConnection;
 
-use super::audit;
 use super::connection::Conn;
-use super::run_to_completion::run_to_completion;
+use crate::context::run_to_completion;
 use crate::metrics::Tally;
+use crate::store::audit;
 
 /// A transaction and the events recorded in it, which are logged only once it is committed.
 pub struct Tx {
@@ -49,7 +49,7 @@ impl Tx {
         self.inner.rollback().await
     }
 
-    pub(super) fn log_once_committed(&mut self, event: audit::Event) {
+    pub(in crate::store) fn log_once_committed(&mut self, event: audit::Event) {
         self.events.push(event);
     }
 }

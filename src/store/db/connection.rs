@@ -3,37 +3,33 @@
 //! One whose last result was read to its end is kept at hand. Any other is pinged: its caller may have left half way.
 //! sqlx's pool waits for that without a limit: forever on a dead connection (a router that forgot it, a server that
 //! hangs), and its slot in the pool is lost. After ten of these nobody gets in until the process restarts. So here the
-//! wait is bounded, and the connection is dropped afterwards.
+//! wait is with_timeout, and the connection is dropped afterwards.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, Postgres, Row, SqlSafeStr};
+use sqlx::{PgConnection, Row, SqlSafeStr};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::keyed_semaphore::KeyedPermit;
-use super::pool::{Loan, Pool};
-
-/// How long a returned connection may take to prove that it still works.
-const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
+use super::pool::{Loan, Pool, RETURN_TIMEOUT};
 
 /// Longest wait for the server: longer than it works on a statement.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Bounds database work that nothing else bounds: a dead connection never reports itself.
-pub fn bounded<T>(
+pub fn with_timeout<T>(
     work: impl Future<Output = sqlx::Result<T>>,
 ) -> impl Future<Output = sqlx::Result<T>> {
     // Not an async function: that has room for its argument twice.
-    timeout(SERVER_TIMEOUT, work).map(|done| done.unwrap_or_else(|_| Err(no_answer())))
+    timeout(SERVER_TIMEOUT, work).map(|done| done.unwrap_or_else(|_| Err(timed_out())))
 }
 
 /// The error for a server that does not answer in time.
-pub fn no_answer() -> sqlx::Error {
+pub fn timed_out() -> sqlx::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer").into()
 }
 
@@ -105,14 +101,14 @@ impl Conn {
 
     pub(super) async fn commit(mut self) -> sqlx::Result<()> {
         if !self.commits_itself() {
-            bounded(sqlx::raw_sql("commit").execute(&mut *self)).await?;
+            with_timeout(sqlx::raw_sql("commit").execute(&mut *self)).await?;
         }
         self.unsettled = None;
         Ok(())
     }
 
     pub(super) async fn rollback(mut self) -> sqlx::Result<()> {
-        bounded(sqlx::raw_sql("rollback").execute(&mut *self)).await?;
+        with_timeout(sqlx::raw_sql("rollback").execute(&mut *self)).await?;
         self.unsettled = None;
         Ok(())
     }
@@ -163,11 +159,6 @@ async fn give_back(
         // Closes it, and makes room for another one.
         drop(loan.conn.detach());
     }
-}
-
-pub(super) async fn return_to_pool(mut conn: PoolConnection<Postgres>) {
-    // On a timeout the connection is dropped, and its slot becomes free.
-    let _ = timeout(RETURN_TIMEOUT, conn.return_to_pool()).await;
 }
 
 /// Rolls back what was not committed; returns whether the connection can be reused. Mostly something has failed, and a

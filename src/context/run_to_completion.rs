@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
-use crate::telemetry;
+use crate::context;
 
 /// Runs `work` to completion: if the caller stops waiting, a task of its own goes on with it. While the caller waits,
 /// it costs no task and wakes no other thread, and a panic in it is the caller's.
@@ -37,7 +37,7 @@ impl<F: Future<Output: Send> + Send + 'static> Drop for RunToCompletion<F> {
     fn drop(&mut self) {
         let Some(work) = self.0.take() else { return };
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(telemetry::on_behalf_of(telemetry::caller(), work));
+            runtime.spawn(context::scope(context::current(), work));
         }
     }
 }
@@ -73,10 +73,10 @@ mod tests {
         let (said, hears) = oneshot::channel();
         let work = async move {
             let _ = gone.await;
-            let _ = said.send(telemetry::caller().request_id);
+            let _ = said.send(context::current().request_id);
         };
-        let caller = telemetry::Caller { request_id: Some("7".into()), ..Default::default() };
-        let asking = telemetry::on_behalf_of(caller, run_to_completion(work));
+        let caller = context::RequestContext { request_id: Some("7".into()), ..Default::default() };
+        let asking = context::scope(caller, run_to_completion(work));
         assert!(timeout(Duration::from_millis(1), asking).await.is_err(), "it waits to be told");
         drop(go);
         assert_eq!(hears.await.expect("said").as_deref(), Some("7"));

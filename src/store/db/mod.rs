@@ -1,0 +1,282 @@
+//! The database: a pool of connections, transactions, and what they need behind a transaction pooler.
+
+mod batch;
+mod connection;
+mod error;
+mod keyed_semaphore;
+pub mod notifications;
+mod pool;
+mod schema;
+mod server_facts;
+mod standby;
+mod transaction;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Transaction};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+pub use batch::Batcher;
+pub use connection::{Conn, timed_out, with_timeout};
+use error::is_broken;
+pub use error::{describe, is_unavailable, refuses_settings, unique_violation};
+pub use keyed_semaphore::{KeyedPermit, KeyedSemaphore, is_turn_timeout};
+use pool::{ACQUIRE_TIMEOUT, Pool};
+pub use schema::Schema;
+pub use server_facts::ServerFacts;
+pub use standby::StandbyFacts;
+pub use transaction::Tx;
+
+use crate::metrics::Tally;
+
+/// How long the server may run a statement, wait for a lock, and keep a transaction idle: an abandoned request must not
+/// hold on to its connection or its locks.
+const SERVER_LIMITS: [(&str, &str); 3] = [
+    ("statement_timeout", "10s"),
+    ("lock_timeout", "3s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+];
+
+/// Timeout of a single-statement (autocommit) write: longer than the server waits for a lock.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The database: a pool of connections, and how to use them with a transaction pooler in between.
+///
+/// Behind a pooler in transaction mode (PgBouncer), each statement outside a transaction may reach a different server
+/// process, where other clients have prepared statements under the same names. So there every use is a transaction that
+/// begins with `deallocate all`, and sqlx caches no statements.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: Pool,
+    options: Arc<PgConnectOptions>,
+    /// The server's own address, past the pooler, if configured.
+    direct_options: Option<Arc<PgConnectOptions>>,
+    behind_pooler: Arc<AtomicBool>,
+    turns: KeyedSemaphore,
+    /// Counts of this instance's security events.
+    pub events: Arc<Tally>,
+    standby: Option<Arc<standby::Standby>>,
+}
+
+impl Db {
+    /// Connects when first used.
+    pub fn new(options: PgConnectOptions, connections: u32) -> Self {
+        // PgBouncer rejects start-up parameters that it does not know; nothing here reads floats.
+        let options = options.extra_float_digits(None).application_name("doorward");
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A broken connection shows at its first statement: to ping each one first would cost a round trip.
+            .test_before_acquire(false)
+            .connect_lazy_with(options.clone());
+        Self {
+            pool: Pool::new(pool),
+            options: options.into(),
+            direct_options: None,
+            behind_pooler: Arc::default(),
+            turns: KeyedSemaphore::new(1),
+            events: Arc::default(),
+            standby: None,
+        }
+    }
+
+    /// Sets the address past the pooler, for what does not work through one.
+    #[must_use]
+    pub fn with_direct(self, options: PgConnectOptions) -> Self {
+        // As above: this address may belong to a pooler in session mode.
+        let options = options.extra_float_digits(None).application_name("doorward");
+        Self { direct_options: Some(options.into()), ..self }
+    }
+
+    /// How to reach the server itself; `None` where that is not known.
+    pub fn direct_options(&self) -> Option<PgConnectOptions> {
+        let only_way = || (!self.is_behind_pooler()).then_some(&self.options);
+        let options = self.direct_options.as_ref().or_else(only_way)?;
+        Some(PgConnectOptions::clone(options))
+    }
+
+    /// Assumes that the database is reached directly. To be called before the first statement.
+    pub fn assume_direct(&self) {
+        let options = PgConnectOptions::clone(&self.options);
+        self.pool.inner().set_connect_options(options.options(SERVER_LIMITS));
+    }
+
+    /// Assumes that a transaction pooler stands before the database. To be called before the first statement.
+    pub fn assume_pooler(&self) {
+        let options = PgConnectOptions::clone(&self.options);
+        self.pool.inner().set_connect_options(options.statement_cache_capacity(0));
+        self.behind_pooler.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_behind_pooler(&self) -> bool {
+        self.behind_pooler.load(Ordering::SeqCst)
+    }
+
+    /// Whether two open connections share one server process, or one connection is served by two, or the limits of a
+    /// session are refused: only a pooler does that.
+    pub async fn detect_pooler(&self) -> sqlx::Result<bool> {
+        with_timeout(self.look_for_pooler()).await
+    }
+
+    async fn look_for_pooler(&self) -> sqlx::Result<bool> {
+        let limited = PgConnectOptions::clone(&self.options).options(SERVER_LIMITS);
+        let first = match limited.connect().await {
+            Err(error) if refuses_settings(&error) => return Ok(true),
+            connected => connected?,
+        };
+        let mut connections = [first, self.options.connect().await?];
+        let mut seen = [None, None];
+        let mut found = false;
+        // Not strictly alternating: a round-robin pooler would then give each its own process.
+        for number in [0, 1, 1, 0, 0, 1, 1, 0] {
+            // The simple protocol: it leaves no prepared statement behind.
+            let query = "select pg_backend_pid()";
+            let row = sqlx::Executor::fetch_one(&mut connections[number], query).await?;
+            let pid: i32 = sqlx::Row::try_get_unchecked(&row, 0)?;
+            found |= seen[1 - number] == Some(pid) || seen[number].is_some_and(|own| own != pid);
+            seen[number] = Some(pid);
+        }
+        for connection in connections {
+            connection.close().await?;
+        }
+        Ok(found)
+    }
+
+    /// A connection for reads. Writes go through [`Db::begin`] or [`Db::write`].
+    pub async fn acquire(&self) -> sqlx::Result<Conn> {
+        if self.is_behind_pooler() {
+            return Ok(self.begin().await?.inner);
+        }
+        let asked = async {
+            for _ in 0..self.pool.most() {
+                let mut conn = Conn::plain(&self.pool).await?;
+                if conn.ping().await.is_ok() {
+                    return Ok(conn);
+                }
+            }
+            Conn::plain(&self.pool).await
+        };
+        timeout(ACQUIRE_TIMEOUT, asked).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+    }
+
+    /// Reads a few rows on a connection that is not pinged first, which saves a round trip. If that turns out to be
+    /// broken or does not answer in time, `read` runs once more on one that was pinged. `read` should end with
+    /// [`Conn::done`].
+    pub async fn read<T, F: Future<Output = sqlx::Result<T>>>(
+        &self,
+        read: impl Fn(Conn) -> F,
+    ) -> sqlx::Result<T> {
+        if !self.is_behind_pooler() {
+            let conn = Conn::plain(&self.pool).await?;
+            match timeout(ACQUIRE_TIMEOUT, read(conn)).await {
+                Ok(Err(error)) if is_broken(&error) => {}
+                Ok(outcome) => return outcome,
+                Err(_) => {}
+            }
+        }
+        read(self.acquire().await?).await
+    }
+
+    /// Runs one autocommit statement in one round trip, on a connection that is not pinged first. If that breaks,
+    /// before the statement or during it, `write` runs once more, in a transaction: nobody can tell whether the first
+    /// run was committed. So `write` must be one statement and a commit, and idempotent, or at least harmless when
+    /// repeated.
+    pub async fn write<T, F: Future<Output = sqlx::Result<T>>>(
+        &self,
+        write: impl Fn(Tx) -> F,
+    ) -> sqlx::Result<T> {
+        if !self.is_behind_pooler() {
+            let conn = Conn::for_statement(&self.pool).await?;
+            match timeout(STATEMENT_TIMEOUT, write(self.transaction(conn))).await {
+                Ok(Err(error)) if is_broken(&error) => {}
+                Ok(outcome) => return outcome,
+                Err(_) => return Err(timed_out()),
+            }
+        }
+        with_timeout(write(self.begin().await?)).await
+    }
+
+    /// A transaction, rolled back if dropped without `commit`.
+    pub async fn begin(&self) -> sqlx::Result<Tx> {
+        let begun = async {
+            let mut left = self.pool.most();
+            loop {
+                match self.begin_once().await {
+                    // It broke while it waited in the pool: nothing was done yet.
+                    Err(error) if is_broken(&error) && left > 0 => left -= 1,
+                    begun => return begun,
+                }
+            }
+        };
+        timeout(ACQUIRE_TIMEOUT, begun).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+    }
+
+    /// A transaction that will lock this user's row. Within this process, calls for one user take turns before they
+    /// take a connection: else many at once could hold the whole pool while they wait for one row.
+    pub async fn begin_for(&self, user_id: Uuid) -> sqlx::Result<Tx> {
+        let turn = self.turns.take(user_id.as_bytes(), ACQUIRE_TIMEOUT).await?;
+        let mut tx = self.begin().await?;
+        tx.inner.hold(turn);
+        Ok(tx)
+    }
+
+    async fn begin_once(&self) -> sqlx::Result<Tx> {
+        let inner = if self.is_behind_pooler() {
+            Conn::begin(&self.pool, AssertSqlSafe(begin_behind_pooler()), true).await?
+        } else {
+            Conn::begin(&self.pool, "begin", false).await?
+        };
+        Ok(self.transaction(inner))
+    }
+
+    fn transaction(&self, inner: Conn) -> Tx {
+        Tx::new(inner, Arc::clone(&self.events))
+    }
+
+    /// A transaction in which sqlx may begin another one, as its migrator does.
+    async fn begin_nestable(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        if self.is_behind_pooler() {
+            with_timeout(self.pool.inner().begin_with(AssertSqlSafe(begin_behind_pooler()))).await
+        } else {
+            with_timeout(self.pool.inner().begin()).await
+        }
+    }
+
+    pub async fn close(&self) {
+        if let Some(standby) = &self.standby {
+            standby.close().await;
+        }
+        self.pool.close().await;
+    }
+
+    /// Size of the pool: open connections, idle ones among them, and the maximum.
+    pub fn connections(&self) -> (u32, usize, u32) {
+        self.pool.connections()
+    }
+
+    /// Whether the server is reached over a network.
+    pub fn is_remote(&self) -> bool {
+        let host = self.options.get_host();
+        let is_loopback =
+            || host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        !(self.options.get_socket().is_some() || host.starts_with('/') || is_loopback())
+    }
+}
+
+fn begin_behind_pooler() -> String {
+    let limits = SERVER_LIMITS.map(|(name, limit)| format!("set local {name} = '{limit}'"));
+    format!("begin; deallocate all; {}", limits.join("; "))
+}
+
+/// The planner's row estimate for one of our own queries. It uses statistics and reads no row.
+pub(super) async fn estimate(db: &mut PgConnection, query: &'static str) -> sqlx::Result<i64> {
+    let explain = AssertSqlSafe(format!("explain (format json) {query}"));
+    let plan: serde_json::Value = sqlx::query_scalar(explain).fetch_one(db).await?;
+    let rows = plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_i64);
+    rows.ok_or_else(|| sqlx::Error::Decode("a plan without its rows".into()))
+}
