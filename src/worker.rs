@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
-use crate::account::LINK_LIFETIME;
+use crate::account::letters::LINK_LIFETIME;
 use crate::mail::{Letter, Mailer, SendError, message};
 use crate::security;
 use crate::security::token::{LinkClaims, LinkPurpose};

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::account::Origin;
+use crate::account::client::ClientInfo;
 use crate::fields::{Role, RoleName};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::{OptionalJsonBody, QueryString};
@@ -106,7 +106,7 @@ pub async fn set_role(
     State(state): State<AppState>,
     PublicId(id): PublicId,
     QueryString(mut query): QueryString,
-    origin: Origin,
+    client: ClientInfo,
     OptionalJsonBody(mut body): OptionalJsonBody,
 ) -> Result<Json<RoleResponse>, ApiError> {
     let in_query = query.optional("role", Role::parse);
@@ -146,7 +146,7 @@ pub async fn set_role(
             user_id: Some(id),
             actor_id: Some(caller.user.id),
             session_id: Some(caller.session.id),
-            ip: origin.ip,
+            ip: client.ip,
             details: json!({ "from": user.role, "to": role }),
         };
         audit::record(&mut tx, &event, now).await?;
@@ -169,7 +169,7 @@ pub async fn delete(
     AdminUser(caller): AdminUser,
     State(state): State<AppState>,
     PublicId(id): PublicId,
-    origin: Origin,
+    client: ClientInfo,
 ) -> Result<Json<DeleteResponse>, ApiError> {
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
@@ -183,7 +183,7 @@ pub async fn delete(
         user_id: Some(id),
         actor_id: Some(caller.user.id),
         session_id: Some(caller.session.id),
-        ip: origin.ip,
+        ip: client.ip,
         details: json!({ "role": user.role }),
     };
     audit::record(&mut tx, &event, now).await?;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use url::Url;
 use utoipa::ToSchema;
 
-use crate::account::Origin;
+use crate::account::client::ClientInfo;
 use crate::http::error::{ApiError, Code};
 use crate::http::form::{Form, QueryString};
 use crate::http::page::{self, wants_page};
@@ -49,14 +49,14 @@ struct ConfirmPage<'a> {
 )]
 pub async fn show(
     State(state): State<AppState>,
-    origin: Origin,
+    client: ClientInfo,
     method: Method,
     headers: HeaderMap,
     QueryString(query): QueryString,
 ) -> Response {
     let is_page = wants_page(&headers);
     if !is_page && method != Method::HEAD {
-        return confirm(State(state), origin, headers, QueryString(query)).await;
+        return confirm(State(state), client, headers, QueryString(query)).await;
     }
     match claims(&state, query) {
         Ok(_) if !is_page => StatusCode::OK.into_response(),
@@ -87,12 +87,12 @@ pub async fn show(
 )]
 pub async fn confirm(
     State(state): State<AppState>,
-    origin: Origin,
+    client: ClientInfo,
     headers: HeaderMap,
     QueryString(query): QueryString,
 ) -> Response {
     let outcome = match claims(&state, query) {
-        Ok(claims) => set_verified(&state, &claims, &origin).await,
+        Ok(claims) => set_verified(&state, &claims, &client).await,
         Err(error) => Err(error),
     };
     match (outcome, wants_page(&headers)) {
@@ -134,7 +134,7 @@ fn claims(state: &AppState, mut query: Form) -> Result<LinkClaims, ApiError> {
 async fn set_verified(
     state: &AppState,
     claims: &LinkClaims,
-    origin: &Origin,
+    client: &ClientInfo,
 ) -> Result<(), ApiError> {
     let now = state.clock.now();
     // First without a lock: a link that is followed again once it has done its work makes nobody wait.
@@ -170,7 +170,7 @@ async fn set_verified(
         name,
         user_id: Some(user.id),
         actor_id: Some(user.id),
-        ip: origin.ip,
+        ip: client.ip,
         ..Event::default()
     };
     audit::record(&mut tx, &event, now).await?;

@@ -9,10 +9,12 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::account::{self, Origin};
+use crate::account;
+use crate::account::attempts::{RefundOnDrop, reserve_to_completion};
+use crate::account::client::ClientInfo;
 use crate::fields::Password;
 use crate::http::error::{ApiError, Code};
-use crate::http::limit::{RefundOnDrop, check_password, reserve_to_completion};
+use crate::http::limit::check_password;
 use crate::http::user::PublicUser;
 use crate::limits::{self, Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS};
 use crate::state::AppState;
@@ -41,7 +43,7 @@ pub struct LoginResponse {
 )]
 pub async fn login(
     State(state): State<AppState>,
-    origin: Origin,
+    client: ClientInfo,
     headers: HeaderMap,
 ) -> Result<Json<LoginResponse>, ApiError> {
     let refused = |code: Code| ApiError { challenge: Some(challenge(&headers)), ..code.into() };
@@ -49,8 +51,8 @@ pub async fn login(
         basic_credentials(&headers)?.ok_or_else(|| refused(Code::CredentialsMissing))?;
     let mut now = state.clock.now();
     // A recent refusal is repeated without asking the database.
-    let by_address = Attempt::by_address(&LOGIN_ADDRESS, origin.ip);
-    let as_typed = Attempt::as_typed(&LOGIN_ACCOUNT, &login, origin.ip);
+    let by_address = Attempt::by_address(&LOGIN_ADDRESS, client.ip);
+    let as_typed = Attempt::as_typed(&LOGIN_ACCOUNT, &login, client.ip);
     if let Some(refusal) = state.limits.refused_before(&[by_address.clone(), as_typed.clone()], now)
     {
         return Err(ApiError::rate_limited(refusal, now));
@@ -60,20 +62,20 @@ pub async fn login(
     let mut turns = Vec::new();
     for _ in 0..2 {
         // What runs before and after the hash is boxed: the many futures that may wait for one stay small.
-        let (found, is_known) = Box::pin(state.logins.find(&login, origin.ip)).await?;
+        let (found, is_known) = Box::pin(state.logins.find(&login, client.ip)).await?;
         user_id = found.as_ref().map(|user| user.id);
         let mut attempts = vec![by_address.clone()];
-        attempts.extend(attempts_on_account(found.as_ref(), &login, &origin, is_known));
+        attempts.extend(attempts_on_account(found.as_ref(), &login, &client, is_known));
         if turns.is_empty() {
             turns = Box::pin(state.limits.take_turns(&attempts, is_known)).await?;
             // That may have taken a while.
             now = state.clock.now();
         }
-        let client = origin.as_client(is_known);
+        let requester = client.requester(is_known);
         let outcome = if let Some(counted) = counted.take() {
             Ok(RefundOnDrop::keep(counted))
         } else {
-            state.hasher.check_room(client)?;
+            state.hasher.check_room(requester)?;
             if is_known {
                 let reserving = reserve_to_completion(&state, attempts, now);
                 reserving.await?.map(RefundOnDrop::keep)
@@ -92,11 +94,11 @@ pub async fn login(
         };
         let hash = found.as_ref().map(|user| user.password_hash.as_str());
         let (verdict, reservation) =
-            check_password(&state, reservation, client, password.clone(), hash).await?;
+            check_password(&state, reservation, requester, password.clone(), hash).await?;
         let Some(checked) = found.filter(|_| verdict.matches) else { break };
         let rehashed = if verdict.outdated {
             let right = RefundOnDrop::new(&state, reservation.clone());
-            let rehashed = state.hasher.hash(client, password.clone()).await.ok();
+            let rehashed = state.hasher.hash(requester, password.clone()).await.ok();
             right.keep();
             rehashed
         } else {
@@ -106,8 +108,9 @@ pub async fn login(
         let right = (state.clone(), reservation.clone());
         let refund = move || drop(RefundOnDrop::new(&right.0, right.1));
         let counted_as = reservation.clone();
-        let starting =
-            account::start_session(&state, &checked, rehashed, counted_as, &origin, now, refund);
+        let starting = account::sessions::start_session(
+            &state, &checked, rehashed, counted_as, &client, now, refund,
+        );
         let Some((user, pair)) = Box::pin(starting).await? else {
             // Counted as one login, however many rounds it takes.
             counted = Some(RefundOnDrop::new(&state, reservation));
@@ -123,7 +126,7 @@ pub async fn login(
         }));
     }
     // Never the name as it was typed: people type their password there.
-    Event { name: "login_refused", user_id, ip: origin.ip, ..Event::default() }
+    Event { name: "login_refused", user_id, ip: client.ip, ..Event::default() }
         .log(&state.db.events);
     Err(refused(Code::InvalidCredentials))
 }
@@ -133,11 +136,11 @@ pub async fn login(
 fn attempts_on_account(
     user: Option<&User>,
     login: &str,
-    origin: &Origin,
+    client: &ClientInfo,
     is_known: bool,
 ) -> impl Iterator<Item = Attempt> {
     let subject = limits::account_subject(user.map(|user| user.id), login);
-    let own = Attempt::on_account_from(&LOGIN_ACCOUNT, &subject, origin.ip);
+    let own = Attempt::on_account_from(&LOGIN_ACCOUNT, &subject, client.ip);
     let shared = (!is_known).then(|| Attempt::on(&LOGIN_STRANGERS, &subject));
     std::iter::once(own).chain(shared)
 }

@@ -5,7 +5,8 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::account::{self, Origin};
+use crate::account;
+use crate::account::client::ClientInfo;
 use crate::http::error::{ApiError, Code};
 use crate::http::form::QueryString;
 use crate::http::session::PresentedTokens;
@@ -33,7 +34,7 @@ pub struct LogoutResponse {
 )]
 pub async fn logout(
     State(state): State<AppState>,
-    origin: Origin,
+    client: ClientInfo,
     tokens: PresentedTokens,
     QueryString(mut query): QueryString,
 ) -> Result<Json<LogoutResponse>, ApiError> {
@@ -53,11 +54,11 @@ pub async fn logout(
     let mut is_reused = false;
     if everywhere {
         // Before anything is locked: with the tokens of an ended session nobody can make others wait.
-        let active = account::active_session(&state, session_id, user_id, now).await?;
+        let active = account::sessions::active_session(&state, session_id, user_id, now).await?;
         active.ok_or(Code::SessionEnded)?;
         // It ends its own session, as at /refresh, and no other.
         if let Some(refresh) = &tokens.refresh {
-            is_reused = account::is_reused(&state, refresh, now).await?;
+            is_reused = account::sessions::is_reused(&state, refresh, now).await?;
         }
     }
     let everywhere = everywhere && !is_reused;
@@ -79,7 +80,7 @@ pub async fn logout(
         user_id: Some(user_id),
         actor_id: Some(user_id),
         session_id: Some(session_id),
-        ip: origin.ip,
+        ip: client.ip,
         ..Event::default()
     };
     audit::record(&mut tx, &event, now).await?;

@@ -6,7 +6,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::account::{self, Origin, Rotation, TokenPair};
+use crate::account;
+use crate::account::client::ClientInfo;
+use crate::account::sessions::{Rotation, TokenPair};
 use crate::http::error::{ApiError, Code};
 use crate::http::limit::reserve;
 use crate::http::session::PresentedTokens;
@@ -40,15 +42,15 @@ pub struct RefreshResponse {
 )]
 pub async fn refresh(
     State(state): State<AppState>,
-    origin: Origin,
+    client: ClientInfo,
     tokens: PresentedTokens,
 ) -> Result<Json<RefreshResponse>, ApiError> {
     let claims = tokens.refresh.ok_or(Code::RefreshTokenMissing)?;
     let now = state.clock.now();
     reserve(&state, &[Attempt::on(&REFRESH, &claims.sid.to_string())], now).await?;
-    let pair = match account::renew_session(&state, &claims, now).await? {
+    let pair = match account::sessions::renew_session(&state, &claims, now).await? {
         Some(pair) => pair,
-        None => rotate(&state, &claims, &origin, now).await?,
+        None => rotate(&state, &claims, &client, now).await?,
     };
     Ok(Json(RefreshResponse {
         success: true,
@@ -62,11 +64,11 @@ pub async fn refresh(
 async fn rotate(
     state: &AppState,
     claims: &RefreshClaims,
-    origin: &Origin,
+    client: &ClientInfo,
     now: DateTime<Utc>,
 ) -> Result<TokenPair, ApiError> {
     let mut tx = state.db.begin().await?;
-    let rotation = account::rotate_session(state, &mut tx, claims, origin, now).await?;
+    let rotation = account::sessions::rotate_session(state, &mut tx, claims, client, now).await?;
     state.commit(tx, claims.sub).await?;
     match rotation {
         Rotation::Renewed(pair) => Ok(pair),

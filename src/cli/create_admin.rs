@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::Failure;
-use crate::account::Origin;
+use crate::account::client::ClientInfo;
 use crate::config::{Config, FirstAdmin};
 use crate::fields::{
     Email, FieldError, Name, Password, PasswordContext, Role, Username, parse_new_password,
@@ -123,8 +123,11 @@ fn name_from(email: &Email) -> String {
 
 async fn insert(state: &AppState, admin: &NewAdmin, event: &'static str) -> Result<(), Failure> {
     let password = admin.usable_password(state.config.min_password_length)?;
-    let password_hash =
-        state.hasher.hash(Origin::default().as_client(true), password).await.map_err(|_| "busy")?;
+    let password_hash = state
+        .hasher
+        .hash(ClientInfo::default().requester(true), password)
+        .await
+        .map_err(|_| "busy")?;
     let now = state.clock.now();
     let name = Name::default();
     let user = NewUser {

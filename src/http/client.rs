@@ -7,7 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 
-use crate::account::Origin;
+use crate::account::client::ClientInfo;
 use crate::state::AppState;
 
 /// The other end of the connection, with what the listener knows about it; added to each request.
@@ -31,7 +31,7 @@ impl From<SocketAddr> for Peer {
 /// Longest user agent that is kept, in characters.
 const MAX_USER_AGENT_CHARS: usize = 300;
 
-impl FromRequestParts<AppState> for Origin {
+impl FromRequestParts<AppState> for ClientInfo {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {

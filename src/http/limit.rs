@@ -1,19 +1,17 @@
 //! Rate limits, as handlers use them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use chrono::{DateTime, Utc};
-use tokio::runtime::Handle;
 
-use crate::context::run_to_completion;
+use crate::account::attempts::{RefundOnDrop, refund, reserve_to_completion};
 use crate::fields::Password;
 use crate::http::error::ApiError;
-use crate::limits::{Attempt, Refusal, Reservation};
+use crate::limits::{Attempt, Reservation};
 use crate::security::password::{Busy, Verdict};
 use crate::security::queue::Client;
 use crate::state::AppState;
-use crate::store::db::with_timeout;
 
 /// Counts the attempts before their work is done, or refuses them all.
 pub async fn reserve(
@@ -36,32 +34,19 @@ pub async fn reserve_for_known(
     reserved.map(RefundOnDrop::keep).map_err(|refusal| ApiError::rate_limited(refusal, now))
 }
 
-/// Counts the attempts. Runs to completion: what was counted for a client who hangs up meanwhile is refunded.
-pub fn reserve_to_completion(
-    state: &AppState,
-    attempts: Vec<Attempt>,
-    now: DateTime<Utc>,
-) -> impl Future<Output = sqlx::Result<Result<RefundOnDrop, Refusal>>> + Send + use<> {
-    let state = state.clone();
-    run_to_completion(async move {
-        let reserved = state.limits.reserve(&state.db, &attempts, now).await?;
-        Ok(reserved.map(|reservation| RefundOnDrop::new(&state, reservation)))
-    })
-}
-
 /// Checks a password that has been counted as an attempt. It is refunded if nobody looked at the password: the queue was
 /// full, or a known client hung up before its turn came.
 pub async fn check_password(
     state: &AppState,
     reservation: Reservation,
-    client: Client,
+    requester: Client,
     password: Password,
     hash: Option<&str>,
 ) -> Result<(Verdict, Reservation), ApiError> {
-    let begun = Arc::new(AtomicBool::new(!client.is_known));
+    let begun = Arc::new(AtomicBool::new(!requester.is_known));
     let mut counted = RefundOnDrop::new(state, reservation);
-    counted.unless = Some(Arc::clone(&begun));
-    let checked = state.hasher.verify(client, password, hash, &begun).await;
+    counted.charge_once(Arc::clone(&begun));
+    let checked = state.hasher.verify(requester, password, hash, &begun).await;
     refund_if_busy(state, counted.keep(), checked).await
 }
 
@@ -80,21 +65,6 @@ pub async fn refund_if_busy<T>(
     }
 }
 
-/// Refunds the attempts. Runs to completion, or until the database has not answered in time.
-pub fn refund(
-    state: &AppState,
-    reservation: Reservation,
-) -> impl Future<Output = sqlx::Result<()>> + Send + use<> {
-    let state = state.clone();
-    run_to_completion(with_timeout(async move {
-        let mut tx = state.db.begin().await?;
-        reservation.refund(&mut tx).await?;
-        tx.commit().await?;
-        state.limits.forget(&reservation, None);
-        Ok(())
-    }))
-}
-
 /// The outcome of what was done after a correct password. If it failed (the database was away, a name was taken), the
 /// attempt is refunded all the same, by best effort: retrying during an outage must not lock anybody out.
 pub fn refund_on_error<T>(
@@ -108,40 +78,6 @@ pub fn refund_on_error<T>(
         counted.keep();
     }
     outcome
-}
-
-/// A reservation that is refunded on drop, even if the client hangs up, unless `keep` is called.
-pub struct RefundOnDrop {
-    state: AppState,
-    reservation: Reservation,
-    /// Kept all the same once this is set.
-    unless: Option<Arc<AtomicBool>>,
-}
-
-impl RefundOnDrop {
-    pub fn new(state: &AppState, reservation: Reservation) -> Self {
-        Self { state: state.clone(), reservation, unless: None }
-    }
-
-    pub fn reservation(&self) -> &Reservation {
-        &self.reservation
-    }
-
-    pub fn keep(mut self) -> Reservation {
-        std::mem::take(&mut self.reservation)
-    }
-}
-
-impl Drop for RefundOnDrop {
-    fn drop(&mut self) {
-        if self.unless.as_ref().is_some_and(|flag| flag.load(Ordering::SeqCst)) {
-            return;
-        }
-        let (state, reservation) = (self.state.clone(), std::mem::take(&mut self.reservation));
-        if let (false, Ok(runtime)) = (reservation.is_empty(), Handle::try_current()) {
-            runtime.spawn(refund(&state, reservation));
-        }
-    }
 }
 
 /// As [`refund_on_error`], but only for server errors.

@@ -48,7 +48,7 @@ impl CurrentUser {
         claims: &AccessClaims,
         now: DateTime<Utc>,
     ) -> Result<Self, ApiError> {
-        let active = account::active_session(state, claims.sid, claims.sub, now).await?;
+        let active = account::sessions::active_session(state, claims.sid, claims.sub, now).await?;
         let (session, user) = active.ok_or(Code::SessionEnded)?;
         if !session.successor_used && claims.generation == Some(session.counter) {
             // The newest pair is in use: from now on its predecessor counts as replaced.
@@ -111,7 +111,8 @@ impl AdminUser {
     /// Whether they still are an admin: for long answers.
     pub async fn is_still_admin(&self, state: &AppState) -> sqlx::Result<bool> {
         let (session, user) = (self.0.session.id, self.0.user.id);
-        let active = account::active_session(state, session, user, state.clock.now()).await?;
+        let active =
+            account::sessions::active_session(state, session, user, state.clock.now()).await?;
         Ok(active.is_some_and(|(_, user)| user.role.is_admin()))
     }
 }

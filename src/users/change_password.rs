@@ -5,11 +5,13 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::account::{self, Origin};
+use crate::account;
+use crate::account::attempts::RefundOnDrop;
+use crate::account::client::ClientInfo;
 use crate::fields::{Password, PasswordContext, parse_new_password};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
-use crate::http::limit::{RefundOnDrop, check_password, reserve_for_known};
+use crate::http::limit::{check_password, reserve_for_known};
 use crate::http::session::CurrentUser;
 use crate::limits::{Attempt, PASSWORD};
 use crate::state::AppState;
@@ -52,7 +54,7 @@ pub struct ChangePasswordResponse {
 pub async fn change_password(
     State(state): State<AppState>,
     CurrentUser { user, session }: CurrentUser,
-    origin: Origin,
+    client: ClientInfo,
     JsonBody(mut form): JsonBody,
 ) -> Result<Json<ChangePasswordResponse>, ApiError> {
     let context = PasswordContext {
@@ -73,19 +75,19 @@ pub async fn change_password(
     // A second round only if the hash was replaced between the check and the change: by another change, after which
     // the password is wrong, or by a login that renewed the hash, after which it is still right.
     for _ in 0..2 {
-        let client = origin.as_client(true);
+        let requester = client.requester(true);
         let (verdict, reserved) =
-            check_password(&state, reservation, client, old.clone(), Some(&present)).await?;
+            check_password(&state, reservation, requester, old.clone(), Some(&present)).await?;
         if !verdict.matches {
             break;
         }
         // From here on it was right, whatever becomes of the change.
         let counted = RefundOnDrop::new(&state, reserved);
-        let new_hash = state.hasher.hash(client, new.clone()).await?;
+        let new_hash = state.hasher.hash(requester, new.clone()).await?;
         let changing = async {
             let mut tx = state.db.begin_for(user.id).await?;
             // Locked, so that a login, or a logout everywhere, comes before this or after it.
-            let locked = account::lock_caller(&mut tx, user.id, session.id, now).await?;
+            let locked = account::sessions::lock_caller(&mut tx, user.id, session.id, now).await?;
             let locked = locked.ok_or(Code::SessionEnded)?;
             if locked.password_hash != present {
                 return Ok(Some(locked.password_hash));
@@ -99,7 +101,7 @@ pub async fn change_password(
                 user_id: Some(user.id),
                 actor_id: Some(user.id),
                 session_id: Some(session.id),
-                ip: origin.ip,
+                ip: client.ip,
                 ..Event::default()
             };
             audit::record(&mut tx, &event, now).await?;

@@ -8,13 +8,14 @@ use serde_json::json;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use crate::account::{self, Origin};
+use crate::account::attempts::{RefundOnDrop, refund};
+use crate::account::client::ClientInfo;
+use crate::account::{self, letters};
 use crate::fields::{FieldError, Password};
 use crate::http::error::{ApiError, Code};
 use crate::http::form::JsonBody;
 use crate::http::limit::{
-    RefundOnDrop, check_password, refund, refund_on_error, refund_on_server_error, reserve,
-    reserve_for_known,
+    check_password, refund_on_error, refund_on_server_error, reserve, reserve_for_known,
 };
 use crate::http::session::CurrentUser;
 use crate::http::user::PublicUser;
@@ -24,7 +25,7 @@ use crate::store::audit::{self, Event};
 use crate::store::outbox::{self, LetterKind};
 use crate::store::users::{self, User};
 use crate::users::changes::Changes;
-use crate::users::{record_if_taken, reserve_letter};
+use crate::users::record_if_taken;
 
 /// Only the fields that are given change; anything else is ignored.
 #[derive(ToSchema)]
@@ -71,7 +72,7 @@ pub struct UpdateResponse {
 pub async fn update(
     State(state): State<AppState>,
     caller: CurrentUser,
-    origin: Origin,
+    client: ClientInfo,
     JsonBody(mut form): JsonBody,
 ) -> Result<Json<UpdateResponse>, ApiError> {
     let changes = Changes::read(&mut form, &caller.user);
@@ -81,7 +82,7 @@ pub async fn update(
         form.refuse("password", password_required());
     }
     form.check()?;
-    let call = Call { state: &state, caller: &caller, origin: &origin, now: state.clock.now() };
+    let call = Call { state: &state, caller: &caller, client: &client, now: state.clock.now() };
     let Counted { change, proof } = count(&call, password.filter(|_| needs_proof)).await?;
     let written = write(&call, &changes, &change, proof).await;
     let written = refund_on_server_error(&state, change, written);
@@ -104,17 +105,17 @@ pub async fn update(
 pub async fn patch(
     state: State<AppState>,
     caller: CurrentUser,
-    origin: Origin,
+    client: ClientInfo,
     body: JsonBody,
 ) -> Result<Json<UpdateResponse>, ApiError> {
-    update(state, caller, origin, body).await
+    update(state, caller, client, body).await
 }
 
 /// Who asks for a change, from where and when.
 struct Call<'a> {
     state: &'a AppState,
     caller: &'a CurrentUser,
-    origin: &'a Origin,
+    client: &'a ClientInfo,
     now: DateTime<Utc>,
 }
 
@@ -124,7 +125,7 @@ impl Call<'_> {
         Event {
             actor_id: Some(self.caller.user.id),
             session_id: Some(self.caller.session.id),
-            ip: self.origin.ip,
+            ip: self.client.ip,
             ..Event::default()
         }
     }
@@ -152,7 +153,7 @@ async fn count(call: &Call<'_>, password: Option<Password>) -> Result<Counted, A
     let password = prove(call, password).await;
     let password = refund_on_server_error(call.state, change.clone(), password)?;
     let password = RefundOnDrop::new(call.state, password);
-    let attempts = account::notice_attempts(&call.caller.user.email);
+    let attempts = letters::notice_attempts(&call.caller.user.email);
     match reserve(call.state, &attempts, call.now).await {
         Ok(notice) => {
             let notice = RefundOnDrop::new(call.state, notice);
@@ -169,11 +170,11 @@ async fn count(call: &Call<'_>, password: Option<Password>) -> Result<Counted, A
 /// Checks the password; returns its reservation. It shares the budget for changing the password, which could be guessed
 /// here as well.
 async fn prove(call: &Call<'_>, password: Password) -> Result<Reservation, ApiError> {
-    let Call { state, caller: CurrentUser { user, session }, origin, now } = call;
+    let Call { state, caller: CurrentUser { user, session }, client, now } = call;
     let attempts = vec![Attempt::on(&PASSWORD, &user.id.to_string())];
     let reserved = reserve_for_known(state, attempts, *now).await?;
-    let (client, hash) = (origin.as_client(true), Some(user.password_hash.as_str()));
-    let (verdict, reserved) = check_password(state, reserved, client, password, hash).await?;
+    let (requester, hash) = (client.requester(true), Some(user.password_hash.as_str()));
+    let (verdict, reserved) = check_password(state, reserved, requester, password, hash).await?;
     if verdict.matches {
         return Ok(reserved);
     }
@@ -191,13 +192,14 @@ async fn write(
     change: &Reservation,
     proof: Option<Proof>,
 ) -> Result<(User, Vec<&'static str>), ApiError> {
-    let Call { state, caller, origin, now } = *call;
+    let Call { state, caller, client, now } = *call;
     let letter = match changes.new_address(&caller.user) {
-        Some(email) => reserve_letter(state, email, origin, now).await?,
+        Some(email) => letters::reserve_letter(state, email, client, now).await?,
         None => None,
     };
     let mut tx = state.db.begin_for(caller.user.id).await?;
-    let before = account::lock_caller(&mut tx, caller.user.id, caller.session.id, now).await?;
+    let before =
+        account::sessions::lock_caller(&mut tx, caller.user.id, caller.session.id, now).await?;
     let before = before.ok_or(Code::SessionEnded)?;
     let is_proven = proof.is_some() && before.password_hash == caller.user.password_hash;
     if changes.replace_verified_address(&before) && !is_proven {
@@ -262,14 +264,14 @@ async fn queue_letters(
             return Err(Code::EmailTaken.into());
         }
         if may_send {
-            account::queue_confirmation(db, after, now).await?;
+            letters::queue_confirmation(db, after, now).await?;
         }
         outbox::insert(db, LetterKind::EmailChangeNotice, after.id, &before.email, now).await?;
         return Ok(may_send);
     }
     let is_due = may_send && !after.email.eq_ignore_ascii_case(&before.email);
     if is_due {
-        account::queue_confirmation(db, after, now).await?;
+        letters::queue_confirmation(db, after, now).await?;
     }
     Ok(is_due)
 }

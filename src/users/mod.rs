@@ -11,10 +11,7 @@ use chrono::{DateTime, Utc};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::account::Origin;
 use crate::http::error::{ApiError, Code};
-use crate::http::limit::{RefundOnDrop, reserve_to_completion};
-use crate::limits::{Attempt, MAIL_ADDRESS, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
 
@@ -41,34 +38,4 @@ async fn record_if_taken<T>(
     audit::record(&mut tx, &Event { name: "already_taken", details, ..by }, now).await?;
     tx.commit().await?;
     Ok(())
-}
-
-/// Counts a letter to `recipient` caused by a call from `origin`; `None` if the limit is reached. The caller is not
-/// told: it would reveal to a stranger what the address was sent before. To be kept only if a letter is queued: else
-/// strangers would use up the budget of whoever owns the address.
-async fn reserve_letter(
-    state: &AppState,
-    recipient: &str,
-    origin: &Origin,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Option<RefundOnDrop>> {
-    let [hour, day] = letters_to(recipient);
-    let attempts = vec![hour, day, Attempt::by_address(&MAIL_ADDRESS, origin.ip)];
-    Ok(reserve_to_completion(state, attempts, now).await?.ok())
-}
-
-/// Counts the first letter of a new account, by itself: whoever was sent other letters is sent it all the same, but an
-/// account that moves on from one address to the next frees each for another registration.
-async fn reserve_first_letter(
-    state: &AppState,
-    recipient: &str,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Option<RefundOnDrop>> {
-    let attempts = letters_to(&format!("registration {recipient}")).to_vec();
-    Ok(reserve_to_completion(state, attempts, now).await?.ok())
-}
-
-fn letters_to(recipient: &str) -> [Attempt; 2] {
-    let recipient = recipient.to_ascii_lowercase();
-    [&MAIL_RECIPIENT_HOUR, &MAIL_RECIPIENT_DAY].map(|limit| Attempt::on(limit, &recipient))
 }

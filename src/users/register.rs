@@ -7,7 +7,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::account::{self, Origin};
+use crate::account::client::ClientInfo;
+use crate::account::letters;
 use crate::fields::{Email, Name, PasswordContext, Role, Username, parse_new_password};
 use crate::http::error::ApiError;
 use crate::http::form::JsonBody;
@@ -17,7 +18,7 @@ use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::users::{self, NewUser};
-use crate::users::{record_if_taken, reserve_first_letter, reserve_letter};
+use crate::users::record_if_taken;
 
 /// What the form asks for; anything else in it is ignored.
 #[derive(ToSchema)]
@@ -66,7 +67,7 @@ pub struct RegisterResponse {
 )]
 pub async fn register(
     State(state): State<AppState>,
-    origin: Origin,
+    client: ClientInfo,
     JsonBody(mut form): JsonBody,
 ) -> Result<(StatusCode, Json<RegisterResponse>), ApiError> {
     let username = form.required("username", Username::parse);
@@ -85,10 +86,10 @@ pub async fn register(
 
     let now = state.clock.now();
     let attempts =
-        [&REGISTER_HOUR, &REGISTER_DAY].map(|limit| Attempt::by_address(limit, origin.ip));
-    state.hasher.check_room(origin.as_client(false))?;
+        [&REGISTER_HOUR, &REGISTER_DAY].map(|limit| Attempt::by_address(limit, client.ip));
+    state.hasher.check_room(client.requester(false))?;
     let reservation = reserve(&state, &attempts, now).await?;
-    let hashed = state.hasher.hash(origin.as_client(false), password).await;
+    let hashed = state.hasher.hash(client.requester(false), password).await;
     let (password_hash, reservation) = refund_if_busy(&state, reservation, hashed).await?;
     let new = NewUser {
         id: Uuid::now_v7(),
@@ -101,24 +102,24 @@ pub async fn register(
         password_hash: &password_hash,
     };
     let writing = async {
-        let first = reserve_first_letter(&state, email.as_str(), now).await?;
+        let first = letters::reserve_first_letter(&state, email.as_str(), now).await?;
         let is_sent = first.is_some();
         // Counted among all letters to the address, and sent however many those were.
         let letter = if is_sent {
-            reserve_letter(&state, email.as_str(), &origin, now).await?
+            letters::reserve_letter(&state, email.as_str(), &client, now).await?
         } else {
             None
         };
         let mut tx = state.db.begin().await?;
         let user = users::insert(&mut tx, &new, now).await?;
         if is_sent {
-            account::queue_confirmation(&mut tx, &user, now).await?;
+            letters::queue_confirmation(&mut tx, &user, now).await?;
         }
         let event = Event {
             name: "registered",
             user_id: Some(user.id),
             actor_id: Some(user.id),
-            ip: origin.ip,
+            ip: client.ip,
             ..Event::default()
         };
         audit::record(&mut tx, &event, now).await?;
@@ -131,7 +132,7 @@ pub async fn register(
     let written: Result<_, ApiError> = writing.await;
     // Our own failures are refunded; to ask for a name that is taken counts as an attempt.
     let written = refund_on_server_error(&state, reservation, written);
-    let by = Event { ip: origin.ip, ..Event::default() };
+    let by = Event { ip: client.ip, ..Event::default() };
     record_if_taken(&state, &written, by, now).await?;
     let user = written?;
     state.mail_queued.notify_one();

@@ -6,12 +6,12 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::account::{self, Origin};
+use crate::account::client::ClientInfo;
+use crate::account::letters;
 use crate::http::error::{ApiError, Code};
 use crate::http::session::CurrentUser;
 use crate::state::AppState;
 use crate::store::users::{self, User};
-use crate::users::reserve_letter;
 
 #[derive(Serialize, ToSchema)]
 pub struct VerifyEmailResponse {
@@ -28,14 +28,16 @@ pub struct VerifyEmailResponse {
 pub async fn verify_email(
     State(state): State<AppState>,
     CurrentUser { user, .. }: CurrentUser,
-    origin: Origin,
+    client: ClientInfo,
 ) -> Result<(StatusCode, Json<VerifyEmailResponse>), ApiError> {
     let now = state.clock.now();
     let needs_none = |user: &User| user.is_email_verified() && user.pending_email.is_none();
     if needs_none(&user) {
         return Err(Code::EmailAlreadyVerified.into());
     }
-    if let Some(letter) = reserve_letter(&state, user.address_to_confirm(), &origin, now).await? {
+    if let Some(letter) =
+        letters::reserve_letter(&state, user.address_to_confirm(), &client, now).await?
+    {
         let mut tx = state.db.begin_for(user.id).await?;
         // Locked, so that concurrent calls each see the letter of the one before, and none outlives its user.
         let locked = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;
@@ -44,7 +46,7 @@ pub async fn verify_email(
         }
         // A letter to an address that was set meanwhile is for whoever set it to count.
         if locked.address_to_confirm() == user.address_to_confirm() {
-            account::queue_confirmation(&mut tx, &locked, now).await?;
+            letters::queue_confirmation(&mut tx, &locked, now).await?;
             letter.keep();
             tx.commit().await?;
             state.mail_queued.notify_one();

@@ -1,4 +1,4 @@
-//! Rules about accounts and sessions that have more than one caller. Knows no HTTP.
+//! Sessions: how one is opened, renewed, rotated and found.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,18 +6,16 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::TryFutureExt;
 use serde_json::json;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::account::client::ClientInfo;
 use crate::context::{self, run_to_completion};
-use crate::limits::{self, Attempt, Reservation};
-use crate::security::queue::Client;
+use crate::limits::Reservation;
 use crate::security::token::{AccessClaims, RefreshClaims};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::db::{Conn, Tx, describe, with_timeout};
 use crate::store::logins::{self, NewSession};
-use crate::store::outbox::{self, LetterKind};
 use crate::store::sessions::{self, Rotated, Session};
 use crate::store::users::{self, User};
 
@@ -27,7 +25,7 @@ const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
 const SESSION_LIFETIME: TimeDelta = TimeDelta::days(90);
 /// Sessions kept per account, the most recently used: whoever logs in for each call makes thousands a day, and ending
 /// all of them has to stay a matter of a second.
-pub const SESSIONS_KEPT: i64 = 50_000;
+pub const MAX_SESSIONS: i64 = 50_000;
 /// One login in this many checks for surplus sessions: for accounts with few, which is nearly all, the check should
 /// cost nothing.
 const LOGINS_PER_CHECK: u8 = 128;
@@ -39,29 +37,6 @@ const BATCH_PAUSE: Duration = Duration::from_millis(400);
 const FULL_BATCH: u64 = 500;
 /// For this long after a refresh, the old token yields the same successor again, used or not.
 const ROTATION_GRACE: TimeDelta = TimeDelta::seconds(20);
-/// How long the link in a letter is good.
-pub const LINK_LIFETIME: TimeDelta = TimeDelta::hours(24);
-
-/// Who calls, as far as the network tells.
-#[derive(Clone, Debug, Default)]
-pub struct Origin {
-    pub ip: Option<IpAddr>,
-    pub user_agent: Option<String>,
-}
-
-impl Origin {
-    /// As a client of the hashing queue; `is_known`: has proven before who they are.
-    pub fn as_client(&self, is_known: bool) -> Client {
-        let key = match self.ip.map(|ip| ip.to_canonical()) {
-            None => 0,
-            Some(IpAddr::V4(ip)) => u128::from(u32::from(ip)),
-            // One home connection has up to 65,536 IPv6 networks (a /48) and could fill the queue with one job from
-            // each. So a /48 counts as one client, as an IPv4 address does.
-            Some(IpAddr::V6(ip)) => u128::from(ip) >> 80 << 80,
-        };
-        Client { key, is_known }
-    }
-}
 
 /// An access token and the refresh token beside it.
 #[derive(Clone, Debug)]
@@ -83,7 +58,7 @@ pub async fn start_session(
     checked: &User,
     rehashed: Option<String>,
     reservation: Reservation,
-    origin: &Origin,
+    client: &ClientInfo,
     now: DateTime<Utc>,
     failed: impl FnOnce() + Send + 'static,
 ) -> sqlx::Result<Option<(User, TokenPair)>> {
@@ -96,8 +71,8 @@ pub async fn start_session(
         created_at: now,
         expires_at,
         ends_at: now + SESSION_LIFETIME,
-        ip: origin.ip,
-        user_agent: origin.user_agent.clone(),
+        ip: client.ip,
+        user_agent: client.user_agent.clone(),
         counted: reservation.into_keys(),
     };
     let event = Event {
@@ -105,7 +80,7 @@ pub async fn start_session(
         user_id: Some(checked.id),
         actor_id: Some(checked.id),
         session_id: Some(id),
-        ip: origin.ip,
+        ip: client.ip,
         ..Event::default()
     };
     let (shared, user_id, hash) = (state.clone(), checked.id, checked.password_hash.clone());
@@ -139,7 +114,7 @@ pub async fn start_session(
     }))
 }
 
-/// Removes the account's sessions beyond [`SESSIONS_KEPT`], a batch at a time. If a removal is already under way in
+/// Removes the account's sessions beyond [`MAX_SESSIONS`], a batch at a time. If a removal is already under way in
 /// this process, it is left to a later login.
 async fn remove_surplus_sessions(state: AppState, user_id: Uuid, ip: Option<IpAddr>) {
     let Ok(_alone) = state.surplus_removal.try_lock() else { return };
@@ -163,7 +138,7 @@ async fn remove_some_surplus_sessions(
     ip: Option<IpAddr>,
 ) -> sqlx::Result<u64> {
     let mut tx = state.db.begin().await?;
-    let count = sessions::delete_surplus(&mut tx, user_id, SESSIONS_KEPT).await?;
+    let count = sessions::delete_surplus(&mut tx, user_id, MAX_SESSIONS).await?;
     if count > 0 {
         let event = Event {
             name: "sessions_removed",
@@ -211,7 +186,7 @@ pub async fn rotate_session(
     state: &AppState,
     tx: &mut Tx,
     claims: &RefreshClaims,
-    origin: &Origin,
+    client: &ClientInfo,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Rotation> {
     let (id, user_id) = (claims.sid, claims.sub);
@@ -224,7 +199,7 @@ pub async fn rotate_session(
             name: "refresh_token_reused",
             user_id: Some(user_id),
             session_id: Some(id),
-            ip: origin.ip,
+            ip: client.ip,
             ..Event::default()
         };
         audit::record(tx, &event, now).await?;
@@ -309,38 +284,4 @@ pub async fn lock_caller(
     let Some(user) = users::find_for_update(tx, user_id).await? else { return Ok(None) };
     let active = sessions::find_with_user(tx, session_id, user_id, now).await?;
     Ok(active.map(|_| user))
-}
-
-/// The attempts that a notice to the old address counts as. Its owner is calling, so a refusal is shown.
-pub fn notice_attempts(recipient: &str) -> [Attempt; 2] {
-    let subject = format!("notice {}", recipient.to_ascii_lowercase());
-    [&limits::MAIL_RECIPIENT_HOUR, &limits::MAIL_RECIPIENT_DAY]
-        .map(|limit| Attempt::on(limit, &subject))
-}
-
-/// Queues the letter that asks to confirm the user's address: the pending one where there is one.
-pub async fn queue_confirmation(
-    db: &mut PgConnection,
-    user: &User,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    let recipient = user.address_to_confirm();
-    outbox::insert(db, LetterKind::Confirmation, user.id, recipient, now).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_line_at_home_waits_in_one_place_for_a_hash() {
-        let key = |ip: &str| {
-            let ip = Some(ip.parse().expect("an address"));
-            Origin { ip, ..Origin::default() }.as_client(false).key
-        };
-        assert_eq!(key("2001:db8:1:1::1"), key("2001:db8:1:ffff::2"));
-        assert_ne!(key("2001:db8:1::1"), key("2001:db8:2::1"));
-        assert_eq!(key("203.0.113.7"), key("::ffff:203.0.113.7"));
-        assert_ne!(key("203.0.113.7"), key("203.0.113.8"));
-    }
 }

@@ -1,0 +1,43 @@
+//! The client of a request.
+
+use std::net::IpAddr;
+
+use crate::security::queue::Client;
+
+/// Who calls, as far as the network tells.
+#[derive(Clone, Debug, Default)]
+pub struct ClientInfo {
+    pub ip: Option<IpAddr>,
+    pub user_agent: Option<String>,
+}
+
+impl ClientInfo {
+    /// As a requester of the hashing queue. `is_known`: the client has logged in to the account before.
+    pub fn requester(&self, is_known: bool) -> Client {
+        let key = match self.ip.map(|ip| ip.to_canonical()) {
+            None => 0,
+            Some(IpAddr::V4(ip)) => u128::from(u32::from(ip)),
+            // One home connection has up to 65,536 IPv6 networks (a /48) and could fill the queue with one job from
+            // each. So a /48 counts as one client, as an IPv4 address does.
+            Some(IpAddr::V6(ip)) => u128::from(ip) >> 80 << 80,
+        };
+        Client { key, is_known }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_at_home_waits_in_one_place_for_a_hash() {
+        let key = |ip: &str| {
+            let ip = Some(ip.parse().expect("an address"));
+            ClientInfo { ip, ..ClientInfo::default() }.requester(false).key
+        };
+        assert_eq!(key("2001:db8:1:1::1"), key("2001:db8:1:ffff::2"));
+        assert_ne!(key("2001:db8:1::1"), key("2001:db8:2::1"));
+        assert_eq!(key("203.0.113.7"), key("::ffff:203.0.113.7"));
+        assert_ne!(key("203.0.113.7"), key("203.0.113.8"));
+    }
+}
