@@ -17,7 +17,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use doorward::admin::list::ListRequest;
 use doorward::clock::Clock;
 use doorward::fields::{Password, Role};
-use doorward::http::form::QueryString;
+use doorward::http::body::QueryString;
 use doorward::limits::{Attempt, LOGIN_ADDRESS, Limits, Refusal};
 use doorward::local_postgres::{Durability, LocalPostgres};
 use doorward::security::password::{Hasher, production_params};

@@ -9,11 +9,11 @@ pub mod openapi;
 pub mod router;
 
 // 4 FEATURES: strangers to each other
-pub mod about;
 pub mod admin;
 pub mod auth;
+pub mod health;
 pub mod mailbox;
-pub mod scrape;
+pub mod prometheus;
 pub mod users;
 pub mod worker;
 
@@ -26,7 +26,6 @@ pub mod state;
 
 pub mod limits;
 pub mod session_cache;
-pub mod traffic;
 
 // 2 TOOLS: strangers to each other
 pub mod mail;

@@ -1,7 +1,7 @@
 //! The port: accepts connections, gives each its limits, and drains them at the end.
 
+mod drain_body;
 mod head_timer;
-mod unread;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -23,8 +23,8 @@ use tokio_io_timeout::TimeoutStream;
 use tower::Service as _;
 
 use self::head_timer::HeadTimer;
-use crate::http::client::Peer;
-use crate::http::door::Answering;
+use crate::http::client::ConnectionInfo;
+use crate::http::middleware::ResponseFuture;
 use crate::router::App;
 use crate::state::AppState;
 
@@ -85,14 +85,14 @@ pub async fn serve(
     tokio::pin!(end);
     let mut hurried = http.clone();
     hurried.header_read_timeout(state.config.keep_alive.min(SHORT_HEAD_TIMEOUT));
-    let take = |stream, peer: Peer, permit: Option<OwnedSemaphorePermit>| {
+    let take = |stream, peer: ConnectionInfo, permit: Option<OwnedSemaphorePermit>| {
         let is_short_lived = permits.available_permits() < FEW_CONNECTIONS;
         let http = if is_short_lived { &hurried } else { &http };
-        let peer = Peer { is_short_lived, ..peer };
+        let peer = ConnectionInfo { is_short_lived, ..peer };
         let connection = graceful.watch(connection(http, stream, app.clone(), peer));
         let state = state.clone();
         tokio::spawn(async move {
-            let _present = state.traffic.connections.enter();
+            let _present = state.metrics.connections.enter();
             // A client that hangs up or breaks the protocol is its own trouble.
             let _ = connection.await;
             drop(permit);
@@ -126,9 +126,9 @@ pub async fn serve(
             (permit, is_over_cap) = (Ok(room), false);
         }
         if is_over_cap {
-            state.traffic.over_cap.add(1);
+            state.metrics.over_cap.add(1);
         }
-        take(stream, Peer { is_over_cap, ..peer.into() }, permit.ok());
+        take(stream, ConnectionInfo { is_over_cap, ..peer.into() }, permit.ok());
     }
     // Closing the port resets connections in the backlog, whose clients have sent their requests.
     if let Ok(port) = listener.into_std() {
@@ -156,7 +156,7 @@ fn connection(
     http: &http1::Builder,
     stream: TcpStream,
     app: App,
-    peer: Peer,
+    peer: ConnectionInfo,
 ) -> http1::Connection<TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>, Peered> {
     // Answers are small: waiting to fill a packet only costs time.
     let _ = stream.set_nodelay(true);
@@ -168,29 +168,29 @@ fn connection(
     http.serve_connection(TokioIo::new(Box::pin(stream)), peered)
 }
 
-/// The service as one connection sees it, which sends one request after the other: adds the [`Peer`] to each.
+/// The service as one connection sees it, which sends one request after the other: adds the [`ConnectionInfo`] to each.
 struct Peered {
     app: RefCell<App>,
-    peer: Peer,
+    peer: ConnectionInfo,
 }
 
 impl Service<Request<Incoming>> for Peered {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = ResponseFuture;
 
-    fn call(&self, mut request: Request<Incoming>) -> Answering {
+    fn call(&self, mut request: Request<Incoming>) -> ResponseFuture {
         let is_ambiguous = is_ambiguous(request.version(), request.headers());
-        request.extensions_mut().insert(Peer { is_ambiguous, ..self.peer });
+        request.extensions_mut().insert(ConnectionInfo { is_ambiguous, ..self.peer });
         // Always ready, as everything in it is.
         let mut app = self.app.borrow_mut();
         if request.body().is_end_stream() {
             return app.call(request.map(Body::new));
         }
         let may_wait = !request.headers().contains_key(header::EXPECT);
-        let (request, unread) = unread::lend(request);
+        let (request, unread) = drain_body::track(request);
         let answering = app.call(request);
-        Box::pin(unread::read_before(answering, unread, may_wait))
+        Box::pin(drain_body::drain_before(answering, unread, may_wait))
     }
 }
 

@@ -8,9 +8,9 @@ use axum::routing::{Router, get};
 use axum::{Extension, Json};
 use serde_json::json;
 
-use crate::http::client::Peer;
+use crate::http::client::ConnectionInfo;
 use crate::http::error::{ApiError, Code};
-use crate::http::page::{self, wants_page};
+use crate::http::html::{self, wants_page};
 use crate::mail::KeptLetter;
 use crate::state::AppState;
 
@@ -34,7 +34,7 @@ struct MailboxPage<'a> {
 /// proxy's clients among them.
 async fn show(
     State(state): State<AppState>,
-    peer: Option<Extension<Peer>>,
+    peer: Option<Extension<ConnectionInfo>>,
     headers: HeaderMap,
 ) -> Response {
     let is_forwarded = ["x-forwarded-for", "forwarded"].iter().any(|&by| headers.contains_key(by));
@@ -49,7 +49,7 @@ async fn show(
         return ApiError::from(Code::NotFound).into_response();
     };
     if wants_page(&headers) {
-        page::answer(StatusCode::OK, &MailboxPage { style: page::STYLE, letters: &letters }, "")
+        html::answer(StatusCode::OK, &MailboxPage { style: html::STYLE, letters: &letters }, "")
     } else {
         Json(json!({ "success": true, "letters": letters })).into_response()
     }

@@ -10,34 +10,34 @@ use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::{CorsOrigins, is_loopback};
-use crate::http::door::Door;
+use crate::http::admission::Admission;
 use crate::http::error::{ApiError, Code};
-use crate::http::gate::Gate;
+use crate::http::middleware::Middleware;
 use crate::state::AppState;
-use crate::{about, admin, auth, mailbox, openapi, scrape, users};
+use crate::{admin, auth, health, mailbox, openapi, prometheus, users};
 
 /// The whole service, from the outside in: every path answers with and without a slash at its end.
-pub type App = NormalizePath<Door<Either<Cors<Gate>, Gate>>>;
+pub type App = NormalizePath<Middleware<Either<Cors<Admission>, Admission>>>;
 
 pub fn app(state: AppState) -> App {
     let (router, api) = features().split_for_parts();
     let document =
         openapi::document(&api, &state.config.public_url, state.config.min_password_length);
-    let metrics = state.config.metrics_token.is_some().then_some(scrape::PATH);
+    let metrics = state.config.metrics_token.is_some().then_some(prometheus::PATH);
     let others = [mailbox::PATH].into_iter().chain(metrics).map(str::to_owned);
     state
-        .traffic
+        .metrics
         .register_routes(api.paths.paths.into_keys().chain(openapi::paths()).chain(others));
     let router = router
         .merge(openapi::routes(&document))
         .merge(mailbox::routes())
-        .merge(scrape::routes(&state.config))
+        .merge(prometheus::routes(&state.config))
         .fallback(async || ApiError::from(Code::NotFound))
         .method_not_allowed_fallback(async || ApiError::from(Code::MethodNotAllowed))
         .with_state(state.clone());
     let cors = option_layer(cors(&state.config.cors_origins));
-    let gate = cors.layer(Gate::new(state.clone(), router));
-    NormalizePathLayer::trim_trailing_slash().layer(Door::new(state, gate))
+    let admission = cors.layer(Admission::new(state.clone(), router));
+    NormalizePathLayer::trim_trailing_slash().layer(Middleware::new(state, admission))
 }
 
 /// The OpenAPI document, without a service.
@@ -51,7 +51,7 @@ fn features() -> OpenApiRouter<AppState> {
         .merge(auth::routes())
         .merge(users::routes())
         .merge(admin::routes())
-        .merge(about::routes())
+        .merge(health::routes())
 }
 
 /// None where no origin may call: then OPTIONS is a method like any other.

@@ -12,12 +12,12 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::mail::Mailer;
+use crate::metrics::Metrics;
 use crate::security::password::Hasher;
 use crate::security::token::TokenKeys;
 use crate::session_cache::SessionCache;
 use crate::store::db::{Db, Tx};
 use crate::store::logins::Logins;
-use crate::traffic::Traffic;
 
 /// A handle on the one state of the process; cloning it is cheap.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ pub struct Shared {
     pub sessions: SessionCache,
     pub mailer: Mailer,
     pub readiness: Readiness,
-    pub traffic: Traffic,
+    pub metrics: Metrics,
     /// Notified when a letter was queued, so that the worker does not have to wait for its next poll.
     pub mail_queued: Notify,
     /// Held while surplus sessions of an account are removed: one removal at a time.

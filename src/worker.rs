@@ -12,12 +12,12 @@ use tokio::sync::watch;
 
 use crate::account::letters::LINK_LIFETIME;
 use crate::mail::{Letter, Mailer, SendError, message};
+use crate::metrics::{DELAYED, FAILED, SENT};
 use crate::security;
 use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::state::AppState;
 use crate::store::outbox::{self, ClaimedLetter, LetterKind};
 use crate::store::{audit, db, limits, sessions, users};
-use crate::traffic::{DELAYED, FAILED, SENT};
 
 /// Longer than the mailer takes at most.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
@@ -124,7 +124,7 @@ async fn withdraw(state: &AppState, claimed: ClaimedLetter) -> sqlx::Result<()> 
     outbox::set_failed(&mut tx, id, "no longer wanted: the account has moved on", now).await?;
     tx.commit().await?;
     tracing::info!(letter = %id, "a letter is no longer wanted: the account has moved on");
-    state.traffic.letters.add(FAILED);
+    state.metrics.letters.add(FAILED);
     Ok(())
 }
 
@@ -157,7 +157,7 @@ async fn settle(
         }
     };
     tx.commit().await?;
-    state.traffic.letters.add(came_to);
+    state.metrics.letters.add(came_to);
     Ok(())
 }
 

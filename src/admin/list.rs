@@ -13,8 +13,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::fields::{FieldError, Role, RoleName};
+use crate::http::body::QueryString;
 use crate::http::error::ApiError;
-use crate::http::form::{Form, QueryString};
+use crate::http::input::Input;
 use crate::http::session::AdminUser;
 use crate::http::user::PublicUser;
 use crate::state::AppState;
@@ -116,7 +117,7 @@ pub struct ListRequest {
 }
 
 impl ListRequest {
-    pub fn parse(mut form: Form) -> Result<Self, ApiError> {
+    pub fn parse(mut form: Input) -> Result<Self, ApiError> {
         let mut given = Vec::new();
         for name in ["limit", "q", "role", "email_verified", "sort", "count"] {
             if let Some(value) = form.optional(name, |raw| Ok(raw.to_owned())) {

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::account::client::ClientInfo;
 use crate::fields::{Role, RoleName};
+use crate::http::body::{OptionalJsonBody, QueryString};
 use crate::http::error::{ApiError, Code};
-use crate::http::form::{OptionalJsonBody, QueryString};
 use crate::http::session::{AdminUser, CurrentUser};
 use crate::http::user::PublicUser;
 use crate::state::AppState;

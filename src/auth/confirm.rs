@@ -13,9 +13,10 @@ use url::Url;
 use utoipa::ToSchema;
 
 use crate::account::client::ClientInfo;
+use crate::http::body::QueryString;
 use crate::http::error::{ApiError, Code};
-use crate::http::form::{Form, QueryString};
-use crate::http::page::{self, wants_page};
+use crate::http::html::{self, wants_page};
+use crate::http::input::Input;
 use crate::security::token::{LinkClaims, LinkPurpose, TokenError};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
@@ -64,7 +65,7 @@ pub async fn show(
             &state,
             StatusCode::OK,
             &ConfirmPage {
-                style: page::STYLE,
+                style: html::STYLE,
                 title: "Confirm your e-mail address",
                 message: "Is this your address? Press the button to confirm it.",
                 email: Some(&claims.email),
@@ -102,7 +103,7 @@ pub async fn confirm(
             } else {
                 let message = "Thank you. You can close this page now.";
                 let page = ConfirmPage {
-                    style: page::STYLE,
+                    style: html::STYLE,
                     title: "E-mail address confirmed",
                     message,
                     email: None,
@@ -119,7 +120,7 @@ pub async fn confirm(
     }
 }
 
-fn claims(state: &AppState, mut query: Form) -> Result<LinkClaims, ApiError> {
+fn claims(state: &AppState, mut query: Input) -> Result<LinkClaims, ApiError> {
     let token = query.optional("token", |token| Ok(token.to_owned())).ok_or(Code::LinkInvalid)?;
     let claims = state.keys.open_link(&token, state.clock.now()).map_err(|error| match error {
         TokenError::Expired => Code::LinkExpired,
@@ -180,7 +181,7 @@ async fn set_verified(
 
 fn refusal_page(state: &AppState, error: ApiError) -> Response {
     let page = ConfirmPage {
-        style: page::STYLE,
+        style: html::STYLE,
         title: "This did not work",
         message: error.message(),
         email: None,
@@ -202,7 +203,7 @@ fn answer(state: &AppState, status: StatusCode, page: &ConfirmPage<'_>) -> Respo
         Some("https") => "form-action 'self' https:",
         Some(_) => "form-action 'self' https: http:",
     };
-    let mut response = page::answer(status, page, policy);
+    let mut response = html::answer(status, page, policy);
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }

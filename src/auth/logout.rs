@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 use crate::account;
 use crate::account::client::ClientInfo;
+use crate::http::body::QueryString;
 use crate::http::error::{ApiError, Code};
-use crate::http::form::QueryString;
 use crate::http::session::PresentedTokens;
 use crate::state::AppState;
 use crate::store::audit::{self, Event};

@@ -21,13 +21,13 @@ use crate::limits::Limits;
 use crate::local_postgres::{Durability, LocalPostgres};
 use crate::machine::hashing_threads;
 use crate::mail::{self, Mailer, SmtpSettings};
+use crate::metrics::Metrics;
 use crate::security::password::{Hasher, production_params};
 use crate::security::{random_secret, token::TokenKeys};
 use crate::session_cache::SessionCache;
 use crate::state::{AppState, Readiness, Shared};
 use crate::store::db::Db;
 use crate::store::logins::Logins;
-use crate::traffic::Traffic;
 use crate::{router, telemetry};
 
 /// Sign-up, login, sessions, roles and e-mail verification for frontend apps.
@@ -268,7 +268,7 @@ fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
         sessions: SessionCache::new(config.session_cache),
         mailer,
         readiness: Readiness::default(),
-        traffic: Traffic::default(),
+        metrics: Metrics::default(),
         mail_queued: Notify::new(),
         surplus_removal: tokio::sync::Mutex::default(),
         config,

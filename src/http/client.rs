@@ -12,7 +12,7 @@ use crate::state::AppState;
 
 /// The other end of the connection, with what the listener knows about it; added to each request.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer {
+pub struct ConnectionInfo {
     pub address: SocketAddr,
     /// All connections but the ones kept for health checks are taken.
     pub is_over_cap: bool,
@@ -22,7 +22,7 @@ pub struct Peer {
     pub is_ambiguous: bool,
 }
 
-impl From<SocketAddr> for Peer {
+impl From<SocketAddr> for ConnectionInfo {
     fn from(address: SocketAddr) -> Self {
         Self { address, is_over_cap: false, is_short_lived: false, is_ambiguous: false }
     }
@@ -47,7 +47,11 @@ impl FromRequestParts<AppState> for ClientInfo {
 }
 
 /// The address that a request comes from, behind `hops` proxies of our own.
-pub fn client_address(headers: &HeaderMap, peer: Option<&Peer>, hops: usize) -> Option<IpAddr> {
+pub fn client_address(
+    headers: &HeaderMap,
+    peer: Option<&ConnectionInfo>,
+    hops: usize,
+) -> Option<IpAddr> {
     let ip = forwarded_for(headers, hops).or(peer.map(|peer| peer.address.ip()));
     ip.map(|ip| ip.to_canonical())
 }

@@ -76,14 +76,14 @@ codes! {
 
 /// What is wrong with one field of the request.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct FieldProblem {
+pub struct InvalidField {
     pub field: String,
     /// Stable: `required`, `invalid_type`, `too_short`, `too_long`, `too_common` ...
     pub code: &'static str,
     pub message: String,
 }
 
-impl FieldProblem {
+impl InvalidField {
     pub fn new(field: &str, error: FieldError) -> Self {
         Self { field: field.to_owned(), code: error.code, message: error.message }
     }
@@ -109,9 +109,9 @@ pub struct ErrorBody<'a> {
     #[schema(required = false)]
     pub limit: Option<&'a str>,
     /// With `validation_failed` and the like only.
-    #[serde(skip_serializing_if = "<[FieldProblem]>::is_empty")]
+    #[serde(skip_serializing_if = "<[InvalidField]>::is_empty")]
     #[schema(required = false)]
-    pub errors: &'a [FieldProblem],
+    pub errors: &'a [InvalidField],
     pub request_id: &'a str,
 }
 
@@ -120,7 +120,7 @@ pub struct ErrorBody<'a> {
 pub struct ApiError {
     pub code: Code,
     pub message: Option<String>,
-    pub errors: Vec<FieldProblem>,
+    pub errors: Vec<InvalidField>,
     /// For the log alone, with the request id; never sent.
     pub cause: Option<String>,
     /// With `rate_limited`.
@@ -150,12 +150,12 @@ impl ApiError {
         Self { message: Some(message.into()), ..Code::MalformedRequest.into() }
     }
 
-    pub fn invalid(errors: Vec<FieldProblem>) -> Self {
+    pub fn invalid(errors: Vec<InvalidField>) -> Self {
         Self { errors, ..Code::ValidationFailed.into() }
     }
 
     pub fn invalid_field(field: &str, code: &'static str, message: impl Into<String>) -> Self {
-        Self::invalid(vec![FieldProblem::new(field, FieldError::new(code, message))])
+        Self::invalid(vec![InvalidField::new(field, FieldError::new(code, message))])
     }
 
     pub fn rate_limited(refusal: Refusal, now: DateTime<Utc>) -> Self {

@@ -1,13 +1,15 @@
 //! What every feature needs to speak HTTP.
 
+pub mod admission;
+pub mod body;
 pub mod client;
-pub mod door;
 pub mod error;
-pub mod form;
-pub mod gate;
+pub mod html;
+pub mod input;
 pub mod limit;
-pub mod page;
+pub mod middleware;
 mod request_span;
 pub mod session;
-pub mod sliced;
+mod small_frames;
+mod strict_json;
 pub mod user;

@@ -19,14 +19,14 @@ use crate::fields::Role;
 
 /// Who wants to log in: a username or an e-mail address, and where they call from.
 #[derive(Clone, Debug)]
-pub struct Claim {
+pub struct LoginLookup {
     /// In lower case.
     pub login: String,
     pub address: Option<IpAddr>,
 }
 
 /// The user, and whether the address has logged in to the account before.
-pub type Found = (Option<User>, bool);
+pub type LoginCandidate = (Option<User>, bool);
 
 /// A session that a right password opens.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub struct NewSession {
 /// The logins of this process.
 pub struct Logins {
     db: Db,
-    finding: Batcher<Claim, Found>,
+    finding: Batcher<LoginLookup, LoginCandidate>,
     opening: Batcher<NewSession, Option<User>>,
 }
 
@@ -58,9 +58,10 @@ impl Logins {
 
     /// Finds a user by username or e-mail address, ignoring case, and whether `address` has logged in to the account
     /// before, as far as its sessions are kept.
-    pub async fn find(&self, login: &str, address: Option<IpAddr>) -> sqlx::Result<Found> {
-        let (db, claim) = (self.db.clone(), Claim { login: login.to_ascii_lowercase(), address });
-        let find = move |claims: Vec<Claim>| {
+    pub async fn find(&self, login: &str, address: Option<IpAddr>) -> sqlx::Result<LoginCandidate> {
+        let (db, claim) =
+            (self.db.clone(), LoginLookup { login: login.to_ascii_lowercase(), address });
+        let find = move |claims: Vec<LoginLookup>| {
             let db = db.clone();
             async move {
                 let find = |mut conn: Conn| async {
@@ -98,7 +99,10 @@ impl Logins {
 ///
 /// No username contains `@` and every address does, so one query serves both. The left join always yields a row, so
 /// that sessions are looked up for an unknown user too, and the answer takes equally long.
-pub async fn find_all(db: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<Vec<Option<Found>>> {
+pub async fn find_all(
+    db: &mut PgConnection,
+    claims: &[LoginLookup],
+) -> sqlx::Result<Vec<Option<LoginCandidate>>> {
     let logins: Vec<&str> = claims.iter().map(|claim| claim.login.as_str()).collect();
     // Of each network the first and the last address: a range, which an index can find.
     let (first, last): (Vec<_>, Vec<_>) = claims

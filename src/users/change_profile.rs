@@ -12,8 +12,8 @@ use crate::account::attempts::{RefundOnDrop, refund};
 use crate::account::client::ClientInfo;
 use crate::account::{self, letters};
 use crate::fields::{FieldError, Password};
+use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, Code};
-use crate::http::form::JsonBody;
 use crate::http::limit::{
     check_password, refund_on_error, refund_on_server_error, reserve, reserve_for_known,
 };
@@ -24,7 +24,7 @@ use crate::state::AppState;
 use crate::store::audit::{self, Event};
 use crate::store::outbox::{self, LetterKind};
 use crate::store::users::{self, User};
-use crate::users::changes::Changes;
+use crate::users::profile_changes::ProfileChanges;
 use crate::users::record_if_taken;
 
 /// Only the fields that are given change; anything else is ignored.
@@ -61,7 +61,7 @@ pub struct UpdateResponse {
     updated: Vec<&'static str>,
 }
 
-/// Changes the fields that are given, all or nothing.
+/// ProfileChanges the fields that are given, all or nothing.
 #[utoipa::path(
     put, path = "/api/v1/users/me", operation_id = "update_me", tag = "users",
     security(("access_token" = []), ("bearer" = [])),
@@ -75,7 +75,7 @@ pub async fn update(
     client: ClientInfo,
     JsonBody(mut form): JsonBody,
 ) -> Result<Json<UpdateResponse>, ApiError> {
-    let changes = Changes::read(&mut form, &caller.user);
+    let changes = ProfileChanges::read(&mut form, &caller.user);
     let password = form.optional("password", |raw| Ok(Password::claimed(raw)));
     let needs_proof = changes.replace_verified_address(&caller.user);
     if needs_proof && password.is_none() {
@@ -188,7 +188,7 @@ async fn prove(call: &Call<'_>, password: Password) -> Result<Reservation, ApiEr
 /// have another value.
 async fn write(
     call: &Call<'_>,
-    changes: &Changes,
+    changes: &ProfileChanges,
     change: &Reservation,
     proof: Option<Proof>,
 ) -> Result<(User, Vec<&'static str>), ApiError> {

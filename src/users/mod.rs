@@ -2,8 +2,8 @@
 
 mod change_password;
 mod change_profile;
-mod changes;
 mod me;
+mod profile_changes;
 mod register;
 mod verify_email;
 

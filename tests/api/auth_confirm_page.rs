@@ -181,7 +181,7 @@ async fn a_page_that_tells_of_trouble_says_when_to_come_back_and_the_trouble_is_
     let answer = browse(&app, Method::POST, &link).await;
     assert_page(&answer, 503);
     assert_eq!(answer.header("retry-after"), Some("2"));
-    let counted = app.state.traffic.errors.read(["database_unavailable"]);
+    let counted = app.state.metrics.errors.read(["database_unavailable"]);
     assert_eq!(counted[0].1, 1);
     sqlx::raw_sql("drop function trouble cascade").execute(&app.pool).await.unwrap();
     assert_page(&browse(&app, Method::POST, &link).await, 200);

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use chrono::TimeDelta;
 use doorward::account::sessions::MAX_SESSIONS;
-use doorward::store::logins::{self, Claim};
+use doorward::store::logins::{self, LoginLookup};
 use serde_json::{Value, json};
 
 use crate::races::at_once;
@@ -414,11 +414,11 @@ async fn however_many_sessions_an_account_has_few_are_read_to_tell_whether_an_ad
         ("ada", "nowhere", false),
         ("nobody", "10.0.0.1", false),
     ];
-    let claim = |(login, address, _): &(&str, &str, bool)| Claim {
+    let claim = |(login, address, _): &(&str, &str, bool)| LoginLookup {
         login: (*login).to_owned(),
         address: address.parse().ok(),
     };
-    let claims: Vec<Claim> = expected.iter().map(claim).collect();
+    let claims: Vec<LoginLookup> = expected.iter().map(claim).collect();
     let all = logins::find_all(&mut tx, &claims).await.unwrap();
     assert_eq!(all.len(), expected.len());
     for ((login, address, is_known), found) in expected.iter().zip(all) {

@@ -7,9 +7,9 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use axum::routing::get;
 use chrono::TimeDelta;
-use doorward::http::door::Door;
+use doorward::http::admission::Admission;
 use doorward::http::error::{ApiError, Code};
-use doorward::http::gate::Gate;
+use doorward::http::middleware::Middleware;
 use doorward::router::openapi_document;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -137,9 +137,9 @@ async fn failing(app: &TestApp, panics: bool) -> Answer {
         assert!(!panics, "relation \"secrets\" does not exist");
         ApiError::internal("relation \"secrets\" does not exist")
     });
-    let gate = Gate::new(app.state.clone(), Router::new().route("/", handler));
+    let gate = Admission::new(app.state.clone(), Router::new().route("/", handler));
     let request = Request::get("/").body(Body::empty()).unwrap();
-    let answer = Door::new(app.state.clone(), gate).oneshot(request).await.unwrap();
+    let answer = Middleware::new(app.state.clone(), gate).oneshot(request).await.unwrap();
     let (parts, body) = answer.into_parts();
     let text = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();
     let json = serde_json::from_str(&text).unwrap();

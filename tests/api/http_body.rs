@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::{Router, routing};
 
 use axum::http::{Method, Request};
-use doorward::http::door::Door;
-use doorward::http::gate::Gate;
+use doorward::http::admission::Admission;
+use doorward::http::middleware::Middleware;
 use futures_util::stream;
 use serde_json::json;
 use tower::ServiceExt;
@@ -227,8 +227,8 @@ async fn arriving_after(app: &TestApp, path: &str, pause: Duration) -> (u16, Dur
     });
     let request = Request::post(path).body(Body::from_stream(halves)).unwrap();
     let start = Instant::now();
-    let gate = Gate::new(app.state.clone(), router);
-    let answer = Door::new(app.state.clone(), gate).oneshot(request).await.unwrap();
+    let gate = Admission::new(app.state.clone(), router);
+    let answer = Middleware::new(app.state.clone(), gate).oneshot(request).await.unwrap();
     (answer.status().as_u16(), start.elapsed())
 }
 

@@ -15,10 +15,11 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use doorward::clock::Clock;
 use doorward::config::Config;
-use doorward::http::client::Peer;
+use doorward::http::client::ConnectionInfo;
 use doorward::limits::Limits;
 use doorward::local_postgres::{Durability, LocalPostgres};
 use doorward::mail::{Letter, Mailer, SentLetters};
+use doorward::metrics::Metrics;
 use doorward::router::{App, app, openapi_document};
 use doorward::security::password::Hasher;
 use doorward::security::token::TokenKeys;
@@ -26,7 +27,6 @@ use doorward::session_cache::SessionCache;
 use doorward::state::{AppState, Readiness, Shared};
 use doorward::store::db::Db;
 use doorward::store::logins::Logins;
-use doorward::traffic::Traffic;
 use doorward::worker;
 use http_body_util::BodyExt;
 use secrecy::SecretString;
@@ -219,7 +219,7 @@ impl TestApp {
                 sessions: SessionCache::new(config.session_cache),
                 mailer: mailer.clone(),
                 readiness: Readiness::default(),
-                traffic: Traffic::default(),
+                metrics: Metrics::default(),
                 mail_queued: Notify::new(),
                 surplus_removal: tokio::sync::Mutex::default(),
                 config: config.clone(),
@@ -395,7 +395,7 @@ impl Person {
         if let Some(access) = &self.access {
             request = request.header("x-access-token", access);
         }
-        let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 40_000)));
+        let peer = ConnectionInfo::from(SocketAddr::from(([127, 0, 0, 1], 40_000)));
         Call { app: self.app.clone(), request: request.extension(peer), body: Vec::new() }
     }
 }
@@ -420,15 +420,15 @@ impl Call {
 
     /// From another address.
     pub fn from(mut self, ip: &str) -> Self {
-        let peer = Peer::from(SocketAddr::from((ip.parse::<IpAddr>().unwrap(), 40_000)));
+        let peer = ConnectionInfo::from(SocketAddr::from((ip.parse::<IpAddr>().unwrap(), 40_000)));
         self.request = self.request.extension(peer);
         self
     }
 
     /// On one of the connections beyond the cap.
     pub fn crowded(mut self) -> Self {
-        let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 40_000)));
-        self.request = self.request.extension(Peer { is_over_cap: true, ..peer });
+        let peer = ConnectionInfo::from(SocketAddr::from(([127, 0, 0, 1], 40_000)));
+        self.request = self.request.extension(ConnectionInfo { is_over_cap: true, ..peer });
         self
     }
 

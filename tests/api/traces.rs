@@ -22,7 +22,7 @@ async fn the_callers_trace_stands_in_every_line_about_their_request() {
     let log = service.log();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let kinds: Vec<_> = lines.iter().map(|line| line["target"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["security", "doorward::http::door"], "{log}");
+    assert_eq!(kinds, ["security", "doorward::http::middleware"], "{log}");
     for line in &lines {
         assert_eq!(line["trace_id"], TRACE, "{log}");
     }

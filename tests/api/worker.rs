@@ -6,11 +6,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use doorward::clock::Clock;
 use doorward::limits::Limits;
 use doorward::mail::{Mailbox, Mailer, SendError, SmtpSettings};
+use doorward::metrics::Metrics;
 use doorward::security::token::TokenKeys;
 use doorward::session_cache::SessionCache;
 use doorward::state::{AppState, Readiness, Shared};
 use doorward::store::logins::Logins;
-use doorward::traffic::Traffic;
 use doorward::worker::{self, deliver_next};
 use serde_json::json;
 use sqlx::PgPool;
@@ -33,7 +33,7 @@ pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
         sessions: SessionCache::new(false),
         mailer,
         readiness: Readiness::default(),
-        traffic: Traffic::default(),
+        metrics: Metrics::default(),
         mail_queued: Notify::new(),
         surplus_removal: tokio::sync::Mutex::default(),
         config,

@@ -3,8 +3,9 @@
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use doorward::fields::{self, Email, FieldError, Name, PasswordContext, Username};
+use doorward::http::body::JsonBody;
 use doorward::http::error::{ApiError, Code};
-use doorward::http::form::{Form, JsonBody};
+use doorward::http::input::Input;
 use futures_util::FutureExt;
 use serde_json::{Map, Value};
 
@@ -60,7 +61,7 @@ fn check_body(body: &[u8]) {
     }
 }
 
-fn register(mut form: Form) -> Result<(Username, Email, Name), ApiError> {
+fn register(mut form: Input) -> Result<(Username, Email, Name), ApiError> {
     let username = form.required("username", Username::parse);
     let email = form.required("email", Email::parse);
     let name = form.optional("first_name", Name::parse).unwrap_or_default();
@@ -75,10 +76,10 @@ fn register(mut form: Form) -> Result<(Username, Email, Name), ApiError> {
 
 /// Why a body is refused that nobody asks anything of.
 fn refusal(body: &[u8]) -> Option<Code> {
-    form(body).and_then(Form::check).err().map(|error| error.code)
+    form(body).and_then(Input::check).err().map(|error| error.code)
 }
 
-fn form(body: &[u8]) -> Result<Form, ApiError> {
+fn form(body: &[u8]) -> Result<Input, ApiError> {
     let request = Request::builder().header("content-type", "application/json");
     let request = request.body(Body::from(body.to_vec())).expect("a request");
     let read = JsonBody::from_request(request, &()).now_or_never().expect("all of it is there");

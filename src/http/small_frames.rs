@@ -8,27 +8,27 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
 /// Largest chunk that is handed out, in bytes.
-const SLICE: usize = 16 * 1024;
+const MAX_FRAME_BYTES: usize = 16 * 1024;
 
 /// A body that is known to be small stays as it is: nearly all are.
-pub fn sliced(body: Body) -> Body {
-    let is_small = body.size_hint().upper().is_some_and(|size| size <= SLICE as u64);
-    if is_small { body } else { Body::new(Sliced { body, rest: Bytes::new() }) }
+pub fn small_frames(body: Body) -> Body {
+    let is_small = body.size_hint().upper().is_some_and(|size| size <= MAX_FRAME_BYTES as u64);
+    if is_small { body } else { Body::new(SmallFrames { body, rest: Bytes::new() }) }
 }
 
-struct Sliced {
+struct SmallFrames {
     body: Body,
     /// The rest of the current frame.
     rest: Bytes,
 }
 
-impl Sliced {
-    fn slice(&mut self) -> Frame<Bytes> {
-        Frame::data(self.rest.split_to(self.rest.len().min(SLICE)))
+impl SmallFrames {
+    fn next_frame(&mut self) -> Frame<Bytes> {
+        Frame::data(self.rest.split_to(self.rest.len().min(MAX_FRAME_BYTES)))
     }
 }
 
-impl HttpBody for Sliced {
+impl HttpBody for SmallFrames {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -45,7 +45,7 @@ impl HttpBody for Sliced {
                 None => return Poll::Ready(None),
             }
         }
-        Poll::Ready(Some(Ok(self.slice())))
+        Poll::Ready(Some(Ok(self.next_frame())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -85,15 +85,19 @@ mod tests {
 
     #[tokio::test]
     async fn the_slices_of_a_body_are_the_body() {
-        for length in [SLICE + 1, 2 * SLICE, 5 * SLICE - 1] {
+        for length in [MAX_FRAME_BYTES + 1, 2 * MAX_FRAME_BYTES, 5 * MAX_FRAME_BYTES - 1] {
             let whole = bytes(length);
-            let mut body = sliced(whole.clone().into());
+            let mut body = small_frames(whole.clone().into());
             let mut joined = Vec::new();
             while joined.len() < length {
                 assert_eq!(body.size_hint().exact(), Some((length - joined.len()) as u64));
                 assert!(!body.is_end_stream());
                 let slice = data(&mut body).await;
-                assert!(slice.len() == SLICE.min(length - joined.len()), "{}", slice.len());
+                assert!(
+                    slice.len() == MAX_FRAME_BYTES.min(length - joined.len()),
+                    "{}",
+                    slice.len()
+                );
                 // A part of the whole, and no copy.
                 assert_eq!(slice.as_ptr(), whole[joined.len()..].as_ptr());
                 joined.extend_from_slice(&slice);
@@ -108,8 +112,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_body_is_left_alone() {
-        for length in [0, 1, SLICE] {
-            let body = sliced(bytes(length).into());
+        for length in [0, 1, MAX_FRAME_BYTES] {
+            let body = small_frames(bytes(length).into());
             assert_eq!(body.size_hint().exact(), Some(length as u64));
             assert_eq!(body.is_end_stream(), length == 0);
             let whole = body.collect().await.expect("no error").to_bytes();
@@ -119,11 +123,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_of_unknown_length_is_sliced_frame_by_frame_up_to_its_error() {
-        let batches =
-            [Ok(bytes(3)), Ok(bytes(SLICE + 5)), Ok(Bytes::new()), Err("broken"), Ok(bytes(1))];
-        let mut body = sliced(Body::from_stream(stream::iter(batches)));
+        let batches = [
+            Ok(bytes(3)),
+            Ok(bytes(MAX_FRAME_BYTES + 5)),
+            Ok(Bytes::new()),
+            Err("broken"),
+            Ok(bytes(1)),
+        ];
+        let mut body = small_frames(Body::from_stream(stream::iter(batches)));
         assert_eq!((body.size_hint().lower(), body.size_hint().upper()), (0, None));
-        for length in [3, SLICE, 5, 0] {
+        for length in [3, MAX_FRAME_BYTES, 5, 0] {
             assert_eq!(data(&mut body).await.len(), length);
             assert!(!body.is_end_stream());
         }
@@ -135,10 +144,10 @@ mod tests {
     async fn trailers_come_after_the_last_slice() {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", HeaderValue::from_static("1"));
-        let frames = [Frame::data(bytes(SLICE + 1)), Frame::trailers(trailers.clone())];
+        let frames = [Frame::data(bytes(MAX_FRAME_BYTES + 1)), Frame::trailers(trailers.clone())];
         let frames = stream::iter(frames).map(Ok::<_, Infallible>);
-        let mut body = sliced(Body::new(StreamBody::new(frames)));
-        for length in [SLICE, 1] {
+        let mut body = small_frames(Body::new(StreamBody::new(frames)));
+        for length in [MAX_FRAME_BYTES, 1] {
             assert_eq!(data(&mut body).await.len(), length);
         }
         let last = body.frame().await.expect("a frame").expect("no error");

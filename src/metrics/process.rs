@@ -7,9 +7,9 @@ use std::time::Duration;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
-use crate::metrics::{Exposition, Kind};
+use super::{Exposition, Kind};
 
-pub(super) fn write(page: &mut Exposition) {
+pub fn write(page: &mut Exposition) {
     if let Some(usage) = usage() {
         let help = "Memory of the process that is in RAM.";
         page.single("process_resident_memory_bytes", Kind::Gauge, help, usage.resident_bytes);
@@ -28,9 +28,9 @@ pub(super) fn write(page: &mut Exposition) {
         let open = descriptors.count().saturating_sub(1);
         page.single("process_open_fds", Kind::Gauge, "Open file descriptors.", open);
     }
-    if let Some(most) = getrlimit(Resource::Nofile).current {
+    if let Some(limit) = getrlimit(Resource::Nofile).current {
         let help = "File descriptors that may be open.";
-        page.single("process_max_fds", Kind::Gauge, help, most);
+        page.single("process_max_fds", Kind::Gauge, help, limit);
     }
 }
 

@@ -21,12 +21,12 @@ use tracing::field::display;
 use uuid::Uuid;
 
 use crate::context::{self, RequestContext, TraceContext};
-use crate::http::client::{Peer, client_address};
+use crate::http::client::{ConnectionInfo, client_address};
 use crate::http::error::{ApiError, Code, ErrorBody};
 use crate::http::request_span::RequestSpan;
-use crate::http::sliced::sliced;
+use crate::http::small_frames::small_frames;
+use crate::metrics::method_name;
 use crate::state::AppState;
-use crate::traffic::method_name;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -35,60 +35,60 @@ static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DEFAULT_CSP: &str =
     "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
-pub type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
 #[derive(Clone)]
-pub struct Door<S> {
+pub struct Middleware<S> {
     state: AppState,
     inner: S,
 }
 
-impl<S> Door<S> {
+impl<S> Middleware<S> {
     pub fn new(state: AppState, inner: S) -> Self {
         Self { state, inner }
     }
 }
 
-impl<S> Service<Request> for Door<S>
+impl<S> Service<Request> for Middleware<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
     S::Future: Send + 'static,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = ResponseFuture;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request) -> Answering {
+    fn call(&mut self, request: Request) -> ResponseFuture {
         let started = Instant::now();
         let state = self.state.clone();
         let request_id = request_id(&request);
         let method = request.method().clone();
         let method_name = method_name(&method);
-        let route = state.traffic.find(request.uri().path());
+        let route = state.metrics.find(request.uri().path());
         let has_body = !request.body().is_end_stream();
-        let peer = request.extensions().get::<Peer>();
+        let peer = request.extensions().get::<ConnectionInfo>();
         let must_close =
             peer.is_some_and(|peer| peer.is_ambiguous || peer.is_over_cap || peer.is_short_lived);
         let ip = client_address(request.headers(), peer, state.config.trusted_proxy_hops);
         let trace = trace_context(&request);
-        let pattern = state.traffic.route(route).known_pattern();
+        let pattern = state.metrics.route(route).known_pattern();
         let span = RequestSpan::begin(method_name, pattern, trace);
         let trace_id =
             span.as_ref().map(RequestSpan::trace_id).or(trace.map(|trace| trace.trace_id));
         let context = RequestContext { request_id: Some(request_id.clone()), ip, trace_id };
         let answering = self.inner.call(request);
         Box::pin(async move {
-            let in_hand = state.traffic.begin();
+            let in_flight = state.metrics.begin();
             let Ok(mut response) = context::scope(context, answering).await;
-            let pattern = state.traffic.route(route).pattern();
+            let pattern = state.metrics.route(route).pattern();
             let mut code = None;
             if let Some(error) = response.extensions_mut().remove::<ApiError>() {
                 code = Some(error.code.as_str());
-                state.traffic.errors.add(error.code.as_str());
+                state.metrics.errors.add(error.code.as_str());
                 if let Some(cause) = &error.cause {
                     // JSON does not escape DEL and the control characters from U+0080 on, and terminals obey them.
                     let cause = cause.replace(char::is_control, " ");
@@ -102,7 +102,7 @@ where
                 }
             }
             let took = started.elapsed();
-            in_hand.answered(route, &method, response.status(), took);
+            in_flight.answered(route, &method, response.status(), took);
             let (status, milliseconds) = (response.status().as_u16(), took.as_secs_f64() * 1e3);
             if method.is_safe() && status < 400 {
                 tracing::debug!(%request_id, trace_id = trace_id.map(display), method = method_name, route = pattern, status, milliseconds, "request");
@@ -124,7 +124,7 @@ where
                     .headers_mut()
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(sliced))
+            Ok(response.map(small_frames))
         })
     }
 }

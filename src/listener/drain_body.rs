@@ -17,7 +17,7 @@ use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::http::form::MAX_BODY_BYTES;
+use crate::http::body::MAX_BODY_BYTES;
 
 /// How long the rest of an unwanted body may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,21 +26,22 @@ const READ_TIMEOUT: Duration = Duration::from_secs(1);
 type Unread = Option<Incoming>;
 
 /// A body that is handed back, unless read to its end.
-struct Lent {
+struct TrackedBody {
     body: Option<Incoming>,
     is_broken: bool,
     back: Option<oneshot::Sender<Unread>>,
 }
 
 /// The request to hand on, and what comes back of its body.
-pub fn lend(request: Request<Incoming>) -> (Request<Body>, oneshot::Receiver<Unread>) {
+pub fn track(request: Request<Incoming>) -> (Request<Body>, oneshot::Receiver<Unread>) {
     let (back, unread) = oneshot::channel();
-    let lend = |body| Body::new(Lent { body: Some(body), is_broken: false, back: Some(back) });
-    (request.map(lend), unread)
+    let track =
+        |body| Body::new(TrackedBody { body: Some(body), is_broken: false, back: Some(back) });
+    (request.map(track), unread)
 }
 
 /// The answer, after the rest of the body was read: not if the client waits for `100 Continue`.
-pub async fn read_before(
+pub async fn drain_before(
     answering: impl Future<Output = Result<Response<Body>, Infallible>>,
     mut unread: oneshot::Receiver<Unread>,
     may_wait: bool,
@@ -48,14 +49,14 @@ pub async fn read_before(
     let mut response = answering.await?;
     if let Ok(rest) = unread.try_recv()
         && !response.headers().contains_key(header::CONNECTION)
-        && !(may_wait && is_read(rest).await)
+        && !(may_wait && is_drained(rest).await)
     {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
 }
 
-async fn is_read(rest: Unread) -> bool {
+async fn is_drained(rest: Unread) -> bool {
     let Some(rest) = rest else { return false };
     if rest.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return false;
@@ -73,7 +74,7 @@ async fn is_read(rest: Unread) -> bool {
     timeout(READ_TIMEOUT, reading).await.unwrap_or(false)
 }
 
-impl HttpBody for Lent {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -100,7 +101,7 @@ impl HttpBody for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         if let (Some(body), Some(back)) = (self.body.take(), self.back.take())
             && !body.is_end_stream()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 
-use crate::metrics::{Counter, Gauge, GaugeGuard, Histogram, Tally};
+use super::{Counter, Gauge, GaugeGuard, Histogram, Tally};
 
 /// The methods and statuses that are counted separately; all others count as `other`.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -22,7 +22,7 @@ pub const DELAYED: &str = "delayed";
 pub const FAILED: &str = "failed";
 
 #[derive(Default)]
-pub struct Traffic {
+pub struct Metrics {
     routes: OnceLock<Routes>,
     /// Requests that match no route.
     unmatched: Route,
@@ -48,7 +48,7 @@ struct Routes {
 #[derive(Clone, Copy, Debug)]
 pub struct RouteId(Option<usize>);
 
-impl Traffic {
+impl Metrics {
     /// From now on counts these routes separately, given by axum's patterns. Only the first call counts.
     pub fn register_routes(&self, patterns: impl IntoIterator<Item = String>) {
         let mut routes = Routes { index: matchit::Router::new(), routes: Vec::new() };
@@ -73,7 +73,7 @@ impl Traffic {
 
     /// To be held while a request is answered.
     pub fn begin(&self) -> InFlight<'_> {
-        InFlight { traffic: self, _present: self.in_flight.enter(), is_answered: false }
+        InFlight { metrics: self, _present: self.in_flight.enter(), is_answered: false }
     }
 
     /// Those with a request, and the unmatched.
@@ -93,10 +93,10 @@ pub fn method_name(method: &Method) -> &'static str {
     known_method(method).map_or("_OTHER", |index| METHODS[index])
 }
 
-/// A request in hand. Dropped without an answer, it was abandoned: the client has hung up.
+/// A request in flight. Dropped without an answer, it was abandoned: the client has hung up.
 #[must_use]
 pub struct InFlight<'a> {
-    traffic: &'a Traffic,
+    metrics: &'a Metrics,
     _present: GaugeGuard<'a>,
     is_answered: bool,
 }
@@ -104,7 +104,7 @@ pub struct InFlight<'a> {
 impl InFlight<'_> {
     pub fn answered(mut self, route: RouteId, method: &Method, status: StatusCode, took: Duration) {
         self.is_answered = true;
-        let route = self.traffic.route(route);
+        let route = self.metrics.route(route);
         let method = known_method(method);
         let status = STATUSES.iter().position(|known| *known == status.as_u16());
         let (method, status) = (method.unwrap_or(METHODS.len()), status.unwrap_or(STATUSES.len()));
@@ -116,7 +116,7 @@ impl InFlight<'_> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.traffic.abandoned.add(1);
+            self.metrics.abandoned.add(1);
         }
     }
 }

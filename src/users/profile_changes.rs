@@ -1,20 +1,20 @@
 //! The changes that a user asks for to their own data, as values: nothing here waits or asks anybody.
 
 use crate::fields::{Email, Name, Username};
-use crate::http::form::Form;
+use crate::http::input::Input;
 use crate::store::users::User;
 
 /// What a user wants to change about themselves: `None` where a field was not given.
-pub struct Changes {
+pub struct ProfileChanges {
     first_name: Option<Name>,
     last_name: Option<Name>,
     username: Option<Username>,
     email: Option<Email>,
 }
 
-impl Changes {
+impl ProfileChanges {
     /// Reads the fields that are given; the form keeps what is wrong with them.
-    pub fn read(form: &mut Form, user: &User) -> Self {
+    pub fn read(form: &mut Input, user: &User) -> Self {
         Self {
             first_name: form.optional("first_name", Name::parse),
             last_name: form.optional("last_name", Name::parse),

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
-use crate::http::client::Peer;
+use crate::http::client::ConnectionInfo;
 use crate::http::error::{ApiError, Code};
 use crate::state::AppState;
 
@@ -37,59 +37,59 @@ const ANSWERED_OVER_CAP: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Refuses what is not to be let in, and ends what takes too long or panics.
 #[derive(Clone)]
-pub struct Gate {
+pub struct Admission {
     state: AppState,
     router: Router,
 }
 
-impl Gate {
+impl Admission {
     pub fn new(state: AppState, router: Router) -> Self {
         Self { state, router }
     }
 }
 
-impl Service<Request> for Gate {
+impl Service<Request> for Admission {
     type Response = Response;
     type Error = Infallible;
-    type Future = Passage;
+    type Future = ResponseFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // A router always is.
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Passage {
+    fn call(&mut self, request: Request) -> ResponseFuture {
         if let Some(refusal) = refusal(&self.state, &request) {
-            return Passage::Refused(Some(refusal.into_response()));
+            return ResponseFuture::Refused(Some(refusal.into_response()));
         }
-        let (request, arrival) = noting_arrival(request);
+        let (request, signals) = track_body(request);
         // No shared state is left half changed by a panic: poisoned locks are taken as they are.
         let handling = AssertUnwindSafe(self.router.call(request)).catch_unwind();
-        Passage::Open { handling, arrival, too_late: None }
+        ResponseFuture::Open { handling, signals, too_late: None }
     }
 }
 
 /// A request on its way through the gate. Nothing is boxed for a handler that never has to wait.
 #[expect(clippy::large_enum_variant, reason = "nearly all are open, and none is kept for long")]
-pub enum Passage {
+pub enum ResponseFuture {
     Refused(Option<Response>),
     Open {
         handling: CatchUnwind<AssertUnwindSafe<RouteFuture<Infallible>>>,
-        arrival: Option<Arrival>,
+        signals: Option<BodySignals>,
         /// The timeout; made when the handler first waits.
         too_late: Option<Pin<Box<dyn Future<Output = ApiError> + Send>>>,
     },
 }
 
-impl Future for Passage {
+impl Future for ResponseFuture {
     type Output = Result<Response, Infallible>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let (handling, arrival, too_late) = match self.get_mut() {
+        let (handling, signals, too_late) = match self.get_mut() {
             Self::Refused(refusal) => {
                 return Poll::Ready(Ok(refusal.take().expect("polled after it was done")));
             }
-            Self::Open { handling, arrival, too_late } => (handling, arrival, too_late),
+            Self::Open { handling, signals, too_late } => (handling, signals, too_late),
         };
         match Pin::new(handling).poll(context) {
             Poll::Ready(Ok(response)) => return Poll::Ready(response),
@@ -98,14 +98,14 @@ impl Future for Passage {
             }
             Poll::Pending => {}
         }
-        let too_late = too_late.get_or_insert_with(|| Box::pin(end(arrival.take())));
+        let too_late = too_late.get_or_insert_with(|| Box::pin(end(signals.take())));
         too_late.as_mut().poll(context).map(|refusal| Ok(refusal.into_response()))
     }
 }
 
 /// Resolves to the error once a request has taken too long. The time until the handler wants the body, and once it has
 /// it, is its own; the time to receive the body is the client's.
-async fn end(body: Option<Arrival>) -> ApiError {
+async fn end(body: Option<BodySignals>) -> ApiError {
     let hanging = || ApiError { cause: Some("handler timed out".into()), ..Code::Busy.into() };
     let (began, mut left) = (Instant::now(), HANDLER_TIMEOUT);
     if let Some(body) = body {
@@ -122,29 +122,29 @@ async fn end(body: Option<Arrival>) -> ApiError {
 }
 
 /// A body that tells when it is first read and, by being dropped, that it is no longer needed.
-struct Arriving {
+struct TrackedBody {
     body: Body,
     wanted: Option<oneshot::Sender<Infallible>>,
     _until: oneshot::Sender<Infallible>,
 }
 
 /// Each channel closes when its event has happened.
-pub struct Arrival {
+pub struct BodySignals {
     wanted: oneshot::Receiver<Infallible>,
     arrived: oneshot::Receiver<Infallible>,
 }
 
 /// The request, and the signals of its body if it has one.
-fn noting_arrival(request: Request) -> (Request, Option<Arrival>) {
+fn track_body(request: Request) -> (Request, Option<BodySignals>) {
     if request.body().is_end_stream() {
         return (request, None);
     }
     let ((want, wanted), (until, arrived)) = (oneshot::channel(), oneshot::channel());
-    let arriving = |body| Body::new(Arriving { body, wanted: Some(want), _until: until });
-    (request.map(arriving), Some(Arrival { wanted, arrived }))
+    let tracked = |body| Body::new(TrackedBody { body, wanted: Some(want), _until: until });
+    (request.map(tracked), Some(BodySignals { wanted, arrived }))
 }
 
-impl HttpBody for Arriving {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -174,7 +174,7 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> ApiError {
 /// Why a request is not let in, if it is not.
 fn refusal(state: &AppState, request: &Request) -> Option<ApiError> {
     let path = request.uri().path();
-    let peer = request.extensions().get::<Peer>();
+    let peer = request.extensions().get::<ConnectionInfo>();
     if peer.is_some_and(|peer| peer.is_ambiguous) {
         return Some(ApiError::malformed("The request can be read in two ways."));
     }

@@ -3,8 +3,6 @@
 //! It is for whoever runs the service, not for clients: the OpenAPI document leaves it out. The numbers are read when
 //! they are asked for. Every label is one of a few words that the program itself has: no path, address, id or name.
 
-mod process;
-
 use std::time::Duration;
 
 use axum::extract::State;
@@ -16,18 +14,17 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::config::Config;
 use crate::http::error::{ApiError, Code};
 use crate::limits;
-use crate::metrics::{Exposition, Kind};
+use crate::metrics::{self, Exposition, Kind, LETTERS, Route};
 use crate::security;
 use crate::state::AppState;
 use crate::store::{audit, outbox, sessions, users};
-use crate::traffic::{LETTERS, Route};
 
 /// How long the database may take; what it does not say by then is left out.
-const DATABASE_PATIENCE: Duration = Duration::from_millis(500);
+const DATABASE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Users and sessions are counted up to here, and estimated beyond.
 const COUNTED: i64 = 10_000;
 /// Letters that wait are counted up to here.
-const MOST_LETTERS: i64 = 100_000;
+const MAX_LETTERS: i64 = 100_000;
 
 pub const PATH: &str = "/metrics";
 
@@ -48,7 +45,7 @@ async fn metrics(
     database(&mut page, &state, stored.as_ref());
     session_cache(&mut page, &state);
     refusals(&mut page, &state);
-    process::write(&mut page);
+    metrics::write_process(&mut page);
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.family("doorward_build_info", Kind::Gauge, "1, and which release this is.")
         .sample(&version, 1);
@@ -89,12 +86,12 @@ async fn stored(state: &AppState) -> Option<Stored> {
         return None;
     }
     let read = read(state, state.clock.now());
-    tokio::time::timeout(DATABASE_PATIENCE, read).await.ok()?.ok()
+    tokio::time::timeout(DATABASE_TIMEOUT, read).await.ok()?.ok()
 }
 
 async fn read(state: &AppState, now: DateTime<Utc>) -> sqlx::Result<Stored> {
     let mut db = state.db.acquire().await?;
-    let (letters, oldest) = outbox::count_waiting(&mut db, MOST_LETTERS).await?;
+    let (letters, oldest) = outbox::count_waiting(&mut db, MAX_LETTERS).await?;
     Ok(Stored {
         users: users::count_about(&mut db, COUNTED).await?,
         sessions: sessions::count_active_about(&mut db, now, COUNTED).await?,
@@ -105,8 +102,8 @@ async fn read(state: &AppState, now: DateTime<Utc>) -> sqlx::Result<Stored> {
 }
 
 fn requests(page: &mut Exposition, state: &AppState) {
-    let traffic = &state.traffic;
-    let routes: Vec<&Route> = traffic.routes().collect();
+    let metrics = &state.metrics;
+    let routes: Vec<&Route> = metrics.routes().collect();
     let help = "Requests answered, by the route's pattern; unmatched: no route has that path.";
     let mut family = page.family("doorward_http_requests_total", Kind::Counter, help);
     for route in &routes {
@@ -121,18 +118,18 @@ fn requests(page: &mut Exposition, state: &AppState) {
         family.histogram(&[("route", route.pattern())], &route.duration);
     }
     let help = "Requests in hand, this one among them.";
-    let in_flight = traffic.in_flight.get();
+    let in_flight = metrics.in_flight.get();
     page.single("doorward_http_requests_in_flight", Kind::Gauge, help, in_flight);
     let help = "Requests whose client hung up before the answer.";
-    let abandoned = traffic.abandoned.get();
+    let abandoned = metrics.abandoned.get();
     page.single("doorward_http_requests_abandoned_total", Kind::Counter, help, abandoned);
-    let codes = traffic.errors.read(Code::ALL.iter().map(|code| code.as_str()));
+    let codes = metrics.errors.read(Code::ALL.iter().map(|code| code.as_str()));
     let help = "Error answers by their code: refused tokens and all else.";
     tally(page, "doorward_http_errors_total", help, "code", &codes);
-    let open = traffic.connections.get();
+    let open = metrics.connections.get();
     page.single("doorward_connections_open", Kind::Gauge, "Connections of clients.", open);
     let help = "Connections over the cap, which are told about health and metrics alone.";
-    let crowded = traffic.over_cap.get();
+    let crowded = metrics.over_cap.get();
     page.single("doorward_connections_refused_total", Kind::Counter, help, crowded);
 }
 
@@ -166,7 +163,7 @@ fn database(page: &mut Exposition, state: &AppState, stored: Option<&Stored>) {
     family.sample(&[("state", "used")], used);
     let help = "Connections that the pool may have.";
     page.single("doorward_database_connections_max", Kind::Gauge, help, most);
-    let letters = state.traffic.letters.read(LETTERS);
+    let letters = state.metrics.letters.read(LETTERS);
     let help = "Attempts of this process to send a letter, by what came of them.";
     tally(page, "doorward_letters_total", help, "outcome", &letters);
     let Some(stored) = stored else { return };

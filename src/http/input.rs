@@ -1,0 +1,104 @@
+//! What a client sent, field by field: parsed at the door, all complaints at once.
+
+use serde_json::{Map, Value};
+
+use crate::fields::FieldError;
+use crate::http::error::{ApiError, InvalidField};
+
+/// How many unknown fields are complained about, and by how many characters of their names: more would be wasted work.
+pub(super) const MAX_UNASKED: usize = 20;
+pub(super) const MAX_UNASKED_CHARS: usize = 64;
+
+/// Named values, and what was found wrong with them so far. Fields that nobody asks for are ignored; `null` is the
+/// same as leaving a field out.
+#[derive(Debug)]
+pub struct Input {
+    values: Map<String, Value>,
+    problems: Vec<InvalidField>,
+}
+
+impl Input {
+    pub fn new(values: Map<String, Value>) -> Self {
+        Self { values, problems: Vec::new() }
+    }
+
+    /// A string that has to be there, in the form that `parse` asks for.
+    pub fn required<T>(
+        &mut self,
+        field: &str,
+        parse: impl FnOnce(&str) -> Result<T, FieldError>,
+    ) -> Option<T> {
+        if matches!(self.values.get(field), None | Some(Value::Null)) {
+            self.refuse(field, FieldError::new("required", "This field is required."));
+            return None;
+        }
+        self.optional(field, parse)
+    }
+
+    /// A string that may be left out.
+    pub fn optional<T>(
+        &mut self,
+        field: &str,
+        parse: impl FnOnce(&str) -> Result<T, FieldError>,
+    ) -> Option<T> {
+        let parsed = match self.values.get(field) {
+            None | Some(Value::Null) => return None,
+            Some(value) if holds_nul(value) => Err(nul_refused()),
+            Some(Value::String(raw)) => parse(raw),
+            Some(_) => Err(FieldError::new("invalid_type", "This has to be a string.")),
+        };
+        parsed.map_err(|error| self.refuse(field, error)).ok()
+    }
+
+    /// A yes or no that may be left out: `true` or `false`, `1` or `0`.
+    pub fn flag(&mut self, field: &str) -> Option<bool> {
+        self.optional(field, |raw| match raw {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(FieldError::new("invalid_choice", "Use true or false.")),
+        })
+    }
+
+    pub fn refuse(&mut self, field: &str, error: FieldError) {
+        // The first complaint about a field is the one that helps.
+        if !self.problems.iter().any(|problem| problem.field == field) {
+            self.problems.push(InvalidField::new(field, error));
+        }
+    }
+
+    /// Every complaint, if there is one.
+    pub fn check(self) -> Result<(), ApiError> {
+        self.finish(|| Some(()))
+    }
+
+    /// The checked values, or every complaint.
+    ///
+    /// `values` gives `None` only if a required field is missing, and that has been complained about.
+    pub fn finish<T>(mut self, values: impl FnOnce() -> Option<T>) -> Result<T, ApiError> {
+        // In unknown fields, too; the known ones have already complained, in their own order.
+        let values_left = std::mem::take(&mut self.values).into_iter();
+        let refused = values_left.filter(|(name, value)| name.contains('\0') || holds_nul(value));
+        for (name, _) in refused.take(MAX_UNASKED) {
+            let name: String = name.chars().take(MAX_UNASKED_CHARS).collect();
+            self.refuse(&name, nul_refused());
+        }
+        match values() {
+            Some(values) if self.problems.is_empty() => Ok(values),
+            _ => Err(ApiError::invalid(self.problems)),
+        }
+    }
+}
+
+/// PostgreSQL's text cannot hold U+0000, and no name or password needs it.
+fn nul_refused() -> FieldError {
+    FieldError::new("invalid_characters", "The character U+0000 is not allowed.")
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        _ => false,
+    }
+}
