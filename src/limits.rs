@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::metrics::Tally;
 use crate::security::KeyedHash;
 use crate::store::audit::Event;
-use crate::store::db::{Db, KeyedPermit, KeyedSemaphore, Tx, with_timeout};
+use crate::store::db::{AcquireTimedOut, Db, KeyedPermit, KeyedSemaphore, Tx, with_timeout};
 use crate::store::limits::{self, Allowance, Decision};
 
 /// One line of the table of limits.
@@ -157,8 +157,8 @@ impl Reservation {
 /// other, they take no place of their address.
 static IN_PROGRESS: [(&Limit, [usize; 2]); 2] =
     [(&LOGIN_ACCOUNT, [1, 2]), (&LOGIN_ADDRESS, [5, 5])];
-/// How long a login waits for its turns in all.
-const TURN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a login waits for its permits in all.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A refusal that is remembered, and until when: not for long, as another instance may refund its cause.
 #[derive(Clone, Copy, Debug)]
@@ -220,20 +220,20 @@ impl Limits {
         found
     }
 
-    /// Waits until few enough of the same kind are in progress, and takes a place. To be called before `reserve`.
-    pub async fn take_turns(
+    /// Waits until few enough of the same kind are in progress. To be called before `reserve`.
+    pub async fn acquire_permits(
         &self,
         attempts: &[Attempt],
         is_known: bool,
-    ) -> sqlx::Result<Vec<KeyedPermit>> {
+    ) -> Result<Vec<KeyedPermit>, AcquireTimedOut> {
         let mut held = Vec::new();
         let started = Instant::now();
         if self.is_on {
-            for ((limit, _), turns) in IN_PROGRESS.iter().zip(&self.in_progress) {
-                let turns = &turns[usize::from(is_known)];
+            for ((limit, _), semaphores) in IN_PROGRESS.iter().zip(&self.in_progress) {
+                let semaphore = &semaphores[usize::from(is_known)];
                 for attempt in attempts.iter().filter(|attempt| attempt.limit.name == limit.name) {
-                    let left = TURN_TIMEOUT.saturating_sub(started.elapsed());
-                    held.push(turns.take(&self.key(attempt), left).await?);
+                    let left = PERMIT_TIMEOUT.saturating_sub(started.elapsed());
+                    held.push(semaphore.acquire(&self.key(attempt), left).await?);
                 }
             }
         }

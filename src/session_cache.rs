@@ -55,7 +55,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Invalid entries are removed once in so many heartbeats.
 const HEARTBEATS_PER_SWEEP: u64 = 10;
 /// Longest wait before a lost connection is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Bytes that may be kept: some 18,000 tokens, unless their users' names are long.
 const CAPACITY: u64 = 32 << 20;
 /// How many stamps all users share: sharing one only costs an unnecessary read.
@@ -251,7 +251,7 @@ pub async fn follow_changes(cache: &SessionCache, db: &Db) {
     loop {
         let (since, Err(error)) = (Instant::now(), listen(cache, db, options.clone()).await);
         cache.kept.clear();
-        if since.elapsed() > LONGEST_PAUSE {
+        if since.elapsed() > MAX_PAUSE {
             pause = HEARTBEAT;
         }
         // One warning per loss, not one per attempt to reconnect.
@@ -261,7 +261,7 @@ pub async fn follow_changes(cache: &SessionCache, db: &Db) {
             tracing::debug!(%error, "changes made elsewhere are still not heard of");
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 

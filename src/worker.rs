@@ -32,7 +32,7 @@ const BACKOFF: [TimeDelta; 5] = [
 /// A letter that could not be sent for this long is given up: its link would come as a surprise.
 const GIVE_UP_AFTER: TimeDelta = TimeDelta::hours(24);
 /// But not before this many attempts: without a mail server it may have waited long for its first.
-const FEWEST_ATTEMPTS: i32 = 5;
+const MIN_ATTEMPTS: i32 = 5;
 /// Letters on their way at once.
 const SENDERS: usize = 4;
 /// How long to wait for a letter if none is announced.
@@ -143,7 +143,7 @@ async fn settle(
             SENT
         }
         Err(SendError::Transient(reason))
-            if now - claimed.created_at < GIVE_UP_AFTER || attempts < FEWEST_ATTEMPTS =>
+            if now - claimed.created_at < GIVE_UP_AFTER || attempts < MIN_ATTEMPTS =>
         {
             let next_attempt_at = now + backoff(attempts);
             tracing::warn!(letter = %id, attempts, reason, %next_attempt_at, "a letter could not be sent yet");

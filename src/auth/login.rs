@@ -59,15 +59,15 @@ pub async fn login(
     }
     // A second round only if the hash was replaced between the check and the session.
     let (mut user_id, mut counted) = (None, None);
-    let mut turns = Vec::new();
+    let mut permits = Vec::new();
     for _ in 0..2 {
         // What runs before and after the hash is boxed: the many futures that may wait for one stay small.
         let (found, is_known) = Box::pin(state.logins.find(&login, client.ip)).await?;
         user_id = found.as_ref().map(|user| user.id);
         let mut attempts = vec![by_address.clone()];
         attempts.extend(attempts_on_account(found.as_ref(), &login, &client, is_known));
-        if turns.is_empty() {
-            turns = Box::pin(state.limits.take_turns(&attempts, is_known)).await?;
+        if permits.is_empty() {
+            permits = Box::pin(state.limits.acquire_permits(&attempts, is_known)).await?;
             // That may have taken a while.
             now = state.clock.now();
         }

@@ -316,11 +316,11 @@ fn healthcheck(address: SocketAddr) -> Result<(), Failure> {
         host => &[host],
     };
     let addresses: Vec<_> = hosts.iter().map(|&host| (host, address.port()).into()).collect();
-    let patience = Duration::from_secs(3);
-    let connect = |address: &SocketAddr| TcpStream::connect_timeout(address, patience);
+    let timeout = Duration::from_secs(3);
+    let connect = |address: &SocketAddr| TcpStream::connect_timeout(address, timeout);
     let connected = addresses.iter().map(connect).reduce(Result::or).expect("one at least");
     let mut stream = connected.map_err(|error| format!("nothing answers on {address}: {error}"))?;
-    stream.set_read_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(timeout))?;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

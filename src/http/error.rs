@@ -12,7 +12,7 @@ use crate::fields::FieldError;
 use crate::limits::Refusal;
 use crate::security::password::Busy;
 use crate::security::token::TokenError;
-use crate::store::db;
+use crate::store::db::{self, AcquireTimedOut, BeginError};
 
 /// One table: the OpenAPI document, the README's list and the answers come from it.
 macro_rules! codes {
@@ -201,15 +201,27 @@ impl From<TokenError> for ApiError {
     }
 }
 
+impl From<AcquireTimedOut> for ApiError {
+    fn from(AcquireTimedOut: AcquireTimedOut) -> Self {
+        Code::Busy.into()
+    }
+}
+
+impl From<BeginError> for ApiError {
+    fn from(error: BeginError) -> Self {
+        match error {
+            BeginError::Busy(timed_out) => timed_out.into(),
+            BeginError::Database(error) => error.into(),
+        }
+    }
+}
+
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
         match db::unique_violation(&error) {
             Some("users_username_key") => return Code::UsernameTaken.into(),
             Some("users_email_key") => return Code::EmailTaken.into(),
             _ => {}
-        }
-        if db::is_turn_timeout(&error) {
-            return Code::Busy.into();
         }
         if db::is_unavailable(&error) {
             return Self { cause: Some(error.to_string()), ..Code::DatabaseUnavailable.into() };

@@ -64,29 +64,29 @@ impl Sleep for Until {}
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(200);
+    const HEAD_TIMEOUT: Duration = Duration::from_millis(200);
 
     /// Waits for a timer that is set now; how long that was.
     async fn ring(timer: &HeadTimer) -> Duration {
         let set_at = timer.now();
-        timer.sleep(PATIENCE).await;
+        timer.sleep(HEAD_TIMEOUT).await;
         set_at.elapsed()
     }
 
     #[tokio::test]
     async fn rings_at_its_deadline_however_often_it_was_set_before() {
         let timer = HeadTimer::new();
-        assert!(ring(&timer).await >= PATIENCE);
+        assert!(ring(&timer).await >= HEAD_TIMEOUT);
         for _ in 0..30 {
             // The head came in time: hyper drops the timer, after it has looked at it.
             let set_at = timer.now();
-            let rang = time::timeout(PATIENCE / 10, timer.sleep(PATIENCE)).await;
-            assert!(rang.is_err() || set_at.elapsed() >= PATIENCE, "rang too early");
+            let rang = time::timeout(HEAD_TIMEOUT / 10, timer.sleep(HEAD_TIMEOUT)).await;
+            assert!(rang.is_err() || set_at.elapsed() >= HEAD_TIMEOUT, "rang too early");
         }
         let took = ring(&timer).await;
-        assert!((PATIENCE..PATIENCE * 10).contains(&took), "{took:?}");
+        assert!((HEAD_TIMEOUT..HEAD_TIMEOUT * 10).contains(&took), "{took:?}");
         // One that was never looked at does not matter either.
         drop(timer.sleep(Duration::ZERO));
-        assert!(ring(&timer).await >= PATIENCE);
+        assert!(ring(&timer).await >= HEAD_TIMEOUT);
     }
 }

@@ -27,7 +27,7 @@ use crate::security::{are_equal, random_bytes};
 /// known clients four times that.
 const QUEUE_PER_THREAD: usize = 64;
 /// Whoever waited for this long is told to come back: on a slow processor the queue's length alone would be no bound.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 /// A pause after each job while more wait; with Linux's usual timer slack it takes some 55 us. A thread that never sleeps
 /// keeps what is scheduled in other groups (autogroup) waiting, PostgreSQL on the same machine too: on Linux 6.18 for
 /// 50 ms and more, whatever this thread's priority.
@@ -191,7 +191,7 @@ fn work(jobs: &Queue<Waiting>, load: &Load, results: &Results, params: &Params) 
     while let Some(Waiting { since, job }) = jobs.pop() {
         let waited = since.elapsed();
         load.wait.observe(waited);
-        if waited <= LONGEST_WAIT {
+        if waited <= MAX_WAIT {
             let _present = load.running.enter();
             let begun = Instant::now();
             results.add(begun, compute(job, &mut engine, params));
@@ -426,7 +426,7 @@ mod tests {
         let queue = Queue::new(1);
         let (answer, result) = oneshot::channel();
         let job = Job::Hash(Password::claimed("correct horse"), answer);
-        let since = long_ago(LONGEST_WAIT);
+        let since = long_ago(MAX_WAIT);
         queue.push(SOMEBODY, Waiting { since, job }).expect("room");
         queue.close();
         work(&queue, &Load::default(), &Results::new(1), &cheap());
@@ -437,7 +437,7 @@ mod tests {
     async fn nothing_stays_untold_where_those_who_wait_are_gone() {
         let queue = Queue::new(4);
         let mut results = Vec::new();
-        for since in [Instant::now()].into_iter().chain([long_ago(LONGEST_WAIT); 3]) {
+        for since in [Instant::now()].into_iter().chain([long_ago(MAX_WAIT); 3]) {
             let (answer, result) = oneshot::channel();
             let job = Job::Hash(Password::claimed("correct horse"), answer);
             queue.push(SOMEBODY, Waiting { since, job }).expect("room");

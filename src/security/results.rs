@@ -12,9 +12,9 @@ use tokio::runtime::Handle;
 
 /// The size of a batch: so many results for each thread, up to the maximum.
 const RESULTS_PER_THREAD: usize = 12;
-const MOST_RESULTS: usize = 24;
+const MAX_RESULTS: usize = 24;
 /// A result whose hash was begun this long ago is not held back for others; looked at whenever a hash is done.
-const LONGEST_KEPT_BACK: Duration = Duration::from_millis(120);
+const MAX_DELAY: Duration = Duration::from_millis(120);
 
 /// Tells a result to whoever waits for it.
 pub type Told = Box<dyn FnOnce() + Send>;
@@ -31,7 +31,7 @@ impl Results {
     /// Those of so many hashing threads.
     pub fn new(threads: usize) -> Self {
         Self {
-            together: (threads * RESULTS_PER_THREAD).min(MOST_RESULTS),
+            together: (threads * RESULTS_PER_THREAD).min(MAX_RESULTS),
             ready: Mutex::default(),
             runtime: Handle::try_current().ok(),
         }
@@ -46,7 +46,7 @@ impl Results {
     /// results are ready. Called after every job, so none is left undelivered.
     pub fn tell(&self, waiting: usize) {
         let mut ready = self.lock();
-        let is_late = ready.iter().any(|(begun, _)| begun.elapsed() > LONGEST_KEPT_BACK);
+        let is_late = ready.iter().any(|(begun, _)| begun.elapsed() > MAX_DELAY);
         if ready.len() < self.together && ready.len() < waiting && !is_late {
             return;
         }
@@ -119,7 +119,7 @@ mod tests {
         results.add(Instant::now(), None);
         results.tell(1);
         assert_eq!(seen(), [17], "few wait");
-        let long_ago = Instant::now().checked_sub(LONGEST_KEPT_BACK * 2);
+        let long_ago = Instant::now().checked_sub(MAX_DELAY * 2);
         add_begun(long_ago.expect("the machine runs longer"), 18);
         results.tell(30);
         assert_eq!(seen(), [18], "it took long");

@@ -372,7 +372,7 @@ async fn a_login_whose_turn_does_not_come_in_time_is_told_that_there_is_too_much
     let attempt = Attempt::on_account_from(&LOGIN_ACCOUNT, ann.id(), HOME.parse().ok());
     let mut turns = Vec::new();
     for _ in 0..2 {
-        turns.extend(app.state.limits.take_turns(std::slice::from_ref(&attempt), true).await);
+        turns.extend(app.state.limits.acquire_permits(std::slice::from_ref(&attempt), true).await);
     }
     guess(&app, HOME, "ann", PASSWORD).await.assert_error(503, "busy");
     assert_eq!(counted(&app).await, before, "it was never counted");
@@ -391,7 +391,7 @@ async fn logins_that_wait_for_one_account_do_not_keep_others_of_their_address_wa
     let attempt = Attempt::on_account_from(&LOGIN_ACCOUNT, ann.id(), HOME.parse().ok());
     let mut turns = Vec::new();
     for _ in 0..2 {
-        turns.extend(app.state.limits.take_turns(std::slice::from_ref(&attempt), true).await);
+        turns.extend(app.state.limits.acquire_permits(std::slice::from_ref(&attempt), true).await);
     }
     let waiting = join_all((0..10).map(|_| guess(&app, HOME, "ann", PASSWORD)));
     let other = async {

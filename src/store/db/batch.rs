@@ -17,9 +17,9 @@ use super::connection::with_timeout;
 use super::error::{depends_on_the_values, describe, is_unavailable};
 
 /// The most questions in a batch.
-const LARGEST: usize = 64;
+const MAX_BATCH: usize = 64;
 /// How long a batch waits, at the most, for the one that is under way; with the timer's own granularity some 3 ms.
-const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+const MAX_WAIT: Duration = Duration::from_millis(2);
 
 /// What became of a question; `None`: it has to be asked alone.
 type Outcome<A> = Option<sqlx::Result<A>>;
@@ -56,13 +56,13 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
         let is_first = {
             let mut waiting = self.waiting();
             waiting.push((question.clone(), tell));
-            waiting.len() % LARGEST == 1
+            waiting.len() % MAX_BATCH == 1
         };
         if is_first {
             let (batcher, answer_all) = (Self(Arc::clone(&self.0)), answer_all.clone());
             tokio::spawn(async move {
                 yield_now().await;
-                let turn = timeout(LONGEST_PAUSE, batcher.0.turn.acquire()).await;
+                let turn = timeout(MAX_WAIT, batcher.0.turn.acquire()).await;
                 batcher.answer_some(answer_all).await;
                 drop(turn);
             });
@@ -97,10 +97,10 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
         }
     }
 
-    /// The next batch. For each [`LARGEST`] that wait, and for the rest, one task is on its way here.
+    /// The next batch. For each [`MAX_BATCH`] that wait, and for the rest, one task is on its way here.
     fn take(&self) -> Waiting<Q, A> {
         let mut waiting = self.waiting();
-        let count = waiting.len().min(LARGEST);
+        let count = waiting.len().min(MAX_BATCH);
         waiting.drain(..count).collect()
     }
 
@@ -135,7 +135,7 @@ mod tests {
             let count = Arc::clone(&count);
             async move {
                 count.fetch_add(1, Ordering::SeqCst);
-                assert!(numbers.len() <= LARGEST);
+                assert!(numbers.len() <= MAX_BATCH);
                 yield_now().await;
                 let is_alone = numbers.len() == 1;
                 let answer =

@@ -41,8 +41,8 @@ pub struct Conn {
     loan: Option<Loan>,
     unsettled: Option<Unsettled>,
     behind_pooler: bool,
-    /// The caller's turn, held until the transaction is settled.
-    turn: Option<KeyedPermit>,
+    /// Held until the transaction is settled.
+    permit: Option<KeyedPermit>,
 }
 
 /// Work that is not known to have completed.
@@ -58,11 +58,11 @@ enum Unsettled {
 impl Conn {
     async fn take(pool: &Pool, unsettled: Unsettled, behind_pooler: bool) -> sqlx::Result<Self> {
         let (loan, pool) = (Some(pool.acquire().await?), pool.clone());
-        Ok(Self { pool, loan, unsettled: Some(unsettled), behind_pooler, turn: None })
+        Ok(Self { pool, loan, unsettled: Some(unsettled), behind_pooler, permit: None })
     }
 
-    pub(super) fn hold(&mut self, turn: KeyedPermit) {
-        self.turn = Some(turn);
+    pub(super) fn hold(&mut self, permit: KeyedPermit) {
+        self.permit = Some(permit);
     }
 
     /// To read with.
@@ -139,8 +139,8 @@ impl Drop for Conn {
         match self.unsettled {
             None => self.pool.keep(loan),
             Some(unsettled) => {
-                let turn = self.turn.take();
-                runtime.spawn(give_back(loan, unsettled, self.behind_pooler, turn));
+                let permit = self.permit.take();
+                runtime.spawn(give_back(loan, unsettled, self.behind_pooler, permit));
             }
         }
     }

@@ -1,50 +1,55 @@
-//! A semaphore for each key, taken before the database is asked.
+//! A semaphore for each key, acquired before the database is asked.
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time;
 
-/// Keys that agree in their last bits share a semaphore: rarely, as those bits are random.
-const SEMAPHORES: usize = 1024;
+/// Keys with the same hash modulo this share a semaphore: rarely, and then they only wait a little more.
+const SEMAPHORES: u64 = 1024;
 
-/// A fixed number at a time per key.
+/// A fixed number of permits for each key.
 #[derive(Clone, Debug)]
-pub struct KeyedSemaphore(Arc<[Arc<Semaphore>]>);
+pub struct KeyedSemaphore {
+    semaphores: Arc<[Arc<Semaphore>]>,
+    hasher: RandomState,
+}
 
-/// Somebody's turn, until it is dropped.
+/// Released when it is dropped.
 pub type KeyedPermit = OwnedSemaphorePermit;
 
 impl KeyedSemaphore {
-    pub fn new(at_once: usize) -> Self {
-        Self((0..SEMAPHORES).map(|_| Arc::new(Semaphore::new(at_once))).collect())
+    pub fn new(permits: usize) -> Self {
+        let semaphores = (0..SEMAPHORES).map(|_| Arc::new(Semaphore::new(permits))).collect();
+        Self { semaphores, hasher: RandomState::new() }
     }
 
-    /// Waits for `patience` at most. The key's last two bytes have to be random.
-    pub async fn take(&self, key: &[u8], patience: Duration) -> sqlx::Result<KeyedPermit> {
-        let last = key.last_chunk().copied().unwrap_or_default();
-        let number = usize::from(u16::from_be_bytes(last)) % SEMAPHORES;
-        let turn = timeout(patience, Arc::clone(&self.0[number]).acquire_owned()).await;
-        let turn = turn.map_err(|_| sqlx::Error::AnyDriverError(Box::new(TurnTimedOut)))?;
-        Ok(turn.expect("it is never closed"))
+    /// Waits for a permit, for `timeout` at most.
+    pub async fn acquire(
+        &self,
+        key: &(impl Hash + ?Sized),
+        timeout: Duration,
+    ) -> Result<KeyedPermit, AcquireTimedOut> {
+        let index =
+            usize::try_from(self.hasher.hash_one(key) % SEMAPHORES).expect("a small number");
+        let permit = time::timeout(timeout, Arc::clone(&self.semaphores[index]).acquire_owned());
+        let permit = permit.await.map_err(|_| AcquireTimedOut)?;
+        Ok(permit.expect("the semaphore is never closed"))
     }
 }
 
-/// The turn did not come in time.
-#[derive(Debug)]
-struct TurnTimedOut;
+/// No permit came in time: the database was not even asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcquireTimedOut;
 
-impl fmt::Display for TurnTimedOut {
+impl fmt::Display for AcquireTimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the calls before this one took too long")
     }
 }
 
-impl std::error::Error for TurnTimedOut {}
-
-/// Whether a turn did not come in time: the database was not even asked.
-pub fn is_turn_timeout(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::AnyDriverError(cause) if cause.is::<TurnTimedOut>())
-}
+impl std::error::Error for AcquireTimedOut {}

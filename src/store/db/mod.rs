@@ -25,7 +25,7 @@ pub use batch::Batcher;
 pub use connection::{Conn, timed_out, with_timeout};
 use error::is_broken;
 pub use error::{describe, is_unavailable, refuses_settings, unique_violation};
-pub use keyed_semaphore::{KeyedPermit, KeyedSemaphore, is_turn_timeout};
+pub use keyed_semaphore::{AcquireTimedOut, KeyedPermit, KeyedSemaphore};
 use pool::{ACQUIRE_TIMEOUT, Pool};
 pub use schema::Schema;
 pub use server_facts::ServerFacts;
@@ -57,7 +57,8 @@ pub struct Db {
     /// The server's own address, past the pooler, if configured.
     direct_options: Option<Arc<PgConnectOptions>>,
     behind_pooler: Arc<AtomicBool>,
-    turns: KeyedSemaphore,
+    /// One permit for each user.
+    users: KeyedSemaphore,
     /// Counts of this instance's security events.
     pub events: Arc<Tally>,
     standby: Option<Arc<standby::Standby>>,
@@ -79,7 +80,7 @@ impl Db {
             options: options.into(),
             direct_options: None,
             behind_pooler: Arc::default(),
-            turns: KeyedSemaphore::new(1),
+            users: KeyedSemaphore::new(1),
             events: Arc::default(),
             standby: None,
         }
@@ -153,7 +154,7 @@ impl Db {
             return Ok(self.begin().await?.inner);
         }
         let asked = async {
-            for _ in 0..self.pool.most() {
+            for _ in 0..self.pool.max_connections() {
                 let mut conn = Conn::plain(&self.pool).await?;
                 if conn.ping().await.is_ok() {
                     return Ok(conn);
@@ -204,7 +205,7 @@ impl Db {
     /// A transaction, rolled back if dropped without `commit`.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
         let begun = async {
-            let mut left = self.pool.most();
+            let mut left = self.pool.max_connections();
             loop {
                 match self.begin_once().await {
                     // It broke while it waited in the pool: nothing was done yet.
@@ -216,12 +217,13 @@ impl Db {
         timeout(ACQUIRE_TIMEOUT, begun).await.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 
-    /// A transaction that will lock this user's row. Within this process, calls for one user take turns before they
-    /// take a connection: else many at once could hold the whole pool while they wait for one row.
-    pub async fn begin_for(&self, user_id: Uuid) -> sqlx::Result<Tx> {
-        let turn = self.turns.take(user_id.as_bytes(), ACQUIRE_TIMEOUT).await?;
-        let mut tx = self.begin().await?;
-        tx.inner.hold(turn);
+    /// A transaction that will lock this user's row. Calls for one user within this process wait for each other before
+    /// they take a connection: else many at once could hold the whole pool while they wait for one row.
+    pub async fn begin_for(&self, user_id: Uuid) -> Result<Tx, BeginError> {
+        let permit =
+            self.users.acquire(&user_id, ACQUIRE_TIMEOUT).await.map_err(BeginError::Busy)?;
+        let mut tx = self.begin().await.map_err(BeginError::Database)?;
+        tx.inner.hold(permit);
         Ok(tx)
     }
 
@@ -266,6 +268,13 @@ impl Db {
             || host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
         !(self.options.get_socket().is_some() || host.starts_with('/') || is_loopback())
     }
+}
+
+/// Why [`Db::begin_for`] could not begin.
+#[derive(Debug)]
+pub enum BeginError {
+    Busy(AcquireTimedOut),
+    Database(sqlx::Error),
 }
 
 fn begin_behind_pooler() -> String {

@@ -119,11 +119,11 @@ impl Pool {
         let inner = &self.0.inner;
         // sqlx counts a connection as idle only after it can be taken: briefly the number may be negative.
         let idle = inner.num_idle().wrapping_add(self.0.at_hand().len()).cast_signed();
-        (inner.size(), usize::try_from(idle).unwrap_or(0), self.most())
+        (inner.size(), usize::try_from(idle).unwrap_or(0), self.max_connections())
     }
 
     /// How many connections there may be.
-    pub fn most(&self) -> u32 {
+    pub fn max_connections(&self) -> u32 {
         self.0.inner.options().get_max_connections()
     }
 

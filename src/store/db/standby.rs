@@ -18,13 +18,13 @@ use super::{Conn, Db, describe, with_timeout};
 /// How long a server may take to accept `doctor`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the standby may take to connect and catch up with the primary.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often it is asked meanwhile.
-const STEP: Duration = Duration::from_millis(10);
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(10);
 /// How long it may take to read, so that the primary can still answer within a request's time.
-const READ_PATIENCE: Duration = Duration::from_secs(6);
+const READ_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a standby that failed is left alone.
-const PAUSE: Duration = Duration::from_secs(5);
+const COOLDOWN: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Standby {
@@ -67,20 +67,20 @@ impl Standby {
         self.cooldown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether to try it now. After a failure only one call per [`PAUSE`] does.
-    fn is_worth_a_try(&self, now: Instant) -> bool {
+    /// Whether to try it now. After a failure only one call per [`COOLDOWN`] does.
+    fn should_try(&self, now: Instant) -> bool {
         let mut cooldown = self.cooldown();
         let Some(cooldown) = &mut *cooldown else { return true };
         let is_due = cooldown.next_try_at <= now;
         if is_due {
-            cooldown.next_try_at = now + PAUSE;
+            cooldown.next_try_at = now + COOLDOWN;
         }
         is_due
     }
 
-    fn has_failed(&self, error: &sqlx::Error) {
+    fn record_failure(&self, error: &sqlx::Error) {
         let since = Instant::now();
-        let cooldown = Cooldown { since, next_try_at: since + PAUSE };
+        let cooldown = Cooldown { since, next_try_at: since + COOLDOWN };
         // Said once, not by every call that fails.
         if self.cooldown().replace(cooldown).is_none() {
             let error = describe(error);
@@ -88,7 +88,7 @@ impl Standby {
         }
     }
 
-    fn has_read(&self, asked_at: Instant) {
+    fn record_success(&self, asked_at: Instant) {
         // A read that began before the failure proves nothing.
         if self.cooldown().take_if(|cooldown| cooldown.since < asked_at).is_some() {
             tracing::info!("the standby can be used again");
@@ -118,13 +118,13 @@ impl Db {
         read: impl Fn(Conn) -> F,
     ) -> sqlx::Result<T> {
         let now = Instant::now();
-        if let Some(standby) = self.standby.as_deref().filter(|standby| standby.is_worth_a_try(now))
+        if let Some(standby) = self.standby.as_deref().filter(|standby| standby.should_try(now))
             && let Ok(position) = self.position().await
         {
             let reading = async {
-                let caught_up = timeout(PATIENCE, standby.caught_up(&position)).await;
+                let caught_up = timeout(CATCH_UP_TIMEOUT, standby.caught_up(&position)).await;
                 let conn = caught_up.map_err(|_| timed_out())??;
-                timeout(READ_PATIENCE, read(conn)).await.map_err(|_| timed_out())?
+                timeout(READ_TIMEOUT, read(conn)).await.map_err(|_| timed_out())?
             };
             match reading.await {
                 // A query too slow for the standby would be so for the primary.
@@ -132,9 +132,9 @@ impl Db {
                     return Err(sqlx::Error::Database(error));
                 }
                 // Other failures (gone, lagging, a conflict with recovery) are the standby's alone.
-                Err(error) => standby.has_failed(&error),
+                Err(error) => standby.record_failure(&error),
                 Ok(found) => {
-                    standby.has_read(now);
+                    standby.record_success(now);
                     return Ok(found);
                 }
             }
@@ -156,7 +156,7 @@ impl Db {
         let options = PgConnectOptions::clone(&standby.db.options).statement_cache_capacity(0);
         let mut conn =
             timeout(CONNECT_TIMEOUT, options.connect()).await.map_err(|_| timed_out())??;
-        let facts = match timeout(PATIENCE, catch_up(&mut conn, &position)).await {
+        let facts = match timeout(CATCH_UP_TIMEOUT, catch_up(&mut conn, &position)).await {
             Ok(facts) => facts?,
             Err(_) => facts(&mut conn, &position).await?,
         };
@@ -178,7 +178,7 @@ async fn catch_up(conn: &mut PgConnection, position: &str) -> sqlx::Result<Stand
         if facts.is_up_to_date || !facts.is_standby {
             return Ok(facts);
         }
-        sleep(STEP).await;
+        sleep(CATCH_UP_INTERVAL).await;
     }
 }
 
