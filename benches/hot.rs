@@ -20,8 +20,8 @@ use doorward::fields::{Password, Role};
 use doorward::http::body::QueryString;
 use doorward::limits::{Attempt, LOGIN_ADDRESS, Limits, Refusal};
 use doorward::local_postgres::{Durability, LocalPostgres};
+use doorward::security::password::Requester;
 use doorward::security::password::{Hasher, production_params};
-use doorward::security::queue::Client;
 use doorward::security::random_secret;
 use doorward::security::token::{AccessClaims, RefreshClaims, TokenKeys};
 use doorward::session_cache::{SessionCache, follow_changes};
@@ -98,7 +98,7 @@ fn password(bench: &mut Criterion) {
     bench.sample_size(20);
     let runtime = Runtime::new().unwrap();
     let hasher = Hasher::new(production_params(), 1);
-    let client = Client { key: 1, is_known: false };
+    let client = Requester { key: 1, is_known: false };
     let password = "a long and good one";
     let hash = runtime.block_on(hasher.hash(client, Password::claimed(password))).unwrap();
     let hash = hash.as_str();

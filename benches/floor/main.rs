@@ -24,8 +24,8 @@ use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use doorward::fields::Password;
+use doorward::security::password::Requester;
 use doorward::security::password::{Hasher, production_params};
-use doorward::security::queue::Client;
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
@@ -190,7 +190,7 @@ async fn login(
         let row = row.map_err(|_| StatusCode::UNAUTHORIZED)?;
         (User::from_row(&row).unwrap(), row.get::<String, _>("password_hash"))
     };
-    let client = Client { key: 1, is_known: false };
+    let client = Requester { key: 1, is_known: false };
     let verdict = floor
         .hasher
         .verify(client, Password::claimed(password), Some(&hash), &Arc::default())
@@ -271,7 +271,7 @@ fn allow_huge_pages() {
 /// A hasher each of whose threads has its memory.
 async fn warm_hasher(threads: usize) -> Hasher {
     let hasher = Hasher::new(production_params(), threads);
-    let client = Client { key: 1, is_known: false };
+    let client = Requester { key: 1, is_known: false };
     let hash = || hasher.hash(client, Password::claimed("a long and good one"));
     futures_util::future::join_all((0..threads * 8).map(|_| hash())).await;
     hasher
@@ -284,7 +284,7 @@ fn hash(how: &str, threads: usize, seconds: u64) {
     let password = "a long and good one";
     let hasher = Hasher::new(production_params(), threads);
     let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
-    let client = Client { key: 1, is_known: false };
+    let client = Requester { key: 1, is_known: false };
     let hash = runtime.block_on(hasher.hash(client, Password::claimed(password))).unwrap();
     let began = Instant::now();
     let deadline = began + Duration::from_secs(seconds);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use doorward::clock::Clock;
 use doorward::fields::Password;
 use doorward::local_postgres::{Durability, LocalPostgres};
+use doorward::security::password::Requester;
 use doorward::security::password::{Hasher, production_params};
-use doorward::security::queue::Client;
 use doorward::security::token::TokenKeys;
 use doorward::store::db::Db;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
@@ -288,7 +288,7 @@ impl Program {
 /// are equally long.
 async fn seed(pool: &PgPool, users: u64, sessions: u64) -> Result<(), Failure> {
     let hasher = Hasher::new(production_params(), 1);
-    let client = Client { key: 0, is_known: true };
+    let client = Requester { key: 0, is_known: true };
     let hash = hasher.hash(client, Password::claimed(PASSWORD)).await.map_err(|_| "hashing")?;
     let now = Clock::system().now();
     sqlx::query(AssertSqlSafe(format!(

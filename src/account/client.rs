@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::security::queue::Client;
+use crate::security::password::Requester;
 
 /// Who calls, as far as the network tells.
 #[derive(Clone, Debug, Default)]
@@ -13,7 +13,7 @@ pub struct ClientInfo {
 
 impl ClientInfo {
     /// As a requester of the hashing queue. `is_known`: the client has logged in to the account before.
-    pub fn requester(&self, is_known: bool) -> Client {
+    pub fn requester(&self, is_known: bool) -> Requester {
         let key = match self.ip.map(|ip| ip.to_canonical()) {
             None => 0,
             Some(IpAddr::V4(ip)) => u128::from(u32::from(ip)),
@@ -21,7 +21,7 @@ impl ClientInfo {
             // each. So a /48 counts as one client, as an IPv4 address does.
             Some(IpAddr::V6(ip)) => u128::from(ip) >> 80 << 80,
         };
-        Client { key, is_known }
+        Requester { key, is_known }
     }
 }
 

@@ -9,8 +9,8 @@ use crate::account::attempts::{RefundOnDrop, refund, reserve_to_completion};
 use crate::fields::Password;
 use crate::http::error::ApiError;
 use crate::limits::{Attempt, Reservation};
+use crate::security::password::Requester;
 use crate::security::password::{Busy, Verdict};
-use crate::security::queue::Client;
 use crate::state::AppState;
 
 /// Counts the attempts before their work is done, or refuses them all.
@@ -39,7 +39,7 @@ pub async fn reserve_for_known(
 pub async fn check_password(
     state: &AppState,
     reservation: Reservation,
-    requester: Client,
+    requester: Requester,
     password: Password,
     hash: Option<&str>,
 ) -> Result<(Verdict, Reservation), ApiError> {

@@ -1,10 +1,9 @@
 //! All cryptography; no SQL, no HTTP.
 
 pub mod password;
-pub mod queue;
-mod results;
 pub mod token;
 
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
@@ -29,7 +28,7 @@ pub struct KeyedHash(aws_lc_rs::hmac::Key);
 impl KeyedHash {
     /// `info` tells this use of the secret from every other.
     pub fn new(secret: &SecretString, info: &str) -> Self {
-        let key = token::derive(secret, info);
+        let key = derive_key(secret, info);
         Self(aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.as_slice()))
     }
 
@@ -54,4 +53,15 @@ pub fn is_secret(given: &str, secret: &SecretString) -> bool {
 /// A new secret of 48 random bytes as text: good for `SECRET_KEY`.
 pub fn random_secret() -> String {
     URL_SAFE_NO_PAD.encode(random_bytes::<48>())
+}
+
+/// 32 bytes by HKDF-SHA256 from the secret's own bytes, without a salt.
+fn derive_key(secret: &SecretString, info: &str) -> zeroize::Zeroizing<[u8; 32]> {
+    let mut key = zeroize::Zeroizing::new([0; 32]);
+    Salt::new(HKDF_SHA256, &[])
+        .extract(secret.expose_secret().as_bytes())
+        .expand(&[info.as_bytes()], HKDF_SHA256)
+        .and_then(|okm| okm.fill(key.as_mut_slice()))
+        .expect("32 bytes are within HKDF's limit");
+    key
 }

@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use doorward::clock::Clock;
 use doorward::fields::Password;
 use doorward::security::password::Hasher;
-use doorward::security::queue::Client;
+use doorward::security::password::Requester;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -48,7 +48,7 @@ async fn slow() -> TestApp {
 /// Does `work` while the only thread has something else to do, for longer than a test takes.
 async fn while_occupied(app: &TestApp, work: impl Future<Output = ()>) {
     let long = format!("$argon2id$v=19$m=65536,t=200,p=1${}${}", "A".repeat(22), "A".repeat(43));
-    let (client, claimed) = (Client { key: 0, is_known: true }, Password::claimed("x"));
+    let (client, claimed) = (Requester { key: 0, is_known: true }, Password::claimed("x"));
     let begun = Arc::default();
     let occupy = async {
         let verdict = app.state.hasher.verify(client, claimed, Some(&long), &begun).await;

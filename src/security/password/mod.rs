@@ -4,24 +4,25 @@
 //! owns one block of memory and reuses it, a queue of fixed length stands before the threads, whoever finds no room in
 //! it is told so at once, and whoever waited too long is told so instead of being served. The threads run at a lower
 //! priority: a flood of logins leaves the processor to the calls that only read.
-//!
-//! The crate `argon2` parses and formats the hashes, `argon2-rust` computes them, with the best instructions that the
-//! processor has, chosen at run time. The two are compared before the first use.
 
+mod argon2;
+mod fair_queue;
+mod result_batches;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use argon2::password_hash::phc::{Output, PasswordHash, Salt};
-use argon2::{Algorithm, Argon2, Params, Version};
-use argon2_rust::params::{Memory, TagLen};
+use ::argon2::Params;
 use tokio::sync::oneshot;
 
 use crate::fields::Password;
 use crate::metrics::{Counter, Gauge, Histogram};
-use crate::security::queue::{Client, Full, Queue};
-use crate::security::results::{Results, Told};
-use crate::security::{are_equal, random_bytes};
+use crate::security::random_bytes;
+pub use argon2::production_params;
+use argon2::{Engine, OUTPUT_BYTES};
+pub use fair_queue::{FairQueue, Full, Requester};
+use result_batches::{Results, Told};
 
 /// How many may wait for each thread: at 15 ms a hash the last of them waits for 1 s, and a stranger behind a crowd of
 /// known clients four times that.
@@ -32,17 +33,10 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// keeps what is scheduled in other groups (autogroup) waiting, PostgreSQL on the same machine too: on Linux 6.18 for
 /// 50 ms and more, whatever this thread's priority.
 const PAUSE: Duration = Duration::from_micros(1);
-/// Bytes of a hash.
-const OUTPUT_BYTES: usize = 32;
 
 /// The queue is full, or was not done in time: try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
-
-/// The service's own parameters: `m=19456,t=2,p=1`, OWASP's recommendation.
-pub fn production_params() -> Params {
-    Params::new(19_456, 2, 1, Some(OUTPUT_BYTES)).expect("constant parameters are valid")
-}
 
 /// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +66,7 @@ pub struct Load {
 }
 
 /// The sending side of the queue; once the last one is gone, the threads end.
-struct Jobs(Arc<Queue<Waiting>>);
+struct Jobs(Arc<FairQueue<Waiting>>);
 
 struct Waiting {
     since: Instant,
@@ -99,8 +93,8 @@ impl Hasher {
     /// If this processor does not compute Argon2 correctly: the users whose hashes it stored would be locked out on
     /// every other machine.
     pub fn new(params: Params, threads: usize) -> Self {
-        check_this_processor();
-        let queue = Arc::new(Queue::new(threads * QUEUE_PER_THREAD));
+        argon2::check_this_processor();
+        let queue = Arc::new(FairQueue::new(threads * QUEUE_PER_THREAD));
         let load = Arc::<Load>::default();
         let results = Arc::new(Results::new(threads));
         for number in 0..threads {
@@ -112,14 +106,14 @@ impl Hasher {
                 .spawn(move || work(&jobs, &load, &results, &params))
                 .expect("the operating system gives a thread at start");
         }
-        let dummy = phc_string(&params, &[0; 16], &[0; OUTPUT_BYTES]);
+        let dummy = argon2::phc_string(&params, &[0; 16], &[0; OUTPUT_BYTES]);
         Self { queue: Arc::new(Jobs(queue)), load, threads, params, dummy: dummy.into() }
     }
 
     /// Hashes with a new salt; the result is a PHC string.
-    pub async fn hash(&self, client: Client, password: Password) -> Result<String, Busy> {
+    pub async fn hash(&self, requester: Requester, password: Password) -> Result<String, Busy> {
         let (answer, result) = oneshot::channel();
-        self.enqueue(client, Job::Hash(password, answer))?;
+        self.enqueue(requester, Job::Hash(password, answer))?;
         result.await.map_err(|_| self.turn_away())
     }
 
@@ -129,27 +123,30 @@ impl Hasher {
     /// thread looks at the password: from then on it was a guess, whether somebody waits for the answer or not.
     pub async fn verify(
         &self,
-        client: Client,
+        requester: Requester,
         password: Password,
         hash: Option<&str>,
         begun: &Arc<AtomicBool>,
     ) -> Result<Verdict, Busy> {
         let (answer, result) = oneshot::channel();
         let subject = hash.map_or_else(|| Arc::clone(&self.dummy), Arc::from);
-        self.enqueue(client, Job::Verify(password, subject, Arc::clone(begun), answer))?;
+        self.enqueue(requester, Job::Verify(password, subject, Arc::clone(begun), answer))?;
         let matches = result.await.map_err(|_| self.turn_away())? && hash.is_some();
-        Ok(Verdict { matches, outdated: hash.is_some_and(|hash| self.is_outdated(hash)) })
+        Ok(Verdict {
+            matches,
+            outdated: hash.is_some_and(|hash| argon2::is_outdated(hash, &self.params)),
+        })
     }
 
     /// Fails if there is no room now: to be called before anything is written for the job.
-    pub fn check_room(&self, client: Client) -> Result<(), Busy> {
-        if self.queue.0.has_room(client) { Ok(()) } else { Err(self.turn_away()) }
+    pub fn check_room(&self, requester: Requester) -> Result<(), Busy> {
+        if self.queue.0.has_room(requester) { Ok(()) } else { Err(self.turn_away()) }
     }
 
-    fn enqueue(&self, client: Client, job: Job) -> Result<(), Busy> {
+    fn enqueue(&self, requester: Requester, job: Job) -> Result<(), Busy> {
         self.queue
             .0
-            .push(client, Waiting { since: Instant::now(), job })
+            .push(requester, Waiting { since: Instant::now(), job })
             .map_err(|Full| self.turn_away())
     }
 
@@ -171,20 +168,9 @@ impl Hasher {
     pub fn waiting(&self) -> (usize, usize) {
         self.queue.0.waiting()
     }
-
-    fn is_outdated(&self, hash: &str) -> bool {
-        PasswordHash::new(hash)
-            .ok()
-            .and_then(|parsed| Params::try_from(&parsed).ok())
-            .is_none_or(|params| cost(&params) != cost(&self.params))
-    }
 }
 
-fn cost(params: &Params) -> (u32, u32, u32) {
-    (params.m_cost(), params.t_cost(), params.p_cost())
-}
-
-fn work(jobs: &Queue<Waiting>, load: &Load, results: &Results, params: &Params) {
+fn work(jobs: &FairQueue<Waiting>, load: &Load, results: &Results, params: &Params) {
     // Best effort: where it is not allowed, hashing competes with the rest as equals.
     let _ = rustix::process::setpriority_process(None, 10);
     let mut engine = Engine::new(params);
@@ -214,7 +200,7 @@ fn compute(job: Job, engine: &mut Engine, params: &Params) -> Option<Told> {
         Job::Hash(password, answer) => {
             let salt = random_bytes::<16>();
             let output = engine.compute(params, &password, &salt)?;
-            let hash = phc_string(params, &salt, &output);
+            let hash = argon2::phc_string(params, &salt, &output);
             Some(Box::new(move || {
                 let _ = answer.send(hash);
             }))
@@ -225,7 +211,7 @@ fn compute(job: Job, engine: &mut Engine, params: &Params) -> Option<Told> {
             if answer.is_closed() {
                 return None;
             }
-            let is_right = matches(&password, &hash, engine)?;
+            let is_right = engine.matches(&password, &hash)?;
             Some(Box::new(move || {
                 let _ = answer.send(is_right);
             }))
@@ -233,107 +219,11 @@ fn compute(job: Job, engine: &mut Engine, params: &Params) -> Option<Told> {
     }
 }
 
-/// Whether `password` gives `hash`, with the parameters that the hash names. A string that is no Argon2id hash
-/// matches nothing. `None` as in [`Engine::compute`].
-fn matches(password: &Password, hash: &str, engine: &mut Engine) -> Option<bool> {
-    let Some((params, salt, expected)) = parse(hash) else { return Some(false) };
-    let output = engine.compute(&params, password, &salt)?;
-    Some(are_equal(&output, expected.as_bytes()))
-}
-
-fn parse(hash: &str) -> Option<(Params, Salt, Output)> {
-    let parsed = PasswordHash::new(hash).ok()?;
-    let is_ours = parsed.algorithm == Algorithm::Argon2id.ident();
-    let output = parsed.hash.filter(|output| is_ours && output.len() == OUTPUT_BYTES)?;
-    Some((Params::try_from(&parsed).ok()?, parsed.salt?, output))
-}
-
-/// Argon2id in memory that is used again and again, wiped after each hash.
-struct Engine(argon2_rust::Hasher);
-
-impl Engine {
-    fn new(params: &Params) -> Self {
-        Self(algorithm(params).hasher())
-    }
-
-    fn compute(
-        &mut self,
-        params: &Params,
-        password: &Password,
-        salt: &[u8],
-    ) -> Option<[u8; OUTPUT_BYTES]> {
-        let mut output = [0; OUTPUT_BYTES];
-        let has_memory = self.0.reserved_blocks() >= params.block_count();
-        self.0.set_argon2(algorithm(params));
-        let mut hash = || self.0.hash_into(password.expose(), salt, &mut output);
-        // The system allocates memory on first write.
-        let done = if has_memory { hash() } else { in_huge_pages(hash) };
-        match done {
-            Ok(()) => Some(output),
-            Err(argon2_rust::Error::MemoryAllocationError) => {
-                tracing::error!("no memory for a password hash");
-                None
-            }
-            Err(error) => unreachable!("salt and output have the sizes for Argon2: {error}"),
-        }
-    }
-}
-
-fn algorithm(params: &Params) -> argon2_rust::Argon2 {
-    let params = argon2_rust::Params::builder()
-        .memory(Memory::kib(params.m_cost().into()))
-        .passes(params.t_cost())
-        .lanes(params.p_cost())
-        .tag_len(TagLen::bytes(OUTPUT_BYTES as u64))
-        .build()
-        .expect("what the crate argon2 takes for parameters is in range");
-    argon2_rust::Argon2::new(argon2_rust::Algorithm::Argon2id, argon2_rust::Version::V0x13, params)
-}
-
-/// Compares the instructions chosen for this processor with portable ones: one small hash, some 100 microseconds.
-fn check_this_processor() {
-    let params = Params::new(64, 2, 1, Some(OUTPUT_BYTES)).expect("valid");
-    let (password, salt) = (Password::claimed("correct horse"), [7; 16]);
-    let mut plain = [0; OUTPUT_BYTES];
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
-        .hash_password_into(password.expose(), &salt, &mut plain)
-        .expect("the salt and the output have the sizes that Argon2 asks for");
-    let chosen = Engine::new(&params).compute(&params, &password, &salt);
-    assert_eq!(chosen, Some(plain), "Argon2 comes out wrong on this processor");
-}
-
-/// Fills memory that is accessed at random: in pages of 2 MB that is faster. Those are switched on for the process, so
-/// they stay on while any thread fills.
-fn in_huge_pages<T>(fill: impl FnOnce() -> T) -> T {
-    static FILLING: Mutex<i32> = Mutex::new(0);
-    let count = |change: i32| {
-        let mut filling = FILLING.lock().unwrap_or_else(PoisonError::into_inner);
-        *filling += change;
-        #[cfg(target_os = "linux")]
-        let _ = rustix::thread::disable_transparent_huge_pages(*filling == 0);
-    };
-    count(1);
-    let filled = fill();
-    count(-1);
-    filled
-}
-
-fn phc_string(params: &Params, salt: &[u8], output: &[u8]) -> String {
-    PasswordHash {
-        algorithm: Algorithm::Argon2id.ident(),
-        version: Some(Version::V0x13.into()),
-        params: params.try_into().expect("parameters in range have a text form"),
-        salt: Some(Salt::new(salt).expect("a salt of 16 bytes is within the limits")),
-        hash: Some(Output::new(output).expect("an output of 32 bytes is within the limits")),
-    }
-    .to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SOMEBODY: Client = Client { key: 1, is_known: false };
+    const SOMEBODY: Requester = Requester { key: 1, is_known: false };
 
     fn long_ago(limit: Duration) -> Instant {
         Instant::now().checked_sub(limit * 2).expect("the machine runs longer")
@@ -382,48 +272,9 @@ mod tests {
         assert_eq!(verdict, Verdict { matches: true, outdated: true });
     }
 
-    #[test]
-    fn argon2_agrees_with_the_reference_implementation() {
-        // `echo -n password | argon2 somesalt -id -t 2 -m 16 -p 1` of the reference implementation's test suite.
-        let hash = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
-        assert_eq!(
-            matches(&Password::claimed("password"), hash, &mut Engine::new(&cheap())),
-            Some(true)
-        );
-    }
-
-    #[test]
-    fn both_implementations_agree_whatever_was_hashed_before_in_the_same_memory() {
-        let mut engine = Engine::new(&cheap());
-        for (m, t, p) in
-            [(8, 1, 1), (19_456, 2, 1), (64, 3, 1), (4096, 1, 4), (8, 1, 1), (37, 2, 2)]
-        {
-            let params = Params::new(m, t, p, Some(OUTPUT_BYTES)).expect("valid");
-            for length in [0, 1, 63, 64, 65, 128, 1024] {
-                let password = "ä".repeat(length / 2) + &"a".repeat(length % 2);
-                let salt = random_bytes::<16>();
-                let mut expected = [0; OUTPUT_BYTES];
-                Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
-                    .hash_password_into(password.as_bytes(), &salt, &mut expected)
-                    .expect("valid");
-                let output = engine.compute(&params, &Password::claimed(&password), &salt);
-                assert_eq!(output, Some(expected), "m={m} t={t} p={p}, {length} bytes");
-            }
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn whoever_has_filled_takes_no_huge_pages_from_whoever_fills_still() {
-        in_huge_pages(|| {
-            in_huge_pages(|| ());
-            assert!(!rustix::thread::transparent_huge_pages_are_disabled().expect("Linux tells"));
-        });
-    }
-
     #[tokio::test]
     async fn who_waited_too_long_is_told_so_instead_of_being_served() {
-        let queue = Queue::new(1);
+        let queue = FairQueue::new(1);
         let (answer, result) = oneshot::channel();
         let job = Job::Hash(Password::claimed("correct horse"), answer);
         let since = long_ago(MAX_WAIT);
@@ -435,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_stays_untold_where_those_who_wait_are_gone() {
-        let queue = Queue::new(4);
+        let queue = FairQueue::new(4);
         let mut results = Vec::new();
         for since in [Instant::now()].into_iter().chain([long_ago(MAX_WAIT); 3]) {
             let (answer, result) = oneshot::channel();

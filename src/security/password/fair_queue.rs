@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// For whom the work is done.
 #[derive(Clone, Copy, Debug)]
-pub struct Client {
+pub struct Requester {
     /// The same for all jobs of a client: from their address.
     pub key: u128,
     /// Whether they have proven before who they are.
@@ -24,7 +24,7 @@ const STRANGERS_PART: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-pub struct Queue<T> {
+pub struct FairQueue<T> {
     capacity: usize,
     state: Mutex<State<T>>,
     changed: Condvar,
@@ -37,7 +37,7 @@ struct State<T> {
     is_closed: bool,
 }
 
-impl<T> Queue<T> {
+impl<T> FairQueue<T> {
     pub fn new(capacity: usize) -> Self {
         let (known, strangers) = (Lane::default(), Lane::default());
         let state = State { known, strangers, turn: 0, is_closed: false };
@@ -45,23 +45,23 @@ impl<T> Queue<T> {
     }
 
     /// Whether `push` would find room now.
-    pub fn has_room(&self, client: Client) -> bool {
+    pub fn has_room(&self, requester: Requester) -> bool {
         let state = self.lock();
         if state.known.length + state.strangers.length < self.capacity {
             return true;
         }
-        let (is_known, limit) = state.who_gives_way(client, self.capacity / STRANGERS_PART);
+        let (is_known, limit) = state.who_gives_way(requester, self.capacity / STRANGERS_PART);
         let lane = if is_known { &state.known } else { &state.strangers };
         lane.waiting.values().any(|jobs| jobs.len() > limit)
     }
 
     /// Queues `job`. One that gives way to it is dropped.
-    pub fn push(&self, client: Client, job: T) -> Result<(), Full> {
+    pub fn push(&self, requester: Requester, job: T) -> Result<(), Full> {
         let mut state = self.lock();
         if state.known.length + state.strangers.length >= self.capacity {
-            state.make_room_for(client, self.capacity / STRANGERS_PART).ok_or(Full)?;
+            state.make_room_for(requester, self.capacity / STRANGERS_PART).ok_or(Full)?;
         }
-        state.lane(client.is_known).push(client.key, job);
+        state.lane(requester.is_known).push(requester.key, job);
         drop(state);
         self.changed.notify_one();
         Ok(())
@@ -114,24 +114,24 @@ impl<T> State<T> {
         Some(job)
     }
 
-    /// `None` if nobody has to give way to this client. `reserved`: how many places nobody can take from strangers.
-    fn make_room_for(&mut self, client: Client, reserved: usize) -> Option<T> {
-        let (is_known, limit) = self.who_gives_way(client, reserved);
+    /// `None` if nobody has to give way to this requester. `reserved`: how many places nobody can take from strangers.
+    fn make_room_for(&mut self, requester: Requester, reserved: usize) -> Option<T> {
+        let (is_known, limit) = self.who_gives_way(requester, reserved);
         self.lane(is_known).drop_from_longest(limit)
     }
 
     /// The lane that gives way, and above how many jobs a client there does.
-    fn who_gives_way(&self, client: Client, reserved: usize) -> (bool, usize) {
-        if client.is_known && self.strangers.length > reserved {
+    fn who_gives_way(&self, requester: Requester, reserved: usize) -> (bool, usize) {
+        if requester.is_known && self.strangers.length > reserved {
             return (false, 0);
         }
-        if !client.is_known && self.strangers.length < reserved {
+        if !requester.is_known && self.strangers.length < reserved {
             return (true, 0);
         }
-        let lane = if client.is_known { &self.known } else { &self.strangers };
-        let own = lane.waiting.get(&client.key).map_or(0, VecDeque::len);
+        let lane = if requester.is_known { &self.known } else { &self.strangers };
+        let own = lane.waiting.get(&requester.key).map_or(0, VecDeque::len);
         // Its own count with this job: else two clients would displace each other for ever.
-        (client.is_known, own + 1)
+        (requester.is_known, own + 1)
     }
 }
 
@@ -191,23 +191,23 @@ impl<T> Lane<T> {
 mod tests {
     use super::*;
 
-    fn stranger(key: u128) -> Client {
-        Client { key, is_known: false }
+    fn stranger(key: u128) -> Requester {
+        Requester { key, is_known: false }
     }
 
-    fn known(key: u128) -> Client {
-        Client { key, is_known: true }
+    fn known(key: u128) -> Requester {
+        Requester { key, is_known: true }
     }
 
     /// All that waits, in its order.
-    fn drain(queue: &Queue<&'static str>) -> Vec<&'static str> {
+    fn drain(queue: &FairQueue<&'static str>) -> Vec<&'static str> {
         queue.close();
         std::iter::from_fn(|| queue.pop()).collect()
     }
 
     #[test]
     fn clients_take_turns_however_much_each_asks_for() {
-        let queue = Queue::new(10);
+        let queue = FairQueue::new(10);
         for job in ["a1", "a2", "a3"] {
             queue.push(stranger(1), job).expect("room");
         }
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn who_is_known_goes_first_and_leaves_every_fourth_turn_to_strangers() {
-        let queue = Queue::new(10);
+        let queue = FairQueue::new(10);
         for job in ["s1", "s2"] {
             queue.push(stranger(1), job).expect("room");
         }
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_makes_room_at_the_cost_of_whoever_has_the_most_in_it() {
-        let queue = Queue::new(3);
+        let queue = FairQueue::new(3);
         for job in ["a1", "a2", "a3"] {
             queue.push(stranger(1), job).expect("room");
         }
@@ -243,18 +243,18 @@ mod tests {
     #[test]
     fn neither_those_who_are_known_nor_strangers_can_take_every_place() {
         let jobs = ["1", "2", "3", "4", "5", "6", "7", "8"];
-        let queue = Queue::new(8);
+        let queue = FairQueue::new(8);
         for job in jobs {
             queue.push(stranger(1), job).expect("room");
         }
-        let client = |number: usize| known(number as u128);
-        let taken = (0..8).filter(|number| queue.push(client(*number), "known").is_ok()).count();
+        let requester = |number: usize| known(number as u128);
+        let taken = (0..8).filter(|number| queue.push(requester(*number), "known").is_ok()).count();
         assert_eq!(taken, 6, "a quarter stays the strangers'");
         assert_eq!(drain(&queue).iter().filter(|job| **job != "known").count(), 2);
 
-        let queue = Queue::new(8);
+        let queue = FairQueue::new(8);
         for number in 0..8 {
-            queue.push(client(number), "known").expect("room");
+            queue.push(requester(number), "known").expect("room");
         }
         let taken = (0..8).filter(|key| queue.push(stranger(*key), "stranger").is_ok()).count();
         assert_eq!(taken, 2, "and no more than that");
@@ -262,12 +262,12 @@ mod tests {
 
     #[test]
     fn nothing_that_was_let_in_is_lost_or_done_twice() {
-        let queue = Queue::new(64);
+        let queue = FairQueue::new(64);
         let (mut done, mut refused) = (0, 0);
         for number in 0..10_000_u32 {
-            let client = Client { key: (number % 7).into(), is_known: number % 3 == 0 };
-            let has_room = queue.has_room(client);
-            assert_eq!(queue.push(client, number).is_ok(), has_room);
+            let requester = Requester { key: (number % 7).into(), is_known: number % 3 == 0 };
+            let has_room = queue.has_room(requester);
+            assert_eq!(queue.push(requester, number).is_ok(), has_room);
             refused += u32::from(!has_room);
             if number % 2 == 0 {
                 done += u32::from(queue.pop().is_some());

@@ -1,0 +1,109 @@
+//! Tokens as text: header, claims and signature, issued and opened.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use jsonwebtoken::{Algorithm, Validation};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::key::{Key, Kind};
+use super::{Opened, TokenError};
+
+/// Longest token that is looked at; ours have about 900 bytes.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+pub(super) struct KeySet {
+    pub(super) kind: &'static Kind,
+    /// That of the tokens issued, encoded.
+    pub(super) header: String,
+    pub(super) issuer: String,
+    /// The first signs; all verify.
+    pub(super) keys: Vec<Key>,
+}
+
+/// The registered claims (RFC 7519) around each kind's own.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Envelope<C> {
+    pub(super) iss: String,
+    pub(super) aud: String,
+    pub(super) iat: i64,
+    pub(super) exp: i64,
+    #[serde(default, skip_serializing)]
+    pub(super) nbf: Option<i64>,
+    #[serde(flatten)]
+    pub(super) claims: C,
+}
+
+/// The whole header: a token with anything more in it (`crit`, `jku`, `b64` ...) is not one of ours.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExactHeader {
+    alg: String,
+    typ: String,
+    kid: String,
+}
+
+impl KeySet {
+    pub(super) fn issue<C: Serialize>(
+        &self,
+        claims: C,
+        at: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> String {
+        let (iss, aud) = (self.issuer.clone(), self.issuer.clone());
+        let envelope =
+            Envelope { iss, aud, iat: at.timestamp(), exp: until.timestamp(), nbf: None, claims };
+        let claims = serde_json::to_vec(&envelope).expect("plain values become JSON");
+        // Base64 and the signature included.
+        let mut token = String::with_capacity(self.header.len() + 2 * claims.len() + 100);
+        token.push_str(&self.header);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        let signature = self.keys[0].signing.encoded_signature(&token);
+        token.push('.');
+        token.push_str(&signature);
+        token
+    }
+
+    pub(super) fn open<C: DeserializeOwned>(
+        &self,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Opened<C>, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Invalid);
+        }
+        let key = self.key_for(token).ok_or(TokenError::Invalid)?;
+        let mut signature_only = Validation::new(self.kind.algorithm);
+        signature_only.required_spec_claims.clear();
+        signature_only.validate_exp = false;
+        signature_only.validate_aud = false;
+        let envelope = jsonwebtoken::decode::<Envelope<C>>(token, &key.decoding, &signature_only)
+            .map_err(|_| TokenError::Invalid)?
+            .claims;
+        let now = now.timestamp();
+        let ours = envelope.iss == self.issuer && envelope.aud == self.issuer;
+        if !ours || envelope.nbf.is_some_and(|nbf| nbf > now) {
+            return Err(TokenError::Invalid);
+        }
+        let expires_at =
+            DateTime::from_timestamp(envelope.exp, 0).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        // RFC 7519, 4.1.4: not on or after `exp`.
+        Ok(Opened { claims: envelope.claims, expires_at, expired: now >= envelope.exp })
+    }
+
+    /// The key that the token's header names, if the header is exactly one of this kind.
+    fn key_for(&self, token: &str) -> Option<&Key> {
+        let header = URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()?;
+        let header: ExactHeader = serde_json::from_slice(&header).ok()?;
+        let alg = match self.kind.algorithm {
+            Algorithm::EdDSA => "EdDSA",
+            _ => "HS256",
+        };
+        if header.alg != alg || header.typ != self.kind.typ {
+            return None;
+        }
+        self.keys.iter().find(|key| key.kid == header.kid)
+    }
+}

@@ -1,0 +1,191 @@
+//! The tokens: keys, issue, verify. Nothing else in the crate decodes a JWT.
+//!
+//! Three kinds, each with its own key, `alg` and `typ`, so that none passes for another. All keys come from one
+//! secret by HKDF-SHA256 (RFC 5869, no salt). The library checks the signature; everything else is checked here,
+//! because its defaults are not ours: it allows a minute of leeway and never looks at `typ` or `crit`.
+
+mod codec;
+mod key;
+
+use chrono::{DateTime, Utc};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::fields::Role;
+use codec::KeySet;
+use key::{ACCESS, Key, Kind, LINK, REFRESH};
+
+/// Why a token is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// Ours and genuine, but `exp` has come.
+    Expired,
+    /// Anything else; what exactly is not told.
+    Invalid,
+}
+
+/// What an access token says beside who issued it and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessClaims {
+    pub sub: Uuid,
+    pub public_id: Uuid,
+    pub sid: Uuid,
+    pub jti: String,
+    /// The counter of the refresh token that was issued beside this token.
+    #[serde(rename = "gen", default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    pub username: String,
+    pub email: String,
+    pub email_verified: bool,
+    pub first_name: String,
+    pub last_name: String,
+    #[serde(deserialize_with = "role")]
+    pub role: Role,
+    pub is_staff: bool,
+    pub is_admin: bool,
+}
+
+/// A refresh token is one state of one session and nothing else, so that the same state is the same token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshClaims {
+    pub sub: Uuid,
+    pub sid: Uuid,
+    #[serde(deserialize_with = "counter")]
+    pub counter: i64,
+}
+
+/// The right to confirm that `email` is read by the user `sub`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkClaims {
+    pub sub: Uuid,
+    pub email: String,
+    pub purpose: LinkPurpose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkPurpose {
+    ConfirmEmail,
+}
+
+fn role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
+    Role::try_from(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+/// From 0 to `i64::MAX` - 1.
+fn counter<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let counter = i64::deserialize(deserializer)?;
+    let is_one = (0..i64::MAX).contains(&counter);
+    if is_one { Ok(counter) } else { Err(serde::de::Error::custom("no counter")) }
+}
+
+/// A token that is genuine; `expired` tells whether its time is over.
+#[derive(Clone, Debug)]
+pub struct Opened<C> {
+    pub claims: C,
+    /// The earliest instant if `exp` is out of range.
+    pub expires_at: DateTime<Utc>,
+    pub expired: bool,
+}
+
+impl<C> Opened<C> {
+    /// The claims of a token whose time is not over.
+    pub fn unexpired(self) -> Result<C, TokenError> {
+        if self.expired { Err(TokenError::Expired) } else { Ok(self.claims) }
+    }
+}
+
+/// The keys of the service, and its name in tokens.
+pub struct TokenKeys {
+    access: KeySet,
+    refresh: KeySet,
+    link: KeySet,
+    jwks: Value,
+}
+
+impl TokenKeys {
+    /// `issuer` becomes `iss` and `aud`; tokens signed with `previous` are still accepted.
+    pub fn new(secret: &SecretString, previous: Option<&SecretString>, issuer: &str) -> Self {
+        let set = |kind: &'static Kind| {
+            let keys: Vec<Key> = [Some(secret), previous]
+                .into_iter()
+                .flatten()
+                .map(|secret| (kind.key)(secret, kind.info))
+                .collect();
+            KeySet {
+                kind,
+                header: kind.encoded_header(&keys[0].kid),
+                issuer: issuer.to_owned(),
+                keys,
+            }
+        };
+        let access = set(&ACCESS);
+        let jwks = json!({ "keys": access.keys.iter().map(|key| json!({
+            "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": key.public_x,
+        })).collect::<Vec<_>>() });
+        Self { access, refresh: set(&REFRESH), link: set(&LINK), jwks }
+    }
+
+    pub fn issue_access(
+        &self,
+        claims: &AccessClaims,
+        at: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> String {
+        self.access.issue(claims, at, until)
+    }
+
+    pub fn issue_refresh(
+        &self,
+        claims: &RefreshClaims,
+        at: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> String {
+        self.refresh.issue(claims, at, until)
+    }
+
+    pub fn issue_link(
+        &self,
+        claims: &LinkClaims,
+        at: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> String {
+        self.link.issue(claims, at, until)
+    }
+
+    /// Opens an access token whose time may be over.
+    pub fn open_access(
+        &self,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Opened<AccessClaims>, TokenError> {
+        let opened: Opened<AccessClaims> = self.access.open(token, now)?;
+        if opened.claims.sub == opened.claims.public_id {
+            Ok(opened)
+        } else {
+            Err(TokenError::Invalid)
+        }
+    }
+
+    pub fn open_refresh(
+        &self,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Result<RefreshClaims, TokenError> {
+        self.refresh.open(token, now)?.unexpired()
+    }
+
+    pub fn open_link(&self, token: &str, now: DateTime<Utc>) -> Result<LinkClaims, TokenError> {
+        self.link.open(token, now)?.unexpired()
+    }
+
+    /// The public keys as a JWK set (RFC 7517, RFC 8037), the signing one first.
+    pub fn jwks(&self) -> &Value {
+        &self.jwks
+    }
+}
+
+#[cfg(test)]
+mod tests;
