@@ -7,7 +7,6 @@
 
 mod argon2;
 mod fair_queue;
-mod result_batches;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +21,6 @@ use crate::security::random_bytes;
 pub use argon2::production_params;
 use argon2::{Engine, OUTPUT_BYTES};
 pub use fair_queue::{FairQueue, Full, Requester};
-use result_batches::{Results, Told};
 
 /// How many may wait for each thread: at 15 ms a hash the last of them waits for 1 s, and a stranger behind a crowd of
 /// known clients four times that.
@@ -85,8 +83,7 @@ enum Job {
 }
 
 impl Hasher {
-    /// Starts `threads` threads that live as long as the hasher or one of its clones. Made on a runtime, it serves callers
-    /// there for as long as that runs.
+    /// Starts `threads` threads that live as long as the hasher or one of its clones.
     ///
     /// # Panics
     ///
@@ -96,14 +93,11 @@ impl Hasher {
         argon2::check_this_processor();
         let queue = Arc::new(FairQueue::new(threads * QUEUE_PER_THREAD));
         let load = Arc::<Load>::default();
-        let results = Arc::new(Results::new(threads));
         for number in 0..threads {
-            let (jobs, load, results) =
-                (Arc::clone(&queue), Arc::clone(&load), Arc::clone(&results));
-            let params = params.clone();
+            let (jobs, load, params) = (Arc::clone(&queue), Arc::clone(&load), params.clone());
             std::thread::Builder::new()
                 .name(format!("argon2-{number}"))
-                .spawn(move || work(&jobs, &load, &results, &params))
+                .spawn(move || work(&jobs, &load, &params))
                 .expect("the operating system gives a thread at start");
         }
         let dummy = argon2::phc_string(&params, &[0; 16], &[0; OUTPUT_BYTES]);
@@ -170,7 +164,7 @@ impl Hasher {
     }
 }
 
-fn work(jobs: &FairQueue<Waiting>, load: &Load, results: &Results, params: &Params) {
+fn work(jobs: &FairQueue<Waiting>, load: &Load, params: &Params) {
     // Best effort: where it is not allowed, hashing competes with the rest as equals.
     let _ = rustix::process::setpriority_process(None, 10);
     let mut engine = Engine::new(params);
@@ -178,43 +172,42 @@ fn work(jobs: &FairQueue<Waiting>, load: &Load, results: &Results, params: &Para
         let waited = since.elapsed();
         load.wait.observe(waited);
         if waited <= MAX_WAIT {
-            let _present = load.running.enter();
-            let begun = Instant::now();
-            results.add(begun, compute(job, &mut engine, params));
+            let _running = load.running.enter();
+            job.run(&mut engine, params);
         }
-        let (known, strangers) = jobs.waiting();
-        let waiting = known + strangers;
-        results.tell(waiting);
-        if waiting > 0 {
+        if jobs.waiting() != (0, 0) {
             std::thread::sleep(PAUSE);
         }
     }
 }
 
-/// Does the job; returns how to deliver its result. `None` if the caller hung up while waiting, which costs nothing
-/// more, or if there is no memory.
-fn compute(job: Job, engine: &mut Engine, params: &Params) -> Option<Told> {
-    match job {
-        Job::Hash(_, answer) if answer.is_closed() => None,
-        Job::Verify(.., answer) if answer.is_closed() => None,
-        Job::Hash(password, answer) => {
-            let salt = random_bytes::<16>();
-            let output = engine.compute(params, &password, &salt)?;
-            let hash = argon2::phc_string(params, &salt, &output);
-            Some(Box::new(move || {
-                let _ = answer.send(hash);
-            }))
-        }
-        Job::Verify(password, hash, begun, answer) => {
-            begun.store(true, Ordering::SeqCst);
-            // Whoever hung up between the two may have been refunded.
-            if answer.is_closed() {
-                return None;
+impl Job {
+    /// Hashes and delivers the result. A requester that hung up while it waited costs nothing more; without memory the
+    /// channel is dropped, which the requester sees as [`Busy`].
+    fn run(self, engine: &mut Engine, params: &Params) {
+        match self {
+            Self::Hash(password, answer) => {
+                if answer.is_closed() {
+                    return;
+                }
+                let salt = random_bytes::<16>();
+                if let Some(output) = engine.compute(params, &password, &salt) {
+                    let _ = answer.send(argon2::phc_string(params, &salt, &output));
+                }
             }
-            let is_right = engine.matches(&password, &hash)?;
-            Some(Box::new(move || {
-                let _ = answer.send(is_right);
-            }))
+            Self::Verify(password, hash, begun, answer) => {
+                if answer.is_closed() {
+                    return;
+                }
+                begun.store(true, Ordering::SeqCst);
+                // A requester that hung up between the two may have been refunded.
+                if answer.is_closed() {
+                    return;
+                }
+                if let Some(matches) = engine.matches(&password, &hash) {
+                    let _ = answer.send(matches);
+                }
+            }
         }
     }
 }
@@ -280,12 +273,12 @@ mod tests {
         let since = long_ago(MAX_WAIT);
         queue.push(SOMEBODY, Waiting { since, job }).expect("room");
         queue.close();
-        work(&queue, &Load::default(), &Results::new(1), &cheap());
+        work(&queue, &Load::default(), &cheap());
         assert!(result.await.is_err());
     }
 
     #[tokio::test]
-    async fn nothing_stays_untold_where_those_who_wait_are_gone() {
+    async fn a_job_is_done_whatever_became_of_the_others() {
         let queue = FairQueue::new(4);
         let mut results = Vec::new();
         for since in [Instant::now()].into_iter().chain([long_ago(MAX_WAIT); 3]) {
@@ -295,7 +288,7 @@ mod tests {
             results.push(result);
         }
         queue.close();
-        work(&queue, &Load::default(), &Results::new(1), &cheap());
+        work(&queue, &Load::default(), &cheap());
         assert!(results.remove(0).await.is_ok());
         assert!(results.remove(0).await.is_err());
     }
