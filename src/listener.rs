@@ -67,83 +67,121 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
     state: AppState,
 ) {
-    let mut http = http1::Builder::new();
-    http.header_read_timeout(state.config.keep_alive)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .max_headers(MAX_HEADER_FIELDS)
-        // Answers are small: to copy one behind its head costs less than a vectored write. The large ones come in
-        // slices.
-        .writev(false);
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
-    let health_permits = Arc::new(Semaphore::new(HEALTH_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
+    let connections = Connections::new(app, state.clone());
     let end = async {
         // A sender that was dropped can send nothing any more: that ends the service, too.
         let _ = stop.wait_for(|stop| *stop).await;
         tokio::time::sleep(state.config.shutdown_delay).await;
     };
     tokio::pin!(end);
-    let mut hurried = http.clone();
-    hurried.header_read_timeout(state.config.keep_alive.min(SHORT_HEAD_TIMEOUT));
-    let take = |stream, peer: ConnectionInfo, permit: Option<OwnedSemaphorePermit>| {
-        let is_short_lived = permits.available_permits() < FEW_CONNECTIONS;
-        let http = if is_short_lived { &hurried } else { &http };
-        let peer = ConnectionInfo { is_short_lived, ..peer };
-        let connection = graceful.watch(connection(http, stream, app.clone(), peer));
-        let state = state.clone();
+    loop {
+        tokio::select! {
+            accepted = connections.accept(&listener) => match accepted {
+                Ok(accepted) => connections.serve(accepted),
+                Err(error) => {
+                    // Out of descriptors, most likely: the ones in use have to come back first.
+                    tracing::warn!(%error, "listener: a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            () = &mut end => break,
+        }
+    }
+    connections.drain(listener).await;
+}
+
+/// A connection that was accepted, and its place among all.
+struct Accepted {
+    stream: TcpStream,
+    info: ConnectionInfo,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The open connections.
+struct Connections {
+    app: App,
+    state: AppState,
+    http: http1::Builder,
+    /// With a shorter time for heads: while few connections are left.
+    hurried: http1::Builder,
+    permits: Arc<Semaphore>,
+    health_permits: Arc<Semaphore>,
+    graceful: GracefulShutdown,
+}
+
+impl Connections {
+    fn new(app: App, state: AppState) -> Self {
+        let mut http = http1::Builder::new();
+        http.header_read_timeout(state.config.keep_alive)
+            .max_buf_size(MAX_HEADER_BYTES)
+            .max_headers(MAX_HEADER_FIELDS)
+            // Answers are small: to copy one behind its head costs less than a vectored write. Large ones come in small
+            // frames.
+            .writev(false);
+        let mut hurried = http.clone();
+        hurried.header_read_timeout(state.config.keep_alive.min(SHORT_HEAD_TIMEOUT));
+        Self {
+            app,
+            state,
+            http,
+            hurried,
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
+            health_permits: Arc::new(Semaphore::new(HEALTH_CONNECTIONS)),
+            graceful: GracefulShutdown::new(),
+        }
+    }
+
+    /// The next connection. While all places are taken, new clients wait in the backlog for the first that is given back.
+    async fn accept(&self, listener: &TcpListener) -> std::io::Result<Accepted> {
+        let (mut permit, mut is_over_cap) = tokio::select! {
+            biased;
+            permit = Arc::clone(&self.permits).acquire_owned() => (permit.ok(), false),
+            permit = Arc::clone(&self.health_permits).acquire_owned() => (permit.ok(), true),
+        };
+        let (stream, address) = listener.accept().await?;
+        if is_over_cap && let Ok(place) = Arc::clone(&self.permits).try_acquire_owned() {
+            // A place was given back while no client came.
+            (permit, is_over_cap) = (Some(place), false);
+        }
+        if is_over_cap {
+            self.state.metrics.over_cap.add(1);
+        }
+        let info = ConnectionInfo { is_over_cap, ..address.into() };
+        Ok(Accepted { stream, info, permit })
+    }
+
+    /// Serves the connection in a task of its own.
+    fn serve(&self, Accepted { stream, info, permit }: Accepted) {
+        let is_short_lived = self.permits.available_permits() < FEW_CONNECTIONS;
+        let http = if is_short_lived { &self.hurried } else { &self.http };
+        let info = ConnectionInfo { is_short_lived, ..info };
+        let connection = self.graceful.watch(connection(http, stream, self.app.clone(), info));
+        let state = self.state.clone();
         tokio::spawn(async move {
             let _present = state.metrics.connections.enter();
             // A client that hangs up or breaks the protocol is its own trouble.
             let _ = connection.await;
             drop(permit);
         });
-    };
-    loop {
-        let accepted = async {
-            // When all are taken, new clients wait in the backlog for the first that is given back.
-            let (permit, is_over_cap) = tokio::select! {
-                biased;
-                permit = Arc::clone(&permits).acquire_owned() => (permit, false),
-                permit = Arc::clone(&health_permits).acquire_owned() => (permit, true),
-            };
-            (listener.accept().await, permit, is_over_cap)
-        };
-        let (accepted, mut permit, mut is_over_cap) = tokio::select! {
-            accepted = accepted => accepted,
-            () = &mut end => break,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, most likely: the ones in use have to come back first.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        if is_over_cap && let Ok(room) = Arc::clone(&permits).try_acquire_owned() {
-            // A connection was given back while nobody came.
-            (permit, is_over_cap) = (Ok(room), false);
-        }
-        if is_over_cap {
-            state.metrics.over_cap.add(1);
-        }
-        take(stream, ConnectionInfo { is_over_cap, ..peer.into() }, permit.ok());
     }
-    // Closing the port resets connections in the backlog, whose clients have sent their requests.
-    if let Ok(port) = listener.into_std() {
-        while let Ok((stream, peer)) = port.accept() {
-            if let Ok(stream) = nonblocking(stream) {
-                take(stream, peer.into(), None);
+
+    /// Closes the port and finishes the requests in flight.
+    async fn drain(self, listener: TcpListener) {
+        // Closing the port resets connections in the backlog, whose clients have sent their requests.
+        if let Ok(port) = listener.into_std() {
+            while let Ok((stream, address)) = port.accept() {
+                if let Ok(stream) = nonblocking(stream) {
+                    self.serve(Accepted { stream, info: address.into(), permit: None });
+                }
             }
         }
-    }
-    // A connection on which nothing has arrived yet is closed by what follows.
-    if graceful.count() > 0 {
-        tokio::time::sleep(LAST_CALL).await;
-    }
-    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some requests took too long to finish");
+        // A connection on which nothing has arrived yet is closed by what follows.
+        if self.graceful.count() > 0 {
+            tokio::time::sleep(LAST_CALL).await;
+        }
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.graceful.shutdown()).await.is_err() {
+            tracing::warn!("listener: some requests took too long to finish");
+        }
     }
 }
 

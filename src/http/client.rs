@@ -22,6 +22,13 @@ pub struct ConnectionInfo {
     pub is_ambiguous: bool,
 }
 
+impl ConnectionInfo {
+    /// Whether the connection ends with its first answer.
+    pub fn ends_with_answer(&self) -> bool {
+        self.is_ambiguous || self.is_over_cap || self.is_short_lived
+    }
+}
+
 impl From<SocketAddr> for ConnectionInfo {
     fn from(address: SocketAddr) -> Self {
         Self { address, is_over_cap: false, is_short_lived: false, is_ambiguous: false }

@@ -8,24 +8,25 @@
 //! twice per request, which cost a tenth of the fastest answer.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use tower::Service;
 use tracing::field::display;
 use uuid::Uuid;
 
-use crate::context::{self, RequestContext, TraceContext};
+use crate::context::{self, RequestContext, TraceContext, TraceId};
 use crate::http::client::{ConnectionInfo, client_address};
 use crate::http::error::{ApiError, Code, ErrorBody};
 use crate::http::request_span::RequestSpan;
 use crate::http::small_frames::small_frames;
-use crate::metrics::method_name;
+use crate::metrics::{RouteId, method_name};
 use crate::state::AppState;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -63,69 +64,119 @@ where
     }
 
     fn call(&mut self, request: Request) -> ResponseFuture {
-        let started = Instant::now();
+        let (exchange, ip, trace) = Exchange::begin(&self.state, &request);
         let state = self.state.clone();
-        let request_id = request_id(&request);
-        let method = request.method().clone();
-        let method_name = method_name(&method);
-        let route = state.metrics.find(request.uri().path());
-        let has_body = !request.body().is_end_stream();
-        let peer = request.extensions().get::<ConnectionInfo>();
-        let must_close =
-            peer.is_some_and(|peer| peer.is_ambiguous || peer.is_over_cap || peer.is_short_lived);
-        let ip = client_address(request.headers(), peer, state.config.trusted_proxy_hops);
-        let trace = trace_context(&request);
-        let pattern = state.metrics.route(route).known_pattern();
-        let span = RequestSpan::begin(method_name, pattern, trace);
-        let trace_id =
-            span.as_ref().map(RequestSpan::trace_id).or(trace.map(|trace| trace.trace_id));
-        let context = RequestContext { request_id: Some(request_id.clone()), ip, trace_id };
+        let pattern = state.metrics.route(exchange.route).known_pattern();
+        let span = RequestSpan::begin(exchange.method_name, pattern, trace);
+        let trace_id = span.as_ref().map(RequestSpan::trace_id);
+        let trace_id = trace_id.or(trace.map(|trace| trace.trace_id));
+        let request_id = Some(exchange.request_id.clone());
+        let context = RequestContext { request_id, ip, trace_id };
         let answering = self.inner.call(request);
         Box::pin(async move {
             let in_flight = state.metrics.begin();
             let Ok(mut response) = context::scope(context, answering).await;
-            let pattern = state.metrics.route(route).pattern();
-            let mut code = None;
-            if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-                code = Some(error.code.as_str());
-                state.metrics.errors.add(error.code.as_str());
-                if let Some(cause) = &error.cause {
-                    // JSON does not escape DEL and the control characters from U+0080 on, and terminals obey them.
-                    let cause = cause.replace(char::is_control, " ");
-                    let code = error.code.as_str();
-                    let trace_id = trace_id.map(display);
-                    tracing::error!(%request_id, trace_id, method = method_name, route = pattern, code, cause, "request failed");
-                }
-                // A page has a body of its own.
-                if !response.headers().contains_key(header::CONTENT_TYPE) {
-                    response = with_body(response, &error, &request_id, &method);
-                }
+            let error = response.extensions_mut().remove::<ApiError>();
+            if let Some(error) = &error {
+                response = exchange.explain(&state, response, error, trace_id);
             }
-            let took = started.elapsed();
-            in_flight.answered(route, &method, response.status(), took);
-            let (status, milliseconds) = (response.status().as_u16(), took.as_secs_f64() * 1e3);
-            if method.is_safe() && status < 400 {
-                tracing::debug!(%request_id, trace_id = trace_id.map(display), method = method_name, route = pattern, status, milliseconds, "request");
-            } else {
-                tracing::info!(%request_id, trace_id = trace_id.map(display), method = method_name, route = pattern, status, code, milliseconds, "request");
-            }
+            let took = exchange.started.elapsed();
+            in_flight.answered(exchange.route, &exchange.method, response.status(), took);
+            let code = error.map(|error| error.code.as_str());
+            exchange.log(&state, response.status(), code, took, trace_id);
             if let Some(span) = span {
-                span.answered(status, code);
+                span.answered(response.status().as_u16(), code);
             }
-            add_headers(&mut response, &request_id, state.config.is_https());
-            // The server reads the rest of an unwanted body, and then goes on to the next request even if this answer
-            // is not yet written, unless the answer has a body: a client that sends and never reads would fill the
-            // memory.
-            let is_unthrottled =
-                has_body && (method == Method::HEAD || response.body().is_end_stream());
-            if state.readiness.is_draining() || must_close || is_unthrottled {
-                // The client comes back on another connection, perhaps to another instance.
-                response
-                    .headers_mut()
-                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
+            add_headers(&mut response, &exchange.request_id, state.config.is_https());
+            exchange.close_if_needed(&state, &mut response);
             Ok(response.map(small_frames))
         })
+    }
+}
+
+/// A request and its answer, as far as they are counted and logged.
+struct Exchange {
+    started: Instant,
+    request_id: String,
+    method: Method,
+    method_name: &'static str,
+    route: RouteId,
+    has_body: bool,
+    must_close: bool,
+}
+
+impl Exchange {
+    fn begin(state: &AppState, request: &Request) -> (Self, Option<IpAddr>, Option<TraceContext>) {
+        let connection = request.extensions().get::<ConnectionInfo>();
+        let exchange = Self {
+            started: Instant::now(),
+            request_id: request_id(request),
+            method: request.method().clone(),
+            method_name: method_name(request.method()),
+            route: state.metrics.find(request.uri().path()),
+            has_body: !request.body().is_end_stream(),
+            must_close: connection.is_some_and(ConnectionInfo::ends_with_answer),
+        };
+        let hops = state.config.trusted_proxy_hops;
+        let ip = client_address(request.headers(), connection, hops);
+        (exchange, ip, trace_context(request))
+    }
+
+    /// Counts the error, logs its cause, and writes its body unless the answer is a page with a body of its own.
+    fn explain(
+        &self,
+        state: &AppState,
+        response: Response,
+        error: &ApiError,
+        trace_id: Option<TraceId>,
+    ) -> Response {
+        let Self { request_id, method_name: method, .. } = self;
+        let code = error.code.as_str();
+        state.metrics.errors.add(code);
+        if let Some(cause) = &error.cause {
+            // JSON does not escape DEL and the control characters from U+0080 on, and terminals obey them.
+            let cause = cause.replace(char::is_control, " ");
+            let (trace_id, route) = (trace_id.map(display), self.pattern(state));
+            tracing::error!(%request_id, trace_id, method, route, code, cause, "request failed");
+        }
+        if response.headers().contains_key(header::CONTENT_TYPE) {
+            return response;
+        }
+        with_body(response, error, request_id, &self.method)
+    }
+
+    fn log(
+        &self,
+        state: &AppState,
+        status: StatusCode,
+        code: Option<&str>,
+        took: Duration,
+        trace_id: Option<TraceId>,
+    ) {
+        let Self { request_id, method_name: method, .. } = self;
+        let (trace_id, route) = (trace_id.map(display), self.pattern(state));
+        let (status, milliseconds) = (status.as_u16(), took.as_secs_f64() * 1e3);
+        if self.method.is_safe() && status < 400 {
+            tracing::debug!(%request_id, trace_id, method, route, status, milliseconds, "request");
+        } else {
+            tracing::info!(%request_id, trace_id, method, route, status, code, milliseconds, "request");
+        }
+    }
+
+    fn pattern<'a>(&self, state: &'a AppState) -> &'a str {
+        state.metrics.route(self.route).pattern()
+    }
+
+    /// Ends the connection after this answer, so that the client comes back on another one, perhaps to another instance.
+    ///
+    /// The server reads the rest of an unwanted body and goes on to the next request even if this answer is not yet
+    /// written, unless the answer has a body: a client that sends and never reads would fill the memory.
+    fn close_if_needed(&self, state: &AppState, response: &mut Response) {
+        let has_no_answer = self.method == Method::HEAD || response.body().is_end_stream();
+        let is_unthrottled = self.has_body && has_no_answer;
+        if state.readiness.is_draining() || self.must_close || is_unthrottled {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
 }
 
