@@ -17,7 +17,8 @@ use crate::limits;
 use crate::metrics::{self, Exposition, Kind, LETTERS, Route};
 use crate::security;
 use crate::state::AppState;
-use crate::store::{audit, outbox, sessions, users};
+use crate::store::audit::EventKind;
+use crate::store::{outbox, sessions, users};
 
 /// How long the database may take; what it does not say by then is left out.
 const DATABASE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -195,7 +196,7 @@ fn refusals(page: &mut Exposition, state: &AppState) {
     let limits = state.limits.refusals.read(limits::ALL.iter().map(|limit| limit.name));
     let help = "Refusals by a limit, the silent ones among them.";
     tally(page, "doorward_limit_refusals_total", help, "limit", &limits);
-    let events = state.db.events.read(audit::NAMES);
+    let events = state.metrics.events.read(EventKind::ALL.iter().map(|kind| kind.as_str()));
     let help = "Security events, by the name that they have in the log.";
     tally(page, "doorward_security_events_total", help, "event", &events);
 }

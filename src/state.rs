@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
+use chrono::{DateTime, Utc};
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::security::password::Hasher;
 use crate::security::token::TokenKeys;
 use crate::session_cache::SessionCache;
+use crate::store::audit::{self, Event};
 use crate::store::db::{Db, Tx};
 use crate::store::logins::Logins;
 
@@ -44,6 +46,19 @@ pub struct Shared {
 impl AppState {
     pub fn new(shared: Shared) -> Self {
         Self(Arc::new(shared))
+    }
+
+    /// Records the event in the transaction; it is logged and counted once that is committed.
+    pub async fn record(&self, tx: &mut Tx, event: Event, now: DateTime<Utc>) -> sqlx::Result<()> {
+        audit::insert(tx, &event, now).await?;
+        let state = self.clone();
+        tx.after_commit(move || state.log(&event));
+        Ok(())
+    }
+
+    /// Logs and counts an event that changes nothing, such as a refusal.
+    pub fn log(&self, event: &Event) {
+        event.log(&self.metrics.events);
     }
 
     /// Commits a change to a user or their sessions, and drops them from the cache before the answer.

@@ -3,9 +3,10 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
-use crate::account::attempts::{RefundOnDrop, reserve_to_completion};
+use crate::account::Error;
+use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
-use crate::limits::{self, Attempt, MAIL_ADDRESS, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR};
+use crate::limits::{Attempt, MAIL_ADDRESS, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR};
 use crate::state::AppState;
 use crate::store::outbox::{self, LetterKind};
 use crate::store::users::User;
@@ -23,36 +24,52 @@ pub async fn queue_confirmation(
     outbox::insert(db, LetterKind::Confirmation, user.id, recipient, now).await
 }
 
-/// The attempts that a notice to the old address counts as. Its owner is calling, so a refusal is shown.
-pub fn notice_attempts(recipient: &str) -> [Attempt; 2] {
+/// A notice to the old address counts as this. Its owner is calling, so a refusal is told.
+pub fn notice_attempts(recipient: &str) -> Attempts {
     let subject = format!("notice {}", recipient.to_ascii_lowercase());
-    [&limits::MAIL_RECIPIENT_HOUR, &limits::MAIL_RECIPIENT_DAY]
-        .map(|limit| Attempt::on(limit, &subject))
+    Attempts::refunded_if_dropped(
+        [&MAIL_RECIPIENT_HOUR, &MAIL_RECIPIENT_DAY].map(|limit| Attempt::on(limit, &subject)),
+    )
 }
 
-/// Counts a letter to `recipient` caused by a call from `client`; `None` if the limit is reached. The caller is not
-/// told: it would reveal to a stranger what the address was sent before. To be kept only if a letter is queued: else
-/// strangers would use up the budget of whoever owns the address.
-pub async fn reserve_letter(
+/// Counts a letter to `recipient` caused by `client`; `None` if a limit is reached. The client is not told: that would
+/// tell a stranger what the address was sent before. To be charged only if a letter is queued: else strangers would use
+/// up the budget of the address's owner.
+pub async fn count(
     state: &AppState,
     recipient: &str,
     client: &ClientInfo,
     now: DateTime<Utc>,
-) -> sqlx::Result<Option<RefundOnDrop>> {
+) -> sqlx::Result<Option<Counted>> {
     let [hour, day] = letters_to(recipient);
-    let attempts = vec![hour, day, Attempt::by_address(&MAIL_ADDRESS, client.ip)];
-    Ok(reserve_to_completion(state, attempts, now).await?.ok())
+    count_silently(state, vec![hour, day, Attempt::by_address(&MAIL_ADDRESS, client.ip)], now).await
 }
 
-/// Counts the first letter of a new account, by itself: whoever was sent other letters is sent it all the same, but an
-/// account that moves on from one address to the next frees each for another registration.
-pub async fn reserve_first_letter(
+/// Counts the first letter of a new account, limited by itself: letters that others have caused do not keep it back, and
+/// an account that moves on from one address to the next frees none for another registration. It counts among all letters
+/// to the address too, and is sent however many those were.
+pub async fn count_first(
     state: &AppState,
     recipient: &str,
+    client: &ClientInfo,
     now: DateTime<Utc>,
-) -> sqlx::Result<Option<RefundOnDrop>> {
-    let attempts = letters_to(&format!("registration {recipient}")).to_vec();
-    Ok(reserve_to_completion(state, attempts, now).await?.ok())
+) -> sqlx::Result<Option<Vec<Counted>>> {
+    let own = letters_to(&format!("registration {recipient}")).to_vec();
+    let Some(first) = count_silently(state, own, now).await? else { return Ok(None) };
+    let among_all = count(state, recipient, client, now).await?;
+    Ok(Some([first].into_iter().chain(among_all).collect()))
+}
+
+async fn count_silently(
+    state: &AppState,
+    all: Vec<Attempt>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<Counted>> {
+    match attempts::count(state, [Attempts::refunded_if_dropped(all)], now).await {
+        Ok([counted]) => Ok(Some(counted)),
+        Err(Error::Database(error)) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 fn letters_to(recipient: &str) -> [Attempt; 2] {

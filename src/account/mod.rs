@@ -3,4 +3,53 @@
 pub mod attempts;
 pub mod client;
 pub mod letters;
+pub mod password;
 pub mod sessions;
+
+use chrono::{DateTime, Utc};
+
+use crate::limits::Refusal;
+use crate::security::password::Busy;
+use crate::store::db::{AcquireTimedOut, BeginError};
+
+/// Why a rule of accounts says no.
+#[derive(Debug)]
+pub enum Error {
+    /// Too much to do at the moment.
+    Busy,
+    RateLimited {
+        refusal: Refusal,
+        now: DateTime<Utc>,
+    },
+    WrongPassword,
+    /// The caller's session has ended meanwhile.
+    SessionEnded,
+    Database(sqlx::Error),
+}
+
+impl From<Busy> for Error {
+    fn from(Busy: Busy) -> Self {
+        Self::Busy
+    }
+}
+
+impl From<AcquireTimedOut> for Error {
+    fn from(AcquireTimedOut: AcquireTimedOut) -> Self {
+        Self::Busy
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<BeginError> for Error {
+    fn from(error: BeginError) -> Self {
+        match error {
+            BeginError::Busy(timed_out) => timed_out.into(),
+            BeginError::Database(error) => error.into(),
+        }
+    }
+}

@@ -1,19 +1,19 @@
 //! Sessions: how one is opened, renewed, rotated and found.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::TryFutureExt;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::account::attempts::Counted;
 use crate::account::client::ClientInfo;
 use crate::context::{self, run_to_completion};
-use crate::limits::Reservation;
 use crate::security::token::{AccessClaims, RefreshClaims};
 use crate::state::AppState;
-use crate::store::audit::{self, Event};
+use crate::store::audit::{Event, EventKind};
 use crate::store::db::{Conn, Tx, describe, with_timeout};
 use crate::store::logins::{self, NewSession};
 use crate::store::sessions::{self, Rotated, Session};
@@ -47,71 +47,93 @@ pub struct TokenPair {
     pub expires_in: i64,
 }
 
-/// Opens a session after a correct password and refunds the login's attempts, in one statement that may be repeated and
-/// that several logins may share. `None` if the hash that the password was checked against is no longer the user's: then
-/// the check is out of date.
+/// What shows that a session may be opened.
+pub enum Proof {
+    /// The password was checked against `hash`; `rehashed` takes the place of an outdated one. The attempt is refunded by
+    /// the statement that opens the session.
+    Password { hash: String, rehashed: Option<String>, counted: Counted },
+    /// Something that does not depend on the password.
+    Other,
+}
+
+/// What became of opening a session.
+pub enum Started {
+    Opened(User, TokenPair),
+    /// The user is gone, or the hash that the password was checked against was replaced: the check is out of date.
+    Stale(Option<Counted>),
+}
+
+/// Opens a session: in one statement that may be repeated and that several logins may share. Every way in ends here.
 ///
-/// `rehashed` takes the place of an outdated hash. `failed` is called if it came to an error, whether somebody waits still
-/// or not; the session may be open all the same.
-pub async fn start_session(
+/// Runs to completion: a session that was opened is logged even if the client has hung up. After an error it may be open
+/// all the same, and a password's attempt is refunded.
+pub fn start(
     state: &AppState,
-    checked: &User,
-    rehashed: Option<String>,
-    reservation: Reservation,
+    user: &User,
+    proof: Proof,
     client: &ClientInfo,
     now: DateTime<Utc>,
-    failed: impl FnOnce() + Send + 'static,
-) -> sqlx::Result<Option<(User, TokenPair)>> {
-    let id = Uuid::now_v7();
-    let expires_at = now + IDLE_LIFETIME;
+) -> Pin<Box<dyn Future<Output = sqlx::Result<Started>> + Send>> {
+    let (hash, rehashed, counted) = match proof {
+        Proof::Password { hash, rehashed, counted } => (Some(hash), rehashed, Some(counted)),
+        Proof::Other => (None, None, None),
+    };
     let session = NewSession {
-        id,
-        user_id: checked.id,
-        password_hash: rehashed.as_ref().unwrap_or(&checked.password_hash).clone(),
+        id: Uuid::now_v7(),
+        user_id: user.id,
+        password_hash: rehashed.clone().or_else(|| hash.clone()),
         created_at: now,
-        expires_at,
+        expires_at: now + IDLE_LIFETIME,
         ends_at: now + SESSION_LIFETIME,
         ip: client.ip,
         user_agent: client.user_agent.clone(),
-        counted: reservation.into_keys(),
+        counted: counted.as_ref().map(|counted| counted.keys().to_vec()).unwrap_or_default(),
     };
-    let event = Event {
-        name: "login",
-        user_id: Some(checked.id),
-        actor_id: Some(checked.id),
-        session_id: Some(id),
-        ip: client.ip,
-        ..Event::default()
+    let (id, state) = (session.id, state.clone());
+    let opening = {
+        let state = state.clone();
+        let rehashed = hash.zip(rehashed);
+        with_timeout(async move { open(&state, session, rehashed, counted).await })
     };
-    let (shared, user_id, hash) = (state.clone(), checked.id, checked.password_hash.clone());
-    let opening = async move {
-        let opened = if let Some(new) = &rehashed {
-            let mut tx = shared.db.begin().await?;
-            users::set_rehashed_password(&mut tx, user_id, &hash, new).await?;
-            let opened = logins::open_all(&mut tx, &[session]).await?.remove(0);
-            tx.commit().await?;
-            opened
-        } else {
-            shared.logins.open(session).await?
-        };
-        if opened.is_some() {
-            event.log(&shared.db.events);
-            // The last byte of an id is random.
-            if id.as_bytes()[15].is_multiple_of(LOGINS_PER_CHECK) {
-                let removing = remove_surplus_sessions(shared.clone(), user_id, event.ip);
-                tokio::spawn(context::scope(context::current(), removing));
-            }
-        }
-        Ok(opened)
+    // Boxed: the many futures that may wait for a hash stay small.
+    Box::pin(async move {
+        let (user, counted) = run_to_completion(opening).await?;
+        let Some(user) = user else { return Ok(Started::Stale(counted)) };
+        let refresh = RefreshClaims { sub: user.id, sid: id, counter: 0 };
+        let pair = issue_pair(&state, &user, &refresh, now, now + IDLE_LIFETIME, now);
+        Ok(Started::Opened(user, pair))
+    })
+}
+
+/// Opens the session, after it replaced the first hash of `rehashed` by the second. The attempt comes back if it is to
+/// be counted on.
+async fn open(
+    state: &AppState,
+    session: NewSession,
+    rehashed: Option<(String, String)>,
+    counted: Option<Counted>,
+) -> sqlx::Result<(Option<User>, Option<Counted>)> {
+    let (id, user_id, ip) = (session.id, session.user_id, session.ip);
+    let opened = if let Some((old, new)) = rehashed {
+        let mut tx = state.db.begin().await?;
+        users::set_rehashed_password(&mut tx, user_id, &old, &new).await?;
+        let opened = logins::open_all(&mut tx, &[session]).await?.remove(0);
+        tx.commit().await?;
+        opened
+    } else {
+        state.logins.open(session).await?
     };
-    let opening = with_timeout(opening).inspect_err(|_| failed());
-    // Runs to completion: an opened session is logged even if the client has hung up.
-    let user = run_to_completion(opening).await?;
-    let refresh = RefreshClaims { sub: checked.id, sid: id, counter: 0 };
-    Ok(user.map(|user| {
-        let pair = issue_pair(state, &user, &refresh, now, expires_at, now);
-        (user, pair)
-    }))
+    let Some(user) = opened else { return Ok((None, counted)) };
+    if let Some(counted) = counted {
+        counted.set_refunded();
+    }
+    state.log(&Event::new(EventKind::Login).by_oneself(user_id).in_session(id).from(ip));
+    // The last byte of an id is random.
+    if id.as_bytes()[15].is_multiple_of(LOGINS_PER_CHECK) {
+        let removing = remove_surplus_sessions(state.clone(), user_id, ip);
+        tokio::spawn(context::scope(context::current(), removing));
+    }
+    Ok((Some(user), None))
 }
 
 /// Removes the account's sessions beyond [`MAX_SESSIONS`], a batch at a time. If a removal is already under way in
@@ -140,14 +162,9 @@ async fn remove_some_surplus_sessions(
     let mut tx = state.db.begin().await?;
     let count = sessions::delete_surplus(&mut tx, user_id, MAX_SESSIONS).await?;
     if count > 0 {
-        let event = Event {
-            name: "sessions_removed",
-            user_id: Some(user_id),
-            ip,
-            details: json!({ "count": count }),
-            ..Event::default()
-        };
-        audit::record(&mut tx, &event, state.clock.now()).await?;
+        let details = json!({ "count": count });
+        let event = Event::new(EventKind::SessionsRemoved).on(user_id).from(ip).with(details);
+        state.record(&mut tx, event, state.clock.now()).await?;
     }
     state.commit(tx, user_id).await?;
     Ok(count)
@@ -164,9 +181,9 @@ pub enum Rotation {
 }
 
 /// Exchanges the current refresh token for the next pair of its session; `None` for any other one, which
-/// [`rotate_session`] decides about. In one statement; after a repeated one [`rotate_session`] yields the same pair.
+/// [`rotate`] decides about. In one statement; after a repeated one [`rotate`] yields the same pair.
 /// Cached sessions stay valid: only their lifetime grows.
-pub async fn renew_session(
+pub async fn renew(
     state: &AppState,
     claims: &RefreshClaims,
     now: DateTime<Utc>,
@@ -182,7 +199,7 @@ pub async fn renew_session(
 }
 
 /// Exchanges a refresh token, current or not, for the next pair of its session.
-pub async fn rotate_session(
+pub async fn rotate(
     state: &AppState,
     tx: &mut Tx,
     claims: &RefreshClaims,
@@ -195,14 +212,8 @@ pub async fn rotate_session(
             .await?;
     let Some(rotated) = rotated else { return Ok(Rotation::Ended) };
     if rotated.reused {
-        let event = Event {
-            name: "refresh_token_reused",
-            user_id: Some(user_id),
-            session_id: Some(id),
-            ip: client.ip,
-            ..Event::default()
-        };
-        audit::record(tx, &event, now).await?;
+        let event = Event::new(EventKind::RefreshTokenReused);
+        state.record(tx, event.on(user_id).in_session(id).from(client.ip), now).await?;
         return Ok(Rotation::Reused);
     }
     Ok(Rotation::Renewed(rotated_pair(state, id, &rotated, now)))
@@ -261,7 +272,7 @@ pub async fn is_reused(
 }
 
 /// An active session and its user, read without a lock.
-pub async fn active_session(
+pub async fn find_active(
     state: &AppState,
     id: Uuid,
     user_id: Uuid,

@@ -14,10 +14,11 @@ use crate::account::client::ClientInfo;
 use crate::fields::{Role, RoleName};
 use crate::http::body::{OptionalJsonBody, QueryString};
 use crate::http::error::{ApiError, Code};
+use crate::http::input::Input;
 use crate::http::session::{AdminUser, CurrentUser};
 use crate::http::user::PublicUser;
 use crate::state::AppState;
-use crate::store::audit::{self, Event};
+use crate::store::audit::{Event, EventKind};
 use crate::store::db::Conn;
 use crate::store::users::User;
 use crate::store::{sessions, users};
@@ -105,31 +106,11 @@ pub async fn set_role(
     AdminUser(caller): AdminUser,
     State(state): State<AppState>,
     PublicId(id): PublicId,
-    QueryString(mut query): QueryString,
+    QueryString(query): QueryString,
     client: ClientInfo,
-    OptionalJsonBody(mut body): OptionalJsonBody,
+    OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Json<RoleResponse>, ApiError> {
-    let in_query = query.optional("role", Role::parse);
-    query.check()?;
-    let in_body = if in_query.is_some() {
-        body.optional("role", Role::parse)
-    } else {
-        body.required("role", Role::parse)
-    };
-    body.check()?;
-    let role = match (in_query, in_body) {
-        (Some(one), Some(other)) if one != other => {
-            return Err(ApiError::invalid_field(
-                "role",
-                "ambiguous",
-                "The query and the body name different roles.",
-            ));
-        }
-        (one, other) => one
-            .or(other)
-            .ok_or_else(|| ApiError::internal("a role that was required is missing"))?,
-    };
-
+    let role = wanted_role(query, body)?;
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
     let (admins, mut user) = lock(&mut tx, &caller, id, now).await?;
@@ -141,20 +122,35 @@ pub async fn set_role(
     }
     if user.role != role {
         users::set_role(&mut tx, id, role, now).await?;
-        let event = Event {
-            name: "role_changed",
-            user_id: Some(id),
-            actor_id: Some(caller.user.id),
-            session_id: Some(caller.session.id),
-            ip: client.ip,
-            details: json!({ "from": user.role, "to": role }),
-        };
-        audit::record(&mut tx, &event, now).await?;
+        let event = Event::by(caller.actor(&client), EventKind::RoleChanged).on(id);
+        let details = json!({ "from": user.role, "to": role });
+        state.record(&mut tx, event.with(details), now).await?;
         (user.role, user.modified_at) = (role, now);
     }
     state.commit(tx, id).await?;
     let message = format!("{} is {role} now.", user.username);
     Ok(Json(RoleResponse { success: true, message, user: user.into() }))
+}
+
+/// The role in the query or in the body.
+fn wanted_role(mut query: Input, mut body: Input) -> Result<Role, ApiError> {
+    let in_query = query.optional("role", Role::parse);
+    query.check()?;
+    let in_body = if in_query.is_some() {
+        body.optional("role", Role::parse)
+    } else {
+        body.required("role", Role::parse)
+    };
+    body.check()?;
+    match (in_query, in_body) {
+        (Some(one), Some(other)) if one != other => {
+            let message = "The query and the body name different roles.";
+            Err(ApiError::invalid_field("role", "ambiguous", message))
+        }
+        (one, other) => {
+            one.or(other).ok_or_else(|| ApiError::internal("a role that was required is missing"))
+        }
+    }
 }
 
 /// Deletes a user, and every session of theirs. The last admin stays.
@@ -178,15 +174,8 @@ pub async fn delete(
         return Err(Code::LastAdmin.into());
     }
     users::delete(&mut tx, id).await?;
-    let event = Event {
-        name: "user_deleted",
-        user_id: Some(id),
-        actor_id: Some(caller.user.id),
-        session_id: Some(caller.session.id),
-        ip: client.ip,
-        details: json!({ "role": user.role }),
-    };
-    audit::record(&mut tx, &event, now).await?;
+    let event = Event::by(caller.actor(&client), EventKind::UserDeleted).on(id);
+    state.record(&mut tx, event.with(json!({ "role": user.role })), now).await?;
     state.commit(tx, id).await?;
     Ok(Json(DeleteResponse { success: true, message: "The user is deleted." }))
 }

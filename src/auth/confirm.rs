@@ -19,7 +19,7 @@ use crate::http::html::{self, wants_page};
 use crate::http::input::Input;
 use crate::security::token::{LinkClaims, LinkPurpose, TokenError};
 use crate::state::AppState;
-use crate::store::audit::{self, Event};
+use crate::store::audit::{Event, EventKind};
 use crate::store::db::Conn;
 use crate::store::users::{self, User};
 
@@ -154,27 +154,21 @@ async fn set_verified(
     let mut tx = state.db.begin_for(claims.sub).await?;
     let mut user = users::find_for_update(&mut tx, claims.sub).await?.ok_or(Code::LinkExpired)?;
     let is = |address: &str| address.eq_ignore_ascii_case(&claims.email);
-    let name = match &user {
+    let kind = match &user {
         User { pending_email: Some(pending), .. } if is(pending) => {
             user.email = user.pending_email.take().unwrap_or_default();
-            "email_changed"
+            EventKind::EmailChanged
         }
         User { email, email_verified_at: Some(_), .. } if is(email) => return Ok(()),
-        User { email, email_verified_at: None, .. } if is(email) => "email_verified",
+        User { email, email_verified_at: None, .. } if is(email) => EventKind::EmailVerified,
         // The account has another address by now: this link speaks of one that it no longer has.
         _ => return Err(Code::LinkExpired.into()),
     };
     user.email_verified_at = Some(now);
     user.modified_at = now;
-    users::update_profile(&mut tx, &user).await?;
-    let event = Event {
-        name,
-        user_id: Some(user.id),
-        actor_id: Some(user.id),
-        ip: client.ip,
-        ..Event::default()
-    };
-    audit::record(&mut tx, &event, now).await?;
+    users::update_profile(&mut tx, &user, None).await?;
+    let event = Event::new(kind).by_oneself(user.id).from(client.ip);
+    state.record(&mut tx, event, now).await?;
     state.commit(tx, user.id).await?;
     Ok(())
 }

@@ -2,17 +2,20 @@
 
 use axum::Json;
 use axum::extract::State;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::account;
 use crate::account::client::ClientInfo;
+use crate::account::sessions;
 use crate::http::body::QueryString;
 use crate::http::error::{ApiError, Code};
 use crate::http::session::PresentedTokens;
 use crate::state::AppState;
-use crate::store::audit::{self, Event};
-use crate::store::{sessions, users};
+use crate::store;
+use crate::store::audit::{Actor, Event, EventKind};
+use crate::store::db::Tx;
+use crate::store::users;
 
 #[derive(Serialize, ToSchema)]
 pub struct LogoutResponse {
@@ -50,44 +53,62 @@ pub async fn logout(
     let everywhere = query.flag("everywhere").unwrap_or(false);
     query.check()?;
 
-    let now = state.clock.now();
-    let mut is_reused = false;
-    if everywhere {
-        // Before anything is locked: with the tokens of an ended session nobody can make others wait.
-        let active = account::sessions::active_session(&state, session_id, user_id, now).await?;
-        active.ok_or(Code::SessionEnded)?;
-        // It ends its own session, as at /refresh, and no other.
-        if let Some(refresh) = &tokens.refresh {
-            is_reused = account::sessions::is_reused(&state, refresh, now).await?;
-        }
+    let (actor, now) = (Actor { user_id, session_id, ip: client.ip }, state.clock.now());
+    if !everywhere {
+        end(&state, actor, EventKind::Logout, now).await?;
+        return Ok(Json(LogoutResponse { success: true, message: "Logged out." }));
     }
-    let everywhere = everywhere && !is_reused;
-    let mut tx =
-        if everywhere { state.db.begin_for(user_id).await? } else { state.db.begin().await? };
-    if everywhere {
-        // One at a time: else two sessions, each having ended itself and then ending the other, would deadlock.
-        users::find_for_update(&mut tx, user_id).await?.ok_or(Code::SessionEnded)?;
+    // Before anything is locked: the tokens of an ended session make no other call wait.
+    let active = sessions::find_active(&state, session_id, user_id, now).await?;
+    active.ok_or(Code::SessionEnded)?;
+    // A reused token ends its own session, as at /refresh, and no other.
+    if let Some(refresh) = &tokens.refresh
+        && sessions::is_reused(&state, refresh, now).await?
+    {
+        end(&state, actor, EventKind::RefreshTokenReused, now).await?;
+        return Err(Code::RefreshTokenReused.into());
     }
-    let reason = if is_reused { "refresh_token_reused" } else { "logout" };
-    if !sessions::revoke(&mut tx, session_id, user_id, reason, now).await? {
+    end_all(&state, actor, now).await?;
+    Ok(Json(LogoutResponse { success: true, message: "Logged out everywhere." }))
+}
+
+/// Ends the actor's own session.
+async fn end(
+    state: &AppState,
+    actor: Actor,
+    kind: EventKind,
+    now: DateTime<Utc>,
+) -> Result<(), ApiError> {
+    let tx = state.db.begin().await?;
+    finish(state, tx, actor, kind, now).await
+}
+
+/// Ends the actor's own session and every other one of theirs.
+async fn end_all(state: &AppState, actor: Actor, now: DateTime<Utc>) -> Result<(), ApiError> {
+    let mut tx = state.db.begin_for(actor.user_id).await?;
+    // One at a time: else two sessions, each having ended itself and then ending the other, would deadlock.
+    users::find_for_update(&mut tx, actor.user_id).await?.ok_or(Code::SessionEnded)?;
+    finish(state, tx, actor, EventKind::LogoutEverywhere, now).await
+}
+
+async fn finish(
+    state: &AppState,
+    mut tx: Tx,
+    actor: Actor,
+    kind: EventKind,
+    now: DateTime<Utc>,
+) -> Result<(), ApiError> {
+    let Actor { user_id, session_id, .. } = actor;
+    let everywhere = kind == EventKind::LogoutEverywhere;
+    // The sessions' reasons have the events' names.
+    let reason = if everywhere { EventKind::Logout } else { kind }.as_str();
+    if !store::sessions::revoke(&mut tx, session_id, user_id, reason, now).await? {
         return Err(Code::SessionEnded.into());
     }
     if everywhere {
-        sessions::revoke_all(&mut tx, user_id, None, "logout_everywhere", now).await?;
+        store::sessions::revoke_all(&mut tx, user_id, None, kind.as_str(), now).await?;
     }
-    let event = Event {
-        name: if everywhere { "logout_everywhere" } else { reason },
-        user_id: Some(user_id),
-        actor_id: Some(user_id),
-        session_id: Some(session_id),
-        ip: client.ip,
-        ..Event::default()
-    };
-    audit::record(&mut tx, &event, now).await?;
+    state.record(&mut tx, Event::by(actor, kind).on(user_id), now).await?;
     state.commit(tx, user_id).await?;
-    if is_reused {
-        return Err(Code::RefreshTokenReused.into());
-    }
-    let message = if everywhere { "Logged out everywhere." } else { "Logged out." };
-    Ok(Json(LogoutResponse { success: true, message }))
+    Ok(())
 }

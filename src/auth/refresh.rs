@@ -6,11 +6,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::account;
+use crate::account::attempts::{self, Attempts};
 use crate::account::client::ClientInfo;
-use crate::account::sessions::{Rotation, TokenPair};
+use crate::account::sessions::{self, Rotation, TokenPair};
 use crate::http::error::{ApiError, Code};
-use crate::http::limit::reserve;
 use crate::http::session::PresentedTokens;
 use crate::limits::{Attempt, REFRESH};
 use crate::security::token::RefreshClaims;
@@ -47,8 +46,10 @@ pub async fn refresh(
 ) -> Result<Json<RefreshResponse>, ApiError> {
     let claims = tokens.refresh.ok_or(Code::RefreshTokenMissing)?;
     let now = state.clock.now();
-    reserve(&state, &[Attempt::on(&REFRESH, &claims.sid.to_string())], now).await?;
-    let pair = match account::sessions::renew_session(&state, &claims, now).await? {
+    let attempt = Attempt::on(&REFRESH, &claims.sid.to_string());
+    let [_counted] =
+        attempts::count(&state, [Attempts::charged_if_dropped([attempt])], now).await?;
+    let pair = match sessions::renew(&state, &claims, now).await? {
         Some(pair) => pair,
         None => rotate(&state, &claims, &client, now).await?,
     };
@@ -68,7 +69,7 @@ async fn rotate(
     now: DateTime<Utc>,
 ) -> Result<TokenPair, ApiError> {
     let mut tx = state.db.begin().await?;
-    let rotation = account::sessions::rotate_session(state, &mut tx, claims, client, now).await?;
+    let rotation = sessions::rotate(state, &mut tx, claims, client, now).await?;
     state.commit(tx, claims.sub).await?;
     match rotation {
         Rotation::Renewed(pair) => Ok(pair),

@@ -13,7 +13,7 @@ use crate::fields::{
     Email, FieldError, Name, Password, PasswordContext, Role, Username, parse_new_password,
 };
 use crate::state::AppState;
-use crate::store::audit::{self, Event};
+use crate::store::audit::{Event, EventKind};
 use crate::store::db;
 use crate::store::users::{self, NewUser};
 
@@ -45,7 +45,9 @@ pub async fn create_admin(state: &AppState, arguments: Arguments) -> Result<(), 
     let password = if arguments.password_stdin { first_line()? } else { ask_password()? };
     let admin = NewAdmin::new(&email, arguments.username.as_deref(), password)?;
     let username = admin.username.as_str().to_owned();
-    insert(state, &admin, "create_admin").await.map_err(|error| explain(error, &username))?;
+    insert(state, &admin, EventKind::CreateAdmin)
+        .await
+        .map_err(|error| explain(error, &username))?;
     writeln!(std::io::stdout(), "Created the admin {username}.")?;
     Ok(())
 }
@@ -69,7 +71,7 @@ pub async fn first_admin(state: &AppState) -> Result<(), Failure> {
         return Ok(());
     }
     let admin = NewAdmin::new(email, username.as_deref(), password.clone()).map_err(in_settings)?;
-    match insert(state, &admin, "first_admin").await {
+    match insert(state, &admin, EventKind::FirstAdmin).await {
         Ok(()) => tracing::info!("created the first admin from ADMIN_EMAIL and ADMIN_PASSWORD"),
         Err(error) => match error.downcast_ref().and_then(db::unique_violation) {
             // Two instances at their first start, or somebody who has registered before: that one is not made an admin,
@@ -121,7 +123,7 @@ fn name_from(email: &Email) -> String {
     }
 }
 
-async fn insert(state: &AppState, admin: &NewAdmin, event: &'static str) -> Result<(), Failure> {
+async fn insert(state: &AppState, admin: &NewAdmin, event: EventKind) -> Result<(), Failure> {
     let password = admin.usable_password(state.config.min_password_length)?;
     let password_hash = state
         .hasher
@@ -142,8 +144,7 @@ async fn insert(state: &AppState, admin: &NewAdmin, event: &'static str) -> Resu
     };
     let mut tx = state.db.begin().await?;
     users::insert(&mut tx, &user, now).await?;
-    audit::record(&mut tx, &Event { name: event, user_id: Some(user.id), ..Event::default() }, now)
-        .await?;
+    state.record(&mut tx, Event::new(event).on(user.id), now).await?;
     tx.commit().await?;
     Ok(())
 }

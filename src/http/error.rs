@@ -8,11 +8,13 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::account;
+use crate::account::attempts::Fault;
 use crate::fields::FieldError;
 use crate::limits::Refusal;
 use crate::security::password::Busy;
 use crate::security::token::TokenError;
-use crate::store::db::{self, AcquireTimedOut, BeginError};
+use crate::store::db::{self, BeginError};
 
 /// One table: the OpenAPI document, the README's list and the answers come from it.
 macro_rules! codes {
@@ -185,6 +187,24 @@ impl ApiError {
     }
 }
 
+impl Fault for ApiError {
+    fn is_ours(&self) -> bool {
+        self.code.status().is_server_error()
+    }
+}
+
+impl From<account::Error> for ApiError {
+    fn from(error: account::Error) -> Self {
+        match error {
+            account::Error::Busy => Code::Busy.into(),
+            account::Error::RateLimited { refusal, now } => Self::rate_limited(refusal, now),
+            account::Error::WrongPassword => Code::WrongPassword.into(),
+            account::Error::SessionEnded => Code::SessionEnded.into(),
+            account::Error::Database(error) => error.into(),
+        }
+    }
+}
+
 impl From<Busy> for ApiError {
     fn from(Busy: Busy) -> Self {
         Code::Busy.into()
@@ -201,18 +221,9 @@ impl From<TokenError> for ApiError {
     }
 }
 
-impl From<AcquireTimedOut> for ApiError {
-    fn from(AcquireTimedOut: AcquireTimedOut) -> Self {
-        Code::Busy.into()
-    }
-}
-
 impl From<BeginError> for ApiError {
     fn from(error: BeginError) -> Self {
-        match error {
-            BeginError::Busy(timed_out) => timed_out.into(),
-            BeginError::Database(error) => error.into(),
-        }
+        account::Error::from(error).into()
     }
 }
 

@@ -6,7 +6,6 @@ pub mod client;
 pub mod error;
 pub mod html;
 pub mod input;
-pub mod limit;
 pub mod middleware;
 mod request_span;
 pub mod session;

@@ -8,11 +8,12 @@ use axum::http::{HeaderMap, HeaderName, header};
 use chrono::{DateTime, Utc};
 
 use crate::account;
+use crate::account::client::ClientInfo;
 use crate::http::error::{ApiError, Code};
 use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenError};
 use crate::session_cache::CachedSession;
 use crate::state::AppState;
-use crate::store::audit::Event;
+use crate::store::audit::{Actor, Event, EventKind};
 use crate::store::db::Tx;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
@@ -43,12 +44,17 @@ impl FromRequestParts<AppState> for CurrentUser {
 }
 
 impl CurrentUser {
+    /// Who acts, for the audit log.
+    pub fn actor(&self, client: &ClientInfo) -> Actor {
+        Actor { user_id: self.user.id, session_id: self.session.id, ip: client.ip }
+    }
+
     async fn read(
         state: &AppState,
         claims: &AccessClaims,
         now: DateTime<Utc>,
     ) -> Result<Self, ApiError> {
-        let active = account::sessions::active_session(state, claims.sid, claims.sub, now).await?;
+        let active = account::sessions::find_active(state, claims.sid, claims.sub, now).await?;
         let (session, user) = active.ok_or(Code::SessionEnded)?;
         if !session.successor_used && claims.generation == Some(session.counter) {
             // The newest pair is in use: from now on its predecessor counts as replaced.
@@ -98,9 +104,8 @@ impl FromRequestParts<AppState> for AdminUser {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let caller = CurrentUser::from_request_parts(parts, state).await?;
         if !caller.user.role.is_admin() {
-            let (user_id, session_id) = (Some(caller.user.id), Some(caller.session.id));
-            Event { name: "forbidden", user_id, session_id, ..Event::default() }
-                .log(&state.db.events);
+            let event = Event::new(EventKind::Forbidden);
+            state.log(&event.on(caller.user.id).in_session(caller.session.id));
             return Err(Code::Forbidden.into());
         }
         Ok(Self(caller))
@@ -112,7 +117,7 @@ impl AdminUser {
     pub async fn is_still_admin(&self, state: &AppState) -> sqlx::Result<bool> {
         let (session, user) = (self.0.session.id, self.0.user.id);
         let active =
-            account::sessions::active_session(state, session, user, state.clock.now()).await?;
+            account::sessions::find_active(state, session, user, state.clock.now()).await?;
         Ok(active.is_some_and(|(_, user)| user.role.is_admin()))
     }
 }

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub abandoned: Counter,
     /// Errors by their stable code.
     pub errors: Tally,
+    /// Security events by their names.
+    pub events: Tally,
     pub connections: Gauge,
     /// Connections beyond the cap, on which only health and metrics are answered.
     pub over_cap: Counter,

@@ -1,4 +1,4 @@
-//! The record of what happened, written in the transaction that it belongs to and logged when that is committed.
+//! The audit log: what happened, to whom and by whom.
 
 use std::net::IpAddr;
 
@@ -8,61 +8,147 @@ use sqlx::PgConnection;
 use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::db::Tx;
 use crate::context;
 use crate::metrics::Tally;
 
-/// Every event there is.
-pub const NAMES: [&str; 19] = [
-    "already_taken",
-    "create_admin",
-    "email_changed",
-    "email_verified",
-    "first_admin",
-    "forbidden",
-    "login",
-    "login_refused",
-    "logout",
-    "logout_everywhere",
-    "password_changed",
-    "profile_updated",
-    "rate_limited",
-    "refresh_token_reused",
-    "registered",
-    "role_changed",
-    "sessions_removed",
-    "user_deleted",
-    "wrong_password",
-];
+/// One list: the audit log, the security log, the metric and the README's table have the same names.
+macro_rules! events {
+    ($($variant:ident = $name:literal;)*) => {
+        /// What can happen.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum EventKind { $($variant,)* }
 
-/// One thing that happened. `user_id` is whom it happened to, `actor_id` who did it.
-#[derive(Clone, Debug, Default)]
-pub struct Event {
-    pub name: &'static str,
-    pub user_id: Option<Uuid>,
-    pub actor_id: Option<Uuid>,
-    pub session_id: Option<Uuid>,
-    pub ip: Option<IpAddr>,
-    /// Never a secret and never an address.
-    pub details: Value,
+        impl EventKind {
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
 }
 
-/// Writes the event; it is logged once the transaction is committed, under the same names.
-pub async fn record(tx: &mut Tx, event: &Event, now: DateTime<Utc>) -> sqlx::Result<()> {
+events! {
+    AlreadyTaken = "already_taken";
+    CreateAdmin = "create_admin";
+    EmailChanged = "email_changed";
+    EmailVerified = "email_verified";
+    FirstAdmin = "first_admin";
+    Forbidden = "forbidden";
+    Login = "login";
+    LoginRefused = "login_refused";
+    Logout = "logout";
+    LogoutEverywhere = "logout_everywhere";
+    PasswordChanged = "password_changed";
+    ProfileUpdated = "profile_updated";
+    RateLimited = "rate_limited";
+    RefreshTokenReused = "refresh_token_reused";
+    Registered = "registered";
+    RoleChanged = "role_changed";
+    SessionsRemoved = "sessions_removed";
+    UserDeleted = "user_deleted";
+    WrongPassword = "wrong_password";
+}
+
+/// A user who does something in a session of theirs.
+#[derive(Clone, Copy, Debug)]
+pub struct Actor {
+    pub user_id: Uuid,
+    pub session_id: Uuid,
+    pub ip: Option<IpAddr>,
+}
+
+/// One thing that happened. `user_id` is whom it happened to, `actor_id` who did it.
+#[derive(Clone, Debug)]
+pub struct Event {
+    kind: EventKind,
+    user_id: Option<Uuid>,
+    actor_id: Option<Uuid>,
+    session_id: Option<Uuid>,
+    ip: Option<IpAddr>,
+    /// Never a secret and never an address.
+    details: Value,
+}
+
+impl Event {
+    /// Without an actor: by a client that is not logged in, or by the service itself.
+    pub fn new(kind: EventKind) -> Self {
+        let (user_id, actor_id, session_id, ip) = (None, None, None, None);
+        Self { kind, user_id, actor_id, session_id, ip, details: Value::Null }
+    }
+
+    /// In the actor's session and from their address, to another user unless `on` says so.
+    pub fn by(actor: Actor, kind: EventKind) -> Self {
+        Self {
+            actor_id: Some(actor.user_id),
+            session_id: Some(actor.session_id),
+            ip: actor.ip,
+            ..Self::new(kind)
+        }
+    }
+
+    /// To this user.
+    #[must_use]
+    pub fn on(self, user_id: Uuid) -> Self {
+        Self { user_id: Some(user_id), ..self }
+    }
+
+    /// To this user, by themselves.
+    #[must_use]
+    pub fn by_oneself(self, user_id: Uuid) -> Self {
+        Self { user_id: Some(user_id), actor_id: Some(user_id), ..self }
+    }
+
+    #[must_use]
+    pub fn in_session(self, id: Uuid) -> Self {
+        Self { session_id: Some(id), ..self }
+    }
+
+    #[must_use]
+    pub fn from(self, ip: Option<IpAddr>) -> Self {
+        Self { ip, ..self }
+    }
+
+    #[must_use]
+    pub fn with(self, details: Value) -> Self {
+        Self { details, ..self }
+    }
+
+    /// Logs and counts it: an event that was recorded once that is committed, one that changes nothing, such as a
+    /// refusal, at once.
+    pub fn log(&self, counts: &Tally) {
+        counts.add(self.kind.as_str());
+        let text = |id: Option<Uuid>| id.map(tracing::field::display);
+        let request = context::current();
+        tracing::info!(
+            target: "security",
+            event = self.kind.as_str(),
+            user_id = text(self.user_id),
+            actor_id = text(self.actor_id),
+            session_id = text(self.session_id),
+            ip = self.ip.or(request.ip).map(tracing::field::display),
+            request_id = request.request_id,
+            trace_id = request.trace_id.map(tracing::field::display),
+            details = (!self.details.is_null()).then(|| tracing::field::display(&self.details)),
+        );
+    }
+}
+
+/// Writes the event, in the transaction of what happened.
+pub async fn insert(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into audit_log (at, event, user_id, actor_id, session_id, ip, details)
          values ($1, $2, $3, $4, $5, $6, coalesce(nullif($7::jsonb, 'null'), '{}'))",
         now,
-        event.name,
+        event.kind.as_str(),
         event.user_id,
         event.actor_id,
         event.session_id,
         event.ip.map(IpNetwork::from),
         event.details,
     )
-    .execute(&mut **tx)
+    .execute(db)
     .await?;
-    tx.log_once_committed(event.clone());
     Ok(())
 }
 
@@ -78,25 +164,4 @@ pub async fn delete_older(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx:
     .execute(db)
     .await?;
     Ok(done.rows_affected())
-}
-
-impl Event {
-    /// Logs and counts it: recorded events once they are committed, and those that change nothing, such as a refusal,
-    /// at once.
-    pub fn log(&self, events: &Tally) {
-        events.add(self.name);
-        let text = |id: Option<Uuid>| id.map(tracing::field::display);
-        let caller = context::current();
-        tracing::info!(
-            target: "security",
-            event = self.name,
-            user_id = text(self.user_id),
-            actor_id = text(self.actor_id),
-            session_id = text(self.session_id),
-            ip = self.ip.or(caller.ip).map(tracing::field::display),
-            request_id = caller.request_id,
-            trace_id = caller.trace_id.map(tracing::field::display),
-            details = (!self.details.is_null()).then(|| tracing::field::display(&self.details)),
-        );
-    }
 }

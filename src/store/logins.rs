@@ -33,8 +33,8 @@ pub type LoginCandidate = (Option<User>, bool);
 pub struct NewSession {
     pub id: Uuid,
     pub user_id: Uuid,
-    /// The hash that the password was checked against.
-    pub password_hash: String,
+    /// The hash that the password was checked against; `None` where another proof opens the session.
+    pub password_hash: Option<String>,
     pub created_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
     pub ends_at: DateTime<Utc>,
@@ -176,10 +176,10 @@ pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<
                    (select $5::timestamptz[]), (select $6::timestamptz[]), (select $7::inet[]), (select $8::text[])
                ) as asked (session_id, user_id, hash, opened_at, expires_at, ends_at, ip, user_agent)
            ), waited_for as (
-               select asked.*, u as person from asked join users u on u.id = asked.user_id and u.password_hash = asked.hash
+               select asked.*, u as person from asked join users u on u.id = asked.user_id and (asked.hash is null or u.password_hash = asked.hash)
                where (select $9::boolean) for no key update of u
            ), at_hand as (
-               select asked.*, u as person from asked join users u on u.id = asked.user_id and u.password_hash = asked.hash
+               select asked.*, u as person from asked join users u on u.id = asked.user_id and (asked.hash is null or u.password_hash = asked.hash)
                where not (select $9::boolean) for no key update of u skip locked
            ), present as (
                select * from waited_for union all select * from at_hand
@@ -209,7 +209,7 @@ pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<
            from present"#,
         &column(sessions, |s| s.id),
         &column(sessions, |s| s.user_id),
-        &column(sessions, |s| s.password_hash.as_str()) as &[&str],
+        &column(sessions, |s| s.password_hash.as_deref()) as &[Option<&str>],
         &column(sessions, |s| s.created_at),
         &column(sessions, |s| s.expires_at),
         &column(sessions, |s| s.ends_at),

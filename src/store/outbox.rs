@@ -54,18 +54,35 @@ pub async fn insert(
     recipient: &str,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
+    insert_all(db, user_id, &[(kind, recipient)], now).await
+}
+
+/// As [`insert`], for letters about one user, all distinct.
+pub async fn insert_all(
+    db: &mut PgConnection,
+    user_id: Uuid,
+    letters: &[(LetterKind, &str)],
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = letters.iter().map(|_| Uuid::now_v7()).collect();
+    let (kinds, recipients): (Vec<&str>, Vec<&str>) =
+        letters.iter().map(|(kind, recipient)| (kind.as_str(), *recipient)).unzip();
     sqlx::query!(
         "insert into outbox (id, user_id, kind, recipient, created_at, next_attempt_at)
-         select $1, $2, $3, $4, $5, least($5, now())
+         select asked.id, $2, asked.kind, asked.recipient, $5, least($5, now())
+         from unnest($1::uuid[], $3::text[], $4::text[]) as asked (id, kind, recipient)
          where not exists (
              select from outbox
-             where user_id = $2 and kind = $3 and recipient = $4
+             where user_id = $2 and kind = asked.kind and recipient = asked.recipient
                and attempts = 0 and sent_at is null and failed_at is null
          )",
-        Uuid::now_v7(),
+        &ids,
         user_id,
-        kind.as_str(),
-        recipient,
+        &kinds as &[&str],
+        &recipients as &[&str],
         now,
     )
     .execute(db)

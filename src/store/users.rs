@@ -122,22 +122,16 @@ pub async fn find_for_share(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Opt
     select_users!("where id = $1 for share", id).fetch_optional(db).await
 }
 
-/// Whether somebody has this address, in any case.
-pub async fn is_email_taken(db: &mut PgConnection, email: &str) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select exists (select from users where email_key = $1) as "taken!""#,
-        email.to_ascii_lowercase()
-    )
-    .fetch_one(db)
-    .await
-}
-
-/// Writes what a user may change about themselves.
-pub async fn update_profile(db: &mut PgConnection, user: &User) -> sqlx::Result<()> {
-    sqlx::query!(
+/// Writes what a user may change about themselves. `false`, with nothing written, if `new_pending` is some user's address.
+pub async fn update_profile(
+    db: &mut PgConnection,
+    user: &User,
+    new_pending: Option<&str>,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
         "update users set username = $2, email = $3, email_verified_at = $4, pending_email = $5, first_name = $6,
              last_name = $7, modified_at = $8
-         where id = $1",
+         where id = $1 and not exists (select from users where email_key = $9)",
         user.id,
         user.username,
         user.email,
@@ -146,10 +140,11 @@ pub async fn update_profile(db: &mut PgConnection, user: &User) -> sqlx::Result<
         user.first_name,
         user.last_name,
         user.modified_at,
+        new_pending.map(str::to_ascii_lowercase),
     )
     .execute(db)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() > 0)
 }
 
 /// Replaces the hash of a password that was changed. An address that waits to be confirmed is dropped: whoever knew the

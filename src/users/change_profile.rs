@@ -5,23 +5,21 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
-use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use crate::account::attempts::{RefundOnDrop, refund};
+use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
-use crate::account::{self, letters};
+use crate::account::password::{self, attempts_to_prove};
+use crate::account::{letters, sessions};
 use crate::fields::{FieldError, Password};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, Code};
-use crate::http::limit::{
-    check_password, refund_on_error, refund_on_server_error, reserve, reserve_for_known,
-};
 use crate::http::session::CurrentUser;
 use crate::http::user::PublicUser;
-use crate::limits::{Attempt, PASSWORD, PROFILE, Reservation};
+use crate::limits::{Attempt, PROFILE};
 use crate::state::AppState;
-use crate::store::audit::{self, Event};
+use crate::store::audit::{Actor, Event, EventKind};
+use crate::store::db::Tx;
 use crate::store::outbox::{self, LetterKind};
 use crate::store::users::{self, User};
 use crate::users::profile_changes::ProfileChanges;
@@ -82,15 +80,18 @@ pub async fn update(
         form.refuse("password", password_required());
     }
     form.check()?;
-    let call = Call { state: &state, caller: &caller, client: &client, now: state.clock.now() };
-    let Counted { change, proof } = count(&call, password.filter(|_| needs_proof)).await?;
-    let written = write(&call, &changes, &change, proof).await;
-    let written = refund_on_server_error(&state, change, written);
-    record_if_taken(&state, &written, call.event(), call.now).await?;
-    if written.is_ok() {
-        state.mail_queued.notify_one();
+    let actor = caller.actor(&client);
+    let call =
+        Call { state: &state, caller: &caller, client: &client, actor, now: state.clock.now() };
+    let (counted, proof) = prove(&call, password.filter(|_| needs_proof)).await?;
+    let mut counted = Some(counted);
+    let mut written = write(&call, &changes, &mut counted, proof).await;
+    if let Some(counted) = counted {
+        written = counted.settle(written);
     }
+    record_if_taken(&state, &written, Event::by(actor, EventKind::AlreadyTaken), call.now).await?;
     let (user, updated) = written?;
+    state.mail_queued.notify_one();
     Ok(Json(UpdateResponse { success: true, user: user.into(), updated }))
 }
 
@@ -111,95 +112,70 @@ pub async fn patch(
     update(state, caller, client, body).await
 }
 
-/// Who asks for a change, from where and when.
+/// A change that is asked for, by whom and when.
 struct Call<'a> {
     state: &'a AppState,
     caller: &'a CurrentUser,
     client: &'a ClientInfo,
+    actor: Actor,
     now: DateTime<Utc>,
 }
 
-impl Call<'_> {
-    /// An event by the caller, without a name yet.
-    fn event(&self) -> Event {
-        Event {
-            actor_id: Some(self.caller.user.id),
-            session_id: Some(self.caller.session.id),
-            ip: self.client.ip,
-            ..Event::default()
-        }
-    }
-}
-
-/// What a change was counted as.
-struct Counted {
-    change: Reservation,
-    /// The password and the notice to the old address, where a verified address is to be replaced.
-    proof: Option<Proof>,
-}
-
-/// What the right password and the notice that follows were counted as.
+/// A right password, and the notice to the old address that follows.
 struct Proof {
-    password: RefundOnDrop,
-    notice: RefundOnDrop,
+    password: Counted,
+    notice: Counted,
 }
 
-/// Counts a change and, where a verified address is to be replaced, checks the password and counts the notice to the old
-/// address: that is told of each change, up to a limit, so that nobody can flood it.
-async fn count(call: &Call<'_>, password: Option<Password>) -> Result<Counted, ApiError> {
-    let attempts = [Attempt::on(&PROFILE, &call.caller.user.id.to_string())];
-    let change = reserve(call.state, &attempts, call.now).await?;
-    let Some(password) = password else { return Ok(Counted { change, proof: None }) };
-    let password = prove(call, password).await;
-    let password = refund_on_server_error(call.state, change.clone(), password)?;
-    let password = RefundOnDrop::new(call.state, password);
-    let attempts = letters::notice_attempts(&call.caller.user.email);
-    match reserve(call.state, &attempts, call.now).await {
-        Ok(notice) => {
-            let notice = RefundOnDrop::new(call.state, notice);
-            Ok(Counted { change, proof: Some(Proof { password, notice }) })
+impl Proof {
+    /// The password was right; the notice counts if one is queued.
+    async fn settle_in(self, tx: &mut Tx, has_notice: bool) -> sqlx::Result<()> {
+        self.password.refund_in(tx).await?;
+        if has_notice {
+            self.notice.charge_in(tx);
+            return Ok(());
         }
-        Err(refused) => {
-            // Before the refusal is told: the password was right.
-            let refunded = refund(call.state, password.keep()).await.map_err(ApiError::from);
-            refund_on_error(call.state, change, refunded.and(Err(refused)))
-        }
+        self.notice.refund_in(tx).await
     }
 }
 
-/// Checks the password; returns its reservation. It shares the budget for changing the password, which could be guessed
-/// here as well.
-async fn prove(call: &Call<'_>, password: Password) -> Result<Reservation, ApiError> {
-    let Call { state, caller: CurrentUser { user, session }, client, now } = call;
-    let attempts = vec![Attempt::on(&PASSWORD, &user.id.to_string())];
-    let reserved = reserve_for_known(state, attempts, *now).await?;
-    let (requester, hash) = (client.requester(true), Some(user.password_hash.as_str()));
-    let (verdict, reserved) = check_password(state, reserved, requester, password, hash).await?;
-    if verdict.matches {
-        return Ok(reserved);
+/// Counts the change. Where a verified address is to be replaced, checks the password too, and counts the notice to the
+/// old address: one is sent for each change, up to a limit, so that a thief of the session cannot flood the owner.
+async fn prove(
+    call: &Call<'_>,
+    password: Option<Password>,
+) -> Result<(Counted, Option<Proof>), ApiError> {
+    let Call { state, caller: CurrentUser { user, .. }, client, actor, now } = *call;
+    let change = Attempts::charged_if_dropped([Attempt::on(&PROFILE, &user.id.to_string())]);
+    let Some(password) = password else {
+        let [counted] = attempts::count(state, [change], now).await?;
+        return Ok((counted, None));
+    };
+    let groups = [change, attempts_to_prove(actor), letters::notice_attempts(&user.email)];
+    let [counted, guess, notice] = attempts::count(state, groups, now).await?;
+    let hash = &user.password_hash;
+    match password::prove(state, actor, &password, hash, client, guess).await {
+        Ok(password) => Ok((counted, Some(Proof { password, notice }))),
+        Err(error) => counted.settle(Err(error)).map_err(ApiError::from),
     }
-    let (user_id, session_id) = (Some(user.id), Some(session.id));
-    Event { name: "wrong_password", user_id, session_id, ..Event::default() }.log(&state.db.events);
-    Err(Code::WrongPassword.into())
 }
 
-/// Writes the changes and queues the letters that they cause; in the same transaction the right password is refunded, and
-/// what was counted for changes or notices that there are none of. Returns the user as they are now, and the fields that
-/// have another value.
+/// Writes the changes and queues the letters that they cause; in the same transaction what was counted for changes or
+/// notices that there are none of is refunded, and the right password. Returns the user as they are now, and the fields
+/// that have another value.
 async fn write(
     call: &Call<'_>,
     changes: &ProfileChanges,
-    change: &Reservation,
+    counted: &mut Option<Counted>,
     proof: Option<Proof>,
 ) -> Result<(User, Vec<&'static str>), ApiError> {
-    let Call { state, caller, client, now } = *call;
+    let Call { state, caller, client, actor, now } = *call;
     let letter = match changes.new_address(&caller.user) {
-        Some(email) => letters::reserve_letter(state, email, client, now).await?,
+        Some(email) => letters::count(state, email, client, now).await?,
         None => None,
     };
     let mut tx = state.db.begin_for(caller.user.id).await?;
-    let before =
-        account::sessions::lock_caller(&mut tx, caller.user.id, caller.session.id, now).await?;
+    let before = sessions::lock_caller(&mut tx, actor.user_id, actor.session_id, now).await?;
     let before = before.ok_or(Code::SessionEnded)?;
     let is_proven = proof.is_some() && before.password_hash == caller.user.password_hash;
     if changes.replace_verified_address(&before) && !is_proven {
@@ -209,38 +185,28 @@ async fn write(
     }
     let mut user = before.clone();
     let updated = changes.apply(&mut user);
-    let mut is_queued = false;
     // Limits after the user's row, as everywhere.
     if updated.is_empty() {
-        change.refund(&mut tx).await?;
+        if let Some(counted) = counted.take() {
+            counted.refund_in(&mut tx).await?;
+        }
     } else {
         user.modified_at = now;
-        users::update_profile(&mut tx, &user).await?;
-        is_queued = queue_letters(&mut tx, &before, &user, letter.is_some(), now).await?;
-        let event = Event {
-            name: "profile_updated",
-            user_id: Some(user.id),
-            details: json!({ "fields": updated }),
-            ..call.event()
-        };
-        audit::record(&mut tx, &event, now).await?;
-    }
-    if let Some(Proof { password, notice }) = &proof {
-        password.reservation().refund(&mut tx).await?;
-        if user.pending_email == before.pending_email {
-            notice.reservation().refund(&mut tx).await?;
+        // Whether the pending address is free when it is confirmed, the database decides then.
+        let pending = user.pending_email.as_deref();
+        let new_pending = pending.filter(|_| user.pending_email != before.pending_email);
+        if !users::update_profile(&mut tx, &user, new_pending).await? {
+            return Err(Code::EmailTaken.into());
         }
+        queue_letters(&mut tx, &before, &user, letter, now).await?;
+        let event = Event::by(actor, EventKind::ProfileUpdated).on(user.id);
+        state.record(&mut tx, event.with(json!({ "fields": updated })), now).await?;
     }
-    // Before the commit is certain: nobody gets an uncounted letter by hanging up.
-    if let (true, Some(letter)) = (is_queued, letter) {
-        letter.keep();
+    if let Some(proof) = proof {
+        let has_notice = user.pending_email != before.pending_email;
+        proof.settle_in(&mut tx, has_notice).await?;
     }
-    let kept = proof.map(|Proof { password, notice }| [password.keep(), notice.keep()]);
-    let committed = state.commit(tx, user.id).await.map_err(ApiError::from);
-    let [password, notice] = kept.unwrap_or_default();
-    // What was remembered as refused beside a right password may be tried again.
-    state.limits.forget(&password, None);
-    refund_on_error(state, notice, refund_on_error(state, password, committed))?;
+    state.commit(tx, user.id).await?;
     Ok((user, updated))
 }
 
@@ -248,30 +214,23 @@ fn password_required() -> FieldError {
     FieldError::new("required", "Your present password is needed to change a verified address.")
 }
 
-/// Queues the confirmation of a new address (returns whether), and a notice to a verified one it replaces.
+/// Queues the confirmation of a new address, and a notice to a verified one that it replaces.
 async fn queue_letters(
-    db: &mut PgConnection,
+    tx: &mut Tx,
     before: &User,
     after: &User,
-    may_send: bool,
+    letter: Option<Counted>,
     now: DateTime<Utc>,
-) -> Result<bool, ApiError> {
-    if let Some(pending) =
-        after.pending_email.as_ref().filter(|_| after.pending_email != before.pending_email)
-    {
-        // Nobody else may have it now; whether nobody has it when it is confirmed, the database decides then.
-        if users::is_email_taken(db, pending).await? {
-            return Err(Code::EmailTaken.into());
-        }
-        if may_send {
-            letters::queue_confirmation(db, after, now).await?;
-        }
-        outbox::insert(db, LetterKind::EmailChangeNotice, after.id, &before.email, now).await?;
-        return Ok(may_send);
+) -> sqlx::Result<()> {
+    let is_pending = after.pending_email.is_some() && after.pending_email != before.pending_email;
+    let is_replaced = !after.email.eq_ignore_ascii_case(&before.email);
+    let mut letters = Vec::new();
+    if let Some(letter) = letter.filter(|_| is_pending || is_replaced) {
+        letter.charge_in(tx);
+        letters.push((LetterKind::Confirmation, after.address_to_confirm()));
     }
-    let is_due = may_send && !after.email.eq_ignore_ascii_case(&before.email);
-    if is_due {
-        letters::queue_confirmation(db, after, now).await?;
+    if is_pending {
+        letters.push((LetterKind::EmailChangeNotice, before.email.as_str()));
     }
-    Ok(is_due)
+    outbox::insert_all(tx, after.id, &letters, now).await
 }

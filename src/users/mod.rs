@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use crate::http::error::{ApiError, Code};
 use crate::state::AppState;
-use crate::store::audit::{self, Event};
+use crate::store::audit::Event;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -23,19 +23,19 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(verify_email::verify_email))
 }
 
-/// Records who asked for a name or an address that is taken. So probing for addresses can be seen; and the answer takes
-/// as long as for a free one, for which something is committed as well.
+/// Records that a client asked for a name or an address that is taken. So probing for addresses can be seen; and the
+/// answer takes as long as for a free one, for which something is committed as well.
 async fn record_if_taken<T>(
     state: &AppState,
     outcome: &Result<T, ApiError>,
-    by: Event,
+    event: Event,
     now: DateTime<Utc>,
 ) -> Result<(), ApiError> {
     let taken = outcome.as_ref().err().map(|error| error.code);
     let Some(code @ (Code::UsernameTaken | Code::EmailTaken)) = taken else { return Ok(()) };
-    let details = serde_json::json!({ "code": code.as_str() });
     let mut tx = state.db.begin().await?;
-    audit::record(&mut tx, &Event { name: "already_taken", details, ..by }, now).await?;
+    let event = event.with(serde_json::json!({ "code": code.as_str() }));
+    state.record(&mut tx, event, now).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -3,21 +3,22 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::account::attempts::{self, Attempts};
 use crate::account::client::ClientInfo;
-use crate::account::letters;
+use crate::account::{letters, password};
 use crate::fields::{Email, Name, PasswordContext, Role, Username, parse_new_password};
 use crate::http::body::JsonBody;
 use crate::http::error::ApiError;
-use crate::http::limit::{refund_if_busy, refund_on_server_error, reserve};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
 use crate::state::AppState;
-use crate::store::audit::{self, Event};
-use crate::store::users::{self, NewUser};
+use crate::store::audit::{Event, EventKind};
+use crate::store::users::{self, NewUser, User};
 use crate::users::record_if_taken;
 
 /// What the form asks for; anything else in it is ignored.
@@ -87,10 +88,10 @@ pub async fn register(
     let now = state.clock.now();
     let attempts =
         [&REGISTER_HOUR, &REGISTER_DAY].map(|limit| Attempt::by_address(limit, client.ip));
-    state.hasher.check_room(client.requester(false))?;
-    let reservation = reserve(&state, &attempts, now).await?;
-    let hashed = state.hasher.hash(client.requester(false), password).await;
-    let (password_hash, reservation) = refund_if_busy(&state, reservation, hashed).await?;
+    let requester = client.requester(false);
+    state.hasher.check_room(requester)?;
+    let [counted] = attempts::count(&state, [Attempts::charged_if_dropped(attempts)], now).await?;
+    let (password_hash, counted) = password::hash(&state, requester, password, counted).await?;
     let new = NewUser {
         id: Uuid::now_v7(),
         username: &username,
@@ -101,41 +102,32 @@ pub async fn register(
         role: Role::User,
         password_hash: &password_hash,
     };
-    let writing = async {
-        let first = letters::reserve_first_letter(&state, email.as_str(), now).await?;
-        let is_sent = first.is_some();
-        // Counted among all letters to the address, and sent however many those were.
-        let letter = if is_sent {
-            letters::reserve_letter(&state, email.as_str(), &client, now).await?
-        } else {
-            None
-        };
-        let mut tx = state.db.begin().await?;
-        let user = users::insert(&mut tx, &new, now).await?;
-        if is_sent {
-            letters::queue_confirmation(&mut tx, &user, now).await?;
-        }
-        let event = Event {
-            name: "registered",
-            user_id: Some(user.id),
-            actor_id: Some(user.id),
-            ip: client.ip,
-            ..Event::default()
-        };
-        audit::record(&mut tx, &event, now).await?;
-        for letter in [first, letter].into_iter().flatten() {
-            letter.keep();
-        }
-        tx.commit().await?;
-        Ok(user)
-    };
-    let written: Result<_, ApiError> = writing.await;
-    // Our own failures are refunded; to ask for a name that is taken counts as an attempt.
-    let written = refund_on_server_error(&state, reservation, written);
-    let by = Event { ip: client.ip, ..Event::default() };
-    record_if_taken(&state, &written, by, now).await?;
+    // To ask for a name that is taken counts as an attempt.
+    let written = counted.settle(insert(&state, &new, &client, now).await);
+    record_if_taken(&state, &written, Event::new(EventKind::AlreadyTaken).from(client.ip), now)
+        .await?;
     let user = written?;
     state.mail_queued.notify_one();
     let message = "Registered. Please follow the link in the mail that is on its way.";
     Ok((StatusCode::CREATED, Json(RegisterResponse { success: true, message, user: user.into() })))
+}
+
+/// Writes the account and queues the first letter.
+async fn insert(
+    state: &AppState,
+    new: &NewUser<'_>,
+    client: &ClientInfo,
+    now: DateTime<Utc>,
+) -> Result<User, ApiError> {
+    let letter = letters::count_first(state, new.email.as_str(), client, now).await?;
+    let mut tx = state.db.begin().await?;
+    let user = users::insert(&mut tx, new, now).await?;
+    if let Some(counted) = letter {
+        letters::queue_confirmation(&mut tx, &user, now).await?;
+        counted.into_iter().for_each(|counted| counted.charge_in(&mut tx));
+    }
+    let event = Event::new(EventKind::Registered).by_oneself(user.id).from(client.ip);
+    state.record(&mut tx, event, now).await?;
+    tx.commit().await?;
+    Ok(user)
 }

@@ -35,9 +35,7 @@ pub async fn verify_email(
     if needs_none(&user) {
         return Err(Code::EmailAlreadyVerified.into());
     }
-    if let Some(letter) =
-        letters::reserve_letter(&state, user.address_to_confirm(), &client, now).await?
-    {
+    if let Some(letter) = letters::count(&state, user.address_to_confirm(), &client, now).await? {
         let mut tx = state.db.begin_for(user.id).await?;
         // Locked, so that concurrent calls each see the letter of the one before, and none outlives its user.
         let locked = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;
@@ -47,7 +45,7 @@ pub async fn verify_email(
         // A letter to an address that was set meanwhile is for whoever set it to count.
         if locked.address_to_confirm() == user.address_to_confirm() {
             letters::queue_confirmation(&mut tx, &locked, now).await?;
-            letter.keep();
+            letter.charge_in(&mut tx);
             tx.commit().await?;
             state.mail_queued.notify_one();
         }

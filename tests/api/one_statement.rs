@@ -75,7 +75,7 @@ async fn a_login_whose_outcome_was_lost_opens_no_second_session_and_gives_nothin
     let session = NewSession {
         id: Uuid::now_v7(),
         user_id: ada.id().parse().unwrap(),
-        password_hash: hash,
+        password_hash: Some(hash),
         created_at: now,
         expires_at: now + TimeDelta::days(30),
         ends_at: now + TimeDelta::days(90),
@@ -103,7 +103,7 @@ async fn a_login_whose_outcome_was_lost_opens_no_second_session_and_gives_nothin
     assert_eq!(number(&app, "select count(*) from limits where level = 2").await, 2);
     assert_eq!(number(&app, "select count(*) from limits where level = 3").await, 0);
 
-    let password_hash = "another".to_owned();
+    let password_hash = Some("another".to_owned());
     let other = NewSession { id: Uuid::now_v7(), password_hash, ..session[0].clone() };
     assert!(app.state.logins.open(other).await.unwrap().is_none());
     assert_eq!(number(&app, "select count(*) from sessions").await, 2);
@@ -182,7 +182,7 @@ async fn a_token_that_the_short_way_renews_the_long_way_renews_alike_and_no_othe
 async fn a_session_that_nobody_waits_for_any_more_is_logged_when_it_is_opened() {
     let app = TestApp::start().await.alone();
     app.newcomer("ada").await;
-    let logged = || app.state.db.events.read(["login"])[0].1;
+    let logged = || app.state.metrics.events.read(["login"])[0].1;
     assert_eq!(logged(), 1);
     let mut held = app.pool.begin().await.unwrap();
     sqlx::query("select from users for update").execute(&mut *held).await.unwrap();

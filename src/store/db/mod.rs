@@ -32,8 +32,6 @@ pub use server_facts::ServerFacts;
 pub use standby::StandbyFacts;
 pub use transaction::Tx;
 
-use crate::metrics::Tally;
-
 /// How long the server may run a statement, wait for a lock, and keep a transaction idle: an abandoned request must not
 /// hold on to its connection or its locks.
 const SERVER_LIMITS: [(&str, &str); 3] = [
@@ -59,8 +57,6 @@ pub struct Db {
     behind_pooler: Arc<AtomicBool>,
     /// One permit for each user.
     users: KeyedSemaphore,
-    /// Counts of this instance's security events.
-    pub events: Arc<Tally>,
     standby: Option<Arc<standby::Standby>>,
 }
 
@@ -81,7 +77,6 @@ impl Db {
             direct_options: None,
             behind_pooler: Arc::default(),
             users: KeyedSemaphore::new(1),
-            events: Arc::default(),
             standby: None,
         }
     }
@@ -237,7 +232,7 @@ impl Db {
     }
 
     fn transaction(&self, inner: Conn) -> Tx {
-        Tx::new(inner, Arc::clone(&self.events))
+        Tx::new(inner)
     }
 
     /// A transaction in which sqlx may begin another one, as its migrator does.

@@ -1,25 +1,26 @@
-//! A transaction, and what is logged once it is committed.
+//! A transaction, and what is done once it is committed.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 
 use sqlx::PgConnection;
 
 use super::connection::Conn;
 use crate::context::run_to_completion;
-use crate::metrics::Tally;
-use crate::store::audit;
 
-/// A transaction and the events recorded in it, which are logged only once it is committed.
+/// A transaction, rolled back unless it is committed.
 pub struct Tx {
     pub(super) inner: Conn,
-    events: Vec<audit::Event>,
-    counts: Arc<Tally>,
+    after_commit: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Tx {
-    pub(super) fn new(inner: Conn, counts: Arc<Tally>) -> Self {
-        Self { inner, events: Vec::new(), counts }
+    pub(super) fn new(inner: Conn) -> Self {
+        Self { inner, after_commit: Vec::new() }
+    }
+
+    /// Calls `work` once the transaction is committed; never if it is rolled back or the commit fails.
+    pub fn after_commit(&mut self, work: impl FnOnce() + Send + 'static) {
+        self.after_commit.push(Box::new(work));
     }
 
     pub async fn commit(self) -> sqlx::Result<()> {
@@ -34,7 +35,7 @@ impl Tx {
         let committing = async move {
             let outcome = self.inner.commit().await;
             if outcome.is_ok() {
-                self.events.iter().for_each(|event| event.log(&self.counts));
+                self.after_commit.into_iter().for_each(|work| work());
             }
             afterwards();
             outcome
@@ -47,10 +48,6 @@ impl Tx {
 
     pub async fn rollback(self) -> sqlx::Result<()> {
         self.inner.rollback().await
-    }
-
-    pub(in crate::store) fn log_once_committed(&mut self, event: audit::Event) {
-        self.events.push(event);
     }
 }
 

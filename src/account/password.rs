@@ -1,0 +1,248 @@
+//! Passwords: checked for a login, proven by a user who is logged in, and changed.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use chrono::{DateTime, Utc};
+
+use crate::account::Error;
+use crate::account::attempts::{self, Attempts, Counted};
+use crate::account::client::ClientInfo;
+use crate::account::sessions::{self, Proof};
+use crate::fields::Password;
+use crate::limits::{
+    Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS, PASSWORD, account_subject,
+};
+use crate::security::password::{Requester, Verdict};
+use crate::state::AppState;
+use crate::store::audit::{Actor, Event, EventKind};
+use crate::store::users::{self, User};
+
+/// A user whose password was right, and the proof of it that opens a session.
+pub struct Checked {
+    pub user: User,
+    pub proof: Proof,
+}
+
+/// Checks the password of a username or an e-mail address. `None` if the password is wrong or there is no such user:
+/// after the same time, since a dummy hash is computed. `counted`: the attempt as which an earlier check of the same
+/// login was counted.
+pub async fn check(
+    state: &AppState,
+    login: &str,
+    password: &Password,
+    client: &ClientInfo,
+    counted: Option<Counted>,
+) -> Result<Option<Checked>, Error> {
+    // Boxed: the many futures that may wait for a hash stay small.
+    let prepared = Box::pin(prepare(state, login, client, counted)).await?;
+    let Prepared { user, requester, counted } = prepared;
+    let (user_id, hash) = (user.as_ref().map(|u| u.id), user.as_ref().map(|u| &*u.password_hash));
+    let (verdict, counted) = verify(state, requester, password, hash, counted).await?;
+    let Some(user) = user.filter(|_| verdict.matches) else {
+        counted.charge();
+        // Never the name as it was typed: people type their password there.
+        let refused = Event::new(EventKind::LoginRefused).from(client.ip);
+        state.log(&user_id.into_iter().fold(refused, Event::on));
+        return Ok(None);
+    };
+    let counted = counted.refunded_if_dropped();
+    let rehashed = if verdict.outdated {
+        state.hasher.hash(requester, password.clone()).await.ok()
+    } else {
+        None
+    };
+    let proof = Proof::Password { hash: user.password_hash.clone(), rehashed, counted };
+    Ok(Some(Checked { user, proof }))
+}
+
+/// A login whose attempt is counted.
+struct Prepared {
+    user: Option<User>,
+    requester: Requester,
+    counted: Counted,
+}
+
+async fn prepare(
+    state: &AppState,
+    login: &str,
+    client: &ClientInfo,
+    counted: Option<Counted>,
+) -> Result<Prepared, Error> {
+    let by_address = Attempt::by_address(&LOGIN_ADDRESS, client.ip);
+    let as_typed = Attempt::as_typed(&LOGIN_ACCOUNT, login, client.ip);
+    let (given, now) = ([by_address, as_typed], state.clock.now());
+    // A recent refusal is repeated without asking the database.
+    if counted.is_none()
+        && let Some(refusal) = state.limits.refused_before(&given, now)
+    {
+        return Err(Error::RateLimited { refusal, now });
+    }
+    let (user, is_known) = state.logins.find(login, client.ip).await?;
+    let requester = client.requester(is_known);
+    if let Some(counted) = counted {
+        return Ok(Prepared { user, requester, counted });
+    }
+    let [by_address, as_typed] = given;
+    let mut all = vec![by_address];
+    all.extend(attempts_on_account(user.as_ref(), login, client, is_known));
+    let permits = state.limits.acquire_permits(&all, is_known).await?;
+    state.hasher.check_room(requester)?;
+    let group = if is_known {
+        Attempts::refunded_if_dropped(all)
+    } else {
+        Attempts::charged_if_dropped(all)
+    };
+    match attempts::count(state, [group], state.clock.now()).await {
+        Ok([counted]) => {
+            let counted =
+                counted.with_permits(permits).with_remembered(state.limits.key(&as_typed));
+            Ok(Prepared { user, requester, counted })
+        }
+        Err(Error::RateLimited { refusal, now }) => {
+            if refusal.limit != LOGIN_ADDRESS.name {
+                state.limits.remember(&as_typed, refusal, now);
+            }
+            Err(Error::RateLimited { refusal, now })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What a login counts as beside its address: an attempt on the account from this block of addresses and, unless the
+/// address is known to the account, one of all strangers together.
+fn attempts_on_account(
+    user: Option<&User>,
+    login: &str,
+    client: &ClientInfo,
+    is_known: bool,
+) -> impl Iterator<Item = Attempt> {
+    let subject = account_subject(user.map(|user| user.id), login);
+    let own = Attempt::on_account_from(&LOGIN_ACCOUNT, &subject, client.ip);
+    let shared = (!is_known).then(|| Attempt::on(&LOGIN_STRANGERS, &subject));
+    std::iter::once(own).chain(shared)
+}
+
+/// Checks a password that is counted as an attempt. The attempt is refunded if no thread looked at the password: the queue
+/// was full, or a known client hung up before its turn came.
+async fn verify(
+    state: &AppState,
+    requester: Requester,
+    password: &Password,
+    hash: Option<&str>,
+    counted: Counted,
+) -> Result<(Verdict, Counted), Error> {
+    let begun = Arc::<AtomicBool>::default();
+    let counted = counted.refunded_unless(Arc::clone(&begun));
+    match state.hasher.verify(requester, password.clone(), hash, &begun).await {
+        Ok(verdict) => Ok((verdict, counted)),
+        Err(busy) => {
+            counted.refund().await?;
+            Err(busy.into())
+        }
+    }
+}
+
+/// Hashes the password of a new account, which is counted as an attempt: refunded if the queue is full.
+pub async fn hash(
+    state: &AppState,
+    requester: Requester,
+    password: Password,
+    counted: Counted,
+) -> Result<(String, Counted), Error> {
+    match state.hasher.hash(requester, password).await {
+        Ok(hash) => Ok((hash, counted)),
+        Err(busy) => {
+            counted.refund().await?;
+            Err(busy.into())
+        }
+    }
+}
+
+/// The attempt as which a proof of the present password is counted: one budget, wherever the password could be guessed.
+pub fn attempts_to_prove(actor: Actor) -> Attempts {
+    Attempts::refunded_if_dropped([Attempt::on(&PASSWORD, &actor.user_id.to_string())])
+}
+
+/// Checks the present password of a user who is logged in, against `hash`.
+pub async fn prove(
+    state: &AppState,
+    actor: Actor,
+    password: &Password,
+    hash: &str,
+    client: &ClientInfo,
+    counted: Counted,
+) -> Result<Counted, Error> {
+    let (verdict, counted) =
+        verify(state, client.requester(true), password, Some(hash), counted).await?;
+    if verdict.matches {
+        return Ok(counted.refunded_if_dropped());
+    }
+    counted.charge();
+    Err(wrong_password(state, actor))
+}
+
+fn wrong_password(state: &AppState, actor: Actor) -> Error {
+    let event = Event::new(EventKind::WrongPassword);
+    state.log(&event.on(actor.user_id).in_session(actor.session_id));
+    Error::WrongPassword
+}
+
+/// Replaces the password of a user who proves the present one, and ends every other session of theirs.
+pub async fn change(
+    state: &AppState,
+    actor: Actor,
+    user: &User,
+    [old, new]: [&Password; 2],
+    client: &ClientInfo,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let [mut counted] = attempts::count(state, [attempts_to_prove(actor)], now).await?;
+    let mut present = user.password_hash.clone();
+    // A second round only if the hash was replaced between the check and the change: by another change, after which
+    // the password is wrong, or by a login that renewed the hash, after which it is still right.
+    for _ in 0..2 {
+        let right = prove(state, actor, old, &present, client, counted).await?;
+        let new_hash = state.hasher.hash(client.requester(true), new.clone()).await?;
+        match set(state, actor, &present, &new_hash, right, now).await? {
+            Set::Done => return Ok(()),
+            Set::Stale(hash, right) => (present, counted) = (hash, right),
+        }
+    }
+    counted.charge();
+    Err(wrong_password(state, actor))
+}
+
+/// What became of replacing a hash.
+enum Set {
+    Done,
+    /// Another hash is stored by now. The attempt is still counted.
+    Stale(String, Counted),
+}
+
+/// Replaces the hash `present` by `new`, and ends every other session.
+async fn set(
+    state: &AppState,
+    actor: Actor,
+    present: &str,
+    new: &str,
+    counted: Counted,
+    now: DateTime<Utc>,
+) -> Result<Set, Error> {
+    let (user_id, session_id) = (actor.user_id, actor.session_id);
+    let mut tx = state.db.begin_for(user_id).await?;
+    // Locked, so that a login, or a logout everywhere, comes before this or after it.
+    let locked = sessions::lock_caller(&mut tx, user_id, session_id, now).await?;
+    let locked = locked.ok_or(Error::SessionEnded)?;
+    if locked.password_hash != present {
+        return Ok(Set::Stale(locked.password_hash, counted));
+    }
+    users::set_password_hash(&mut tx, user_id, new, now).await?;
+    counted.refund_in(&mut tx).await?;
+    let reason = "password_changed";
+    crate::store::sessions::revoke_all(&mut tx, user_id, Some(session_id), reason, now).await?;
+    let event = Event::by(actor, EventKind::PasswordChanged).on(user_id);
+    state.record(&mut tx, event, now).await?;
+    state.commit(tx, user_id).await?;
+    Ok(Set::Done)
+}
