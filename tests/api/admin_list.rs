@@ -4,14 +4,16 @@ use axum::http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, PASSWORD, Person, TestApp};
+use crate::harness::answer::Answer;
+use crate::harness::app::TestApp;
+use crate::harness::person::{PASSWORD, Person};
 
 const LIST: &str = "/api/v1/users";
 
 /// Registers somebody with these names; their username is `name`.
 async fn register(app: &TestApp, name: &str, email: &str, first_name: &str, last_name: &str) {
     let form = json!({
-        "username": name, "email": email, "password": crate::support::PASSWORD,
+        "username": name, "email": email, "password": crate::harness::person::PASSWORD,
         "first_name": first_name, "last_name": last_name,
     });
     app.anonymous().post(LIST, &form).await.assert_ok(201);

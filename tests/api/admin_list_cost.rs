@@ -5,7 +5,7 @@ use doorward::fields::Role;
 use doorward::store::users::{self, Filter, Position, SortBy};
 use sqlx::PgConnection;
 
-use crate::support::TestApp;
+use crate::harness::app::TestApp;
 
 const USERS: i64 = 20_000;
 const PAGE: i64 = 20;

@@ -5,7 +5,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, PUBLIC_URL, Person, TestApp, link_in};
+use crate::harness::answer::Answer;
+use crate::harness::app::{PUBLIC_URL, TestApp, link_in};
+use crate::harness::person::Person;
 
 const LIST: &str = "/api/v1/users/";
 const SORTS: [&str; 4] = ["created_at", "modified_at", "username", "email"];
@@ -17,7 +19,7 @@ async fn fifty_users(app: &TestApp) -> Person {
         let name = format!("{}user{}", if n % 2 == 0 { "" } else { "X" }, n * 37 % 50);
         let form = json!({
             "username": name, "email": format!("Mail{}@example.com", n * 13 % 50),
-            "password": crate::support::PASSWORD, "first_name": if n % 3 == 0 { "Third" } else { "" },
+            "password": crate::harness::person::PASSWORD, "first_name": if n % 3 == 0 { "Third" } else { "" },
         });
         if n % 10 == 0 {
             app.clock.advance(TimeDelta::seconds(1));
@@ -26,7 +28,8 @@ async fn fifty_users(app: &TestApp) -> Person {
     }
     for n in [7, 3, 11] {
         app.clock.advance(TimeDelta::seconds(1));
-        let person = app.log_in(&format!("mail{n}@example.com"), crate::support::PASSWORD).await;
+        let person =
+            app.log_in(&format!("mail{n}@example.com"), crate::harness::person::PASSWORD).await;
         person.put("/api/v1/users/me", &json!({ "last_name": "Late" })).await.assert_ok(200);
     }
     boss
@@ -94,7 +97,7 @@ async fn users_who_come_and_go_meanwhile_shift_nobody() {
             for name in [format!("0guest{round}x{page}"), format!("zguest{round}x{page}")] {
                 let form = json!({
                     "username": name, "email": format!("{name}@example.com"),
-                    "password": crate::support::PASSWORD,
+                    "password": crate::harness::person::PASSWORD,
                 });
                 let answer = app.anonymous().post(LIST, &form).await;
                 guests.push(id(&answer.assert_ok(201)["user"]).to_owned());

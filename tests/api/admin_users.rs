@@ -5,8 +5,11 @@ use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::races::ended_half_way;
-use crate::support::{PASSWORD, Person, TestApp, link_in, only_winner};
+use crate::harness::answer::only_winner;
+use crate::harness::app::{TestApp, link_in};
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::races::ended_half_way;
+use crate::harness::wait::lock_waits;
 
 const ME: &str = "/api/v1/users/me";
 const NOBODY: &str = "01a20590-0000-7000-8000-000000000000";
@@ -290,11 +293,11 @@ async fn an_admin_who_is_demoted_half_way_through_a_call_comes_too_late() {
         let (to_eve, to_boss, to_ada) = (path(&eve), path(&boss), path(&ada));
         let body = json!({ "role": "user" });
         let eves_call = async {
-            app.until_calls_are_held_up(1).await;
+            lock_waits(&app.pool, 1).await;
             if demotes { eve.put(&to_boss, &body).await } else { eve.delete(&to_ada).await }
         };
         let release = async {
-            app.until_calls_are_held_up(2).await;
+            lock_waits(&app.pool, 2).await;
             hold.rollback().await.unwrap();
         };
         let (demoted, refused, ()) = tokio::join!(boss.put(&to_eve, &body), eves_call, release);

@@ -4,9 +4,11 @@ use axum::http::Method;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use crate::forge::{self, link_claims};
-use crate::races::{at_once, lock_waits};
-use crate::support::{PASSWORD, Person, SECRET_KEY, TestApp, email_of, link_in};
+use crate::harness::app::{SECRET_KEY, TestApp, link_in};
+use crate::harness::forge::{self, link_claims};
+use crate::harness::person::{PASSWORD, Person, email_of};
+use crate::harness::races::at_once;
+use crate::harness::wait::lock_waits;
 
 /// Somebody new, and the link that was sent to them.
 async fn newcomer_with_link(app: &TestApp, name: &str) -> (Person, String) {

@@ -7,8 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
 use serde_json::json;
 
-use crate::forge::{self, link_claims};
-use crate::support::{Answer, PASSWORD, Person, SECRET_KEY, TestApp, email_of, link_in};
+use crate::harness::answer::Answer;
+use crate::harness::app::{SECRET_KEY, TestApp, link_in};
+use crate::harness::forge::{self, link_claims};
+use crate::harness::person::{PASSWORD, Person, email_of};
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 

@@ -8,8 +8,10 @@ use doorward::account;
 use doorward::store::logins::{self, Claim};
 use serde_json::{Value, json};
 
-use crate::races::at_once;
-use crate::support::{Answer, PASSWORD, TestApp, email_of};
+use crate::harness::answer::Answer;
+use crate::harness::app::TestApp;
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::races::at_once;
 
 const PATH: &str = "/api/v1/login";
 const CHALLENGE: &str = r#"Basic realm="Login required!", charset="UTF-8""#;

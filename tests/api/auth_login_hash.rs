@@ -8,8 +8,11 @@ use doorward::security::password::Hasher;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::races::{at_once, lock_waits};
-use crate::support::{PASSWORD, Person, TestApp, new_database};
+use crate::harness::app::TestApp;
+use crate::harness::cluster::new_database;
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::races::at_once;
+use crate::harness::wait::lock_waits;
 
 const NEW_PASSWORD: &str = "battery staple correct";
 

@@ -9,8 +9,10 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::races::{at_once, lock_waits};
-use crate::support::{PASSWORD, TestApp, email_of};
+use crate::harness::app::TestApp;
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::races::at_once;
+use crate::harness::wait::lock_waits;
 
 const NAMES: [&str; 6] = ["ada", "bob", "cid", "dan", "eve", "fay"];
 

@@ -7,8 +7,11 @@ use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::races::at_once;
-use crate::support::{Answer, PASSWORD, Person, TestApp, link_in};
+use crate::harness::answer::Answer;
+use crate::harness::app::{TestApp, link_in};
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::races::at_once;
+use crate::harness::wait::lock_waits;
 
 const PATH: &str = "/api/v1/logout";
 const EVERYWHERE: &str = "/api/v1/logout?everywhere=true";
@@ -280,7 +283,7 @@ async fn sessions_that_all_log_out_everywhere_leave_connections_for_the_others()
     let nothing = json!({});
     let out = join_all(sessions.iter().map(|ada| ada.post(EVERYWHERE, &nothing)));
     let others = async {
-        app.until_calls_are_held_up(1).await;
+        lock_waits(&app.pool, 1).await;
         let asked = Instant::now();
         bob.put("/api/v1/users/me", &json!({ "first_name": "Bob" })).await.assert_ok(200);
         let took = asked.elapsed();

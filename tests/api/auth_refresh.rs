@@ -4,9 +4,11 @@ use axum::http::Method;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use crate::forge;
-use crate::races::at_once;
-use crate::support::{Answer, PASSWORD, Person, TestApp, link_in};
+use crate::harness::answer::Answer;
+use crate::harness::app::{TestApp, link_in};
+use crate::harness::forge;
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::races::at_once;
 
 const PATH: &str = "/api/v1/refresh";
 

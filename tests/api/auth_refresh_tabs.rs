@@ -12,10 +12,11 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-use crate::binary::note;
-use crate::dice::number;
+use crate::harness::app::TestApp;
+use crate::harness::cluster::new_database;
+use crate::harness::dice::number;
+use crate::harness::machine::note;
 use crate::refresh_story::{Tally, one_story};
-use crate::support::{TestApp, new_database};
 
 /// Stories of each test.
 const RUNS: u64 = 150;

@@ -15,7 +15,10 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::support::{Answer, PASSWORD, PUBLIC_URL, TestApp, email_of, link_in, new_database};
+use crate::harness::answer::Answer;
+use crate::harness::app::{PUBLIC_URL, TestApp, link_in};
+use crate::harness::cluster::new_database;
+use crate::harness::person::{PASSWORD, email_of};
 
 const ME: &str = "/api/v1/users/me";
 const USERS: &str = "/api/v1/users";

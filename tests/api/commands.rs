@@ -8,9 +8,13 @@ use serde_json::Value;
 use sqlx::PgPool;
 use tokio::time::timeout;
 
-use crate::binary::{Home, empty_database, eventually};
-use crate::smtp_sink::SmtpSink;
-use crate::support::{PASSWORD, PUBLIC_URL, cluster, email_of, root};
+use crate::harness::app::PUBLIC_URL;
+use crate::harness::cluster::{cluster, empty_database};
+use crate::harness::home::Home;
+use crate::harness::machine::root;
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::smtp_sink::SmtpSink;
+use crate::harness::wait::eventually;
 
 const CREATE: &[&str] = &["create-admin", "--email", "boss@example.com", "--password-stdin"];
 

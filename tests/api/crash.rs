@@ -13,8 +13,11 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::binary::{Home, Process, eventually, is_alive, kill_9, note, postgres_of};
-use crate::support::{PASSWORD, email_of};
+use crate::harness::home::{Home, postgres_of};
+use crate::harness::machine::{is_alive, kill_9, note};
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::process::Process;
+use crate::harness::wait::eventually;
 
 /// What the people who register at once have been told.
 #[derive(Default)]

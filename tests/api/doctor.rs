@@ -3,10 +3,11 @@
 
 use serde_json::Value;
 
-use crate::binary::{Home, free_port, note};
-use crate::marks::Marks;
-use crate::smtp_sink::{Encryption, Kind, Mode, SmtpSink};
-use crate::support::{cluster, new_database};
+use crate::harness::cluster::{cluster, new_database};
+use crate::harness::home::Home;
+use crate::harness::machine::{free_port, note};
+use crate::harness::marks::Marks;
+use crate::harness::smtp_sink::{Encryption, Kind, Mode, SmtpSink};
 
 const KEY: &str = "Zq7dN1ubF5wKx0rTg8sYh3jQm6vPc2LaEi9oUeBnR4k=";
 const LOGIN: (&str, &str) = ("smtp-user-zq51", "smtp-password-zq52");

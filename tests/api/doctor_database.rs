@@ -6,11 +6,11 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::binary::{empty_database, free_port, note};
 use crate::doctor::{DATABASE_PASSWORD, Report, good, good_home, mail_server};
-use crate::pgbouncer::PgBouncer;
-use crate::smtp_sink::{Encryption, Mode};
-use crate::support::{cluster, new_database};
+use crate::harness::cluster::{cluster, empty_database, new_database};
+use crate::harness::machine::{free_port, note};
+use crate::harness::pgbouncer::PgBouncer;
+use crate::harness::smtp_sink::{Encryption, Mode};
 
 async fn sql_on(database: &str, sql: String) {
     let options = cluster().await.connect_options(database);

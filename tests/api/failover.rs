@@ -14,12 +14,17 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
-use crate::balancer::Balancer;
-use crate::binary::{Call, Home, Process, eventually, note};
-use crate::pgbouncer::PgBouncer;
+use crate::harness::app::{PUBLIC_URL, SECRET_KEY};
+use crate::harness::balancer::Balancer;
+use crate::harness::home::Home;
+use crate::harness::http_call::HttpCall;
+use crate::harness::machine::note;
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::pgbouncer::PgBouncer;
+use crate::harness::postgres::Postgres;
+use crate::harness::process::Process;
+use crate::harness::wait::eventually;
 use crate::pooler::twenty_people_live_in;
-use crate::postgres::Postgres;
-use crate::support::{PASSWORD, PUBLIC_URL, SECRET_KEY, email_of};
 
 const PEOPLE: usize = 12;
 /// Each person makes a call in this time: 120 a second in all, a third of them writes.
@@ -59,12 +64,12 @@ impl<'a> Door<'a> {
         Self { balancer, client, records: Mutex::default() }
     }
 
-    fn call(&self, method: Method, path: &str) -> Call {
+    fn call(&self, method: Method, path: &str) -> HttpCall {
         self.client.request(method, self.balancer.url(path)).into()
     }
 
     /// `None` where it was not done, or nobody can tell.
-    async fn send(&self, is_write: bool, call: Call) -> Option<Value> {
+    async fn send(&self, is_write: bool, call: HttpCall) -> Option<Value> {
         let start = Instant::now();
         let answer = call.try_send().await;
         let (end, status) = (Instant::now(), answer.as_ref().ok().map(|answer| answer.status));
@@ -92,14 +97,14 @@ impl<'a> Door<'a> {
 }
 
 /// Somebody who remembers what they were told, and what they asked for without an answer.
-struct Person {
+struct Witness {
     name: String,
     pair: Value,
     first_name: String,
     perhaps: Vec<String>,
 }
 
-impl Person {
+impl Witness {
     async fn new(door: &Door<'_>, number: usize) -> Self {
         let name = format!("person{number}");
         assert!(door.register(&name).await);
@@ -262,8 +267,8 @@ impl Site {
         let primary = Postgres::primary(&[]).await;
         let standby = primary.standby(&[]).await;
         if is_synchronous {
-            primary.sql("doorward", "alter system set synchronous_standby_names = '*'").await;
-            primary.sql("doorward", "select pg_reload_conf()").await;
+            primary.execute("doorward", "alter system set synchronous_standby_names = '*'").await;
+            primary.execute("doorward", "select pg_reload_conf()").await;
         }
         // As the README has it.
         let more = "max_client_conn = 1000\ndefault_pool_size = 20\nserver_login_retry = 1\nquery_wait_timeout = 5";
@@ -315,7 +320,7 @@ async fn survive(is_synchronous: bool) -> Option<Vec<String>> {
     }
 
     let before = Door::new(&site.balancer);
-    let people = (0..PEOPLE).map(|number| Person::new(&before, number));
+    let people = (0..PEOPLE).map(|number| Witness::new(&before, number));
     let mut people = join_all(people).await;
     let boss = before.log_in("boss").await.unwrap();
     let (door, enough) = (Door::new(&site.balancer), AtomicBool::new(false));

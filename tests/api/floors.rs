@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::support::root;
+use crate::harness::machine::root;
 
 /// Where a module lives: its floor, and its line in `src/lib.rs`.
 #[derive(Clone, Copy, Debug)]

@@ -9,8 +9,8 @@ use sqlx::PgPool;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::binary::Home;
-use crate::support::cluster;
+use crate::harness::cluster::cluster;
+use crate::harness::home::Home;
 
 const FORGED: &str = "\r\n{\"level\":\"ERROR\",\"event\":\"forged\"}\r\n2026-01-02T03:04:05Z ERROR forged\u{1b}[2J\u{9b}31m\u{8}\u{7}";
 

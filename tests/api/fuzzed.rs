@@ -4,9 +4,8 @@
 
 use std::fs;
 
-use crate::binary::note;
-use crate::dice::{Dice, number};
-use crate::support::root;
+use crate::harness::dice::{Dice, number};
+use crate::harness::machine::{note, root};
 
 #[path = "../fuzz/checks/mod.rs"]
 mod checks;

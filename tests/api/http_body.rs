@@ -13,7 +13,9 @@ use futures_util::stream;
 use serde_json::json;
 use tower::ServiceExt;
 
-use crate::support::{Answer, Call, PASSWORD, TestApp};
+use crate::harness::answer::Answer;
+use crate::harness::app::TestApp;
+use crate::harness::person::{Call, PASSWORD};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::binary::{Home, note};
+use crate::harness::home::Home;
+use crate::harness::machine::note;
 use crate::siege::memory;
 
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";

@@ -6,7 +6,9 @@ use axum::http::Method;
 use doorward::router::openapi_document;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, PUBLIC_URL, Person, TestApp};
+use crate::harness::answer::Answer;
+use crate::harness::app::{PUBLIC_URL, TestApp};
+use crate::harness::person::Person;
 
 /// The paths of the document, with `id` for whoever they speak of, and the methods that each answers.
 fn paths(id: &str) -> Vec<(String, BTreeSet<Method>)> {

@@ -6,7 +6,9 @@ use axum::http::Method;
 use doorward::clock::Clock;
 use serde_json::json;
 
-use crate::support::{Answer, TestApp, new_database};
+use crate::harness::answer::Answer;
+use crate::harness::app::TestApp;
+use crate::harness::cluster::new_database;
 
 const APP: &str = "https://app.example.com";
 const LIST: &[(&str, &str)] =

@@ -13,12 +13,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::binary::{eventually, free_port};
-use crate::gate::Gate;
-use crate::races::lock_waits;
-use crate::support::{
-    Answer, PASSWORD, Person, TestApp, cluster, email_of, new_database, until_the_pooler_asks_again,
-};
+use crate::harness::answer::Answer;
+use crate::harness::app::{TestApp, until_the_pooler_asks_again};
+use crate::harness::cluster::{cluster, new_database};
+use crate::harness::machine::free_port;
+use crate::harness::person::{PASSWORD, Person, email_of};
+use crate::harness::tcp_proxy::TcpProxy;
+use crate::harness::wait::{eventually, lock_waits};
 
 const ME: &str = "/api/v1/users/me";
 
@@ -232,18 +233,18 @@ async fn whoever_gets_no_connection_is_told_so_within_seconds() {
 #[tokio::test]
 async fn connections_that_lead_nowhere_give_their_places_back() {
     let (database, port) = (new_database().await, free_port());
-    let gate = Gate::open(port).await;
+    let proxy = TcpProxy::open(port).await;
     let url = format!("postgres://doorward@127.0.0.1:{port}/{database}?sslmode=disable");
     let db = Db::new(url.parse().unwrap(), 2);
     let mut held = [db.begin().await.unwrap(), db.begin().await.unwrap()];
-    gate.swallow(true);
+    proxy.swallow(true);
     for tx in &mut held {
         // Half way, as a request is whose time is over.
         let asked = sqlx::query("select 1").execute(&mut **tx);
         assert!(tokio::time::timeout(Duration::from_millis(100), asked).await.is_err());
     }
     drop(held);
-    gate.swallow(false);
+    proxy.swallow(false);
     eventually("there is room again", async || db.acquire().await.is_ok()).await;
 }
 

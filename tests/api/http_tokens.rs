@@ -7,7 +7,9 @@ use chrono::TimeDelta;
 use doorward::router::openapi_document;
 use serde_json::json;
 
-use crate::support::{Answer, PASSWORD, PUBLIC_URL, Person, TestApp};
+use crate::harness::answer::Answer;
+use crate::harness::app::{PUBLIC_URL, TestApp};
+use crate::harness::person::{PASSWORD, Person};
 
 const ME: &str = "/api/v1/users/me";
 

@@ -2,9 +2,13 @@
 
 use serde_json::json;
 
-use crate::forge;
-use crate::races::{at_once, lock_waits};
-use crate::support::{Answer, PASSWORD, Person, TestApp, link_in, new_database};
+use crate::harness::answer::Answer;
+use crate::harness::app::{TestApp, link_in};
+use crate::harness::cluster::new_database;
+use crate::harness::forge;
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::races::at_once;
+use crate::harness::wait::lock_waits;
 
 async fn two_instances() -> [TestApp; 2] {
     let database = new_database().await;

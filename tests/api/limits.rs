@@ -13,8 +13,11 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::binary::eventually;
-use crate::support::{Answer, PASSWORD, TestApp, email_of, new_database};
+use crate::harness::answer::Answer;
+use crate::harness::app::TestApp;
+use crate::harness::cluster::new_database;
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::wait::eventually;
 
 pub const HOME: &str = "198.51.100.7";
 

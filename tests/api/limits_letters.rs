@@ -6,9 +6,11 @@ use doorward::clock::Clock;
 use doorward::security::password::Hasher;
 use serde_json::json;
 
-use crate::binary::eventually;
+use crate::harness::app::TestApp;
+use crate::harness::cluster::new_database;
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::wait::{eventually, lock_waits};
 use crate::limits::{HOME, assert_limited, counted, limited, register};
-use crate::support::{PASSWORD, TestApp, email_of, new_database};
 
 #[tokio::test]
 async fn registrations_are_ten_an_hour_and_sixty_a_day_for_one_address() {
@@ -105,7 +107,7 @@ async fn a_new_address_waits_for_its_user_before_it_locks_what_was_counted() {
     sqlx::query("select from users for update").execute(&mut *hold).await.unwrap();
     let address = json!({ "email": "ann2@example.com", "password": PASSWORD });
     let look = async {
-        app.until_calls_are_held_up(1).await;
+        lock_waits(&app.pool, 1).await;
         let counted = "select from limits for update nowait";
         let counted = sqlx::query(counted).execute(&app.pool).await.unwrap();
         assert!(counted.rows_affected() > 0);

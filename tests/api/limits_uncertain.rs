@@ -12,10 +12,11 @@ use doorward::security::queue::Client;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::binary::eventually;
+use crate::harness::app::TestApp;
+use crate::harness::cluster::new_database;
+use crate::harness::person::PASSWORD;
+use crate::harness::wait::{eventually, lock_waits};
 use crate::limits::{HOME, guess};
-use crate::races::lock_waits;
-use crate::support::{PASSWORD, TestApp, new_database};
 
 const ON: [(&str, &str); 1] = [("RATE_LIMITS", "on")];
 

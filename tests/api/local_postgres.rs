@@ -11,16 +11,11 @@ use doorward::local_postgres::Durability::{Durable, Throwaway};
 use doorward::local_postgres::{LocalPostgres, LocalPostgresError};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tempfile::TempDir;
+
+use crate::harness::machine::{is_alive, kill_9, open_folder};
+use crate::harness::wait::eventually;
 
 const NOTES: &str = "notes";
-
-/// A folder that any user may pass through, as a checkout usually is.
-fn open_folder() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    dir
-}
 
 async fn connect(postgres: &LocalPostgres, database: &str) -> PgConnection {
     PgConnection::connect_with(&postgres.connect_options(database)).await.unwrap()
@@ -51,29 +46,6 @@ async fn server(postgres: &LocalPostgres) -> (PathBuf, u32) {
         PathBuf::from(text(&mut connect(postgres, "postgres").await, "show data_directory").await);
     let pid = fs::read_to_string(data.join("postmaster.pid")).unwrap();
     (data, pid.lines().next().unwrap().parse().unwrap())
-}
-
-fn is_alive(pid: u32) -> bool {
-    // A zombie is as dead: nobody reaps in some containers.
-    fs::read_to_string(format!("/proc/{pid}/stat")).map_or_else(
-        |_| {
-            !Path::new("/proc/self").exists()
-                && Command::new("kill").args(["-0", &pid.to_string()]).status().unwrap().success()
-        },
-        |stat| !stat.contains(") Z "),
-    )
-}
-
-fn kill_9(pid: u32) {
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-}
-
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so().await {
-        assert!(start.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Another process that owns a cluster: this binary again, running only the next function.

@@ -7,11 +7,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::binary::{Call, Home, eventually};
 use crate::forged_lines::requests_in;
-use crate::marks::Marks;
-use crate::smtp_sink::{Encryption, Kind, Mode, Received, SmtpSink};
-use crate::support::cluster;
+use crate::harness::cluster::cluster;
+use crate::harness::home::Home;
+use crate::harness::http_call::HttpCall;
+use crate::harness::marks::Marks;
+use crate::harness::smtp_sink::{Encryption, Kind, Mode, Received, SmtpSink};
+use crate::harness::wait::eventually;
 
 const ME: &str = "/api/v1/users/me";
 const PASSWORD_PATH: &str = "/api/v1/users/me/change_password";
@@ -68,7 +70,7 @@ impl Life<'_> {
     }
 
     /// A call that carries a mark wherever a client may put one, and that nobody should have sent.
-    async fn refused(&mut self, call: Call, status: u16) {
+    async fn refused(&mut self, call: HttpCall, status: u16) {
         let call = call
             .header("cookie", &self.marks.add("session=cookie-zq4190"))
             .header("user-agent", &self.marks.add("agent-zq4191"))

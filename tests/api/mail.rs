@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::smtp_sink::{Encryption, Kind, Mode, SmtpSink};
+use crate::harness::smtp_sink::{Encryption, Kind, Mode, SmtpSink};
 use doorward::mail::{
     Deadlines, Letter, Mailbox, Mailer, SendError, SmtpSettings, message, sender,
 };

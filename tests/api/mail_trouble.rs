@@ -8,9 +8,14 @@ use doorward::mail::{Deadlines, Mailbox, Mailer, SmtpSettings};
 use doorward::worker::deliver_next;
 use sqlx::PgPool;
 
-use crate::binary::{Home, Process, eventually, free_port, note};
-use crate::smtp_sink::{Mode, SmtpSink};
-use crate::support::{TestApp, cluster, email_of};
+use crate::harness::app::TestApp;
+use crate::harness::cluster::cluster;
+use crate::harness::home::Home;
+use crate::harness::machine::{free_port, note};
+use crate::harness::person::email_of;
+use crate::harness::process::Process;
+use crate::harness::smtp_sink::{Mode, SmtpSink};
+use crate::harness::wait::eventually;
 use crate::worker::{over, register, with_mailer};
 
 const ALL_KINDS_OF_TROUBLE: [(&str, Mode); 5] = [

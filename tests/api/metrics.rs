@@ -10,11 +10,16 @@ use doorward::security::password::Hasher;
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::binary::{Home, eventually};
-use crate::dice::Dice;
-use crate::exposition::Exposition;
+use crate::harness::answer::Answer;
+use crate::harness::app::TestApp;
+use crate::harness::cluster::{cluster, new_database};
+use crate::harness::dice::Dice;
+use crate::harness::home::Home;
+use crate::harness::machine::root;
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::scrape::Scrape;
+use crate::harness::wait::{eventually, lock_waits};
 use crate::readme::{in_backticks, readme, rows, section};
-use crate::support::{Answer, PASSWORD, TestApp, cluster, email_of, new_database, root};
 
 const TOKEN: &str = "kfw8-2Hs.91xLq_7z";
 const ME: &str = "/api/v1/users/me";
@@ -31,11 +36,11 @@ async fn ask(app: &TestApp) -> Answer {
     call.header("authorization", &format!("Bearer {TOKEN}")).send().await
 }
 
-async fn scrape(app: &TestApp) -> Exposition {
+async fn scrape(app: &TestApp) -> Scrape {
     let answer = ask(app).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-    Exposition::parse(&answer.text)
+    Scrape::parse(&answer.text)
 }
 
 #[tokio::test]
@@ -288,7 +293,7 @@ async fn a_client_who_hangs_up_is_no_longer_in_hand() {
     let mut tx = app.pool.begin().await.unwrap();
     sqlx::query("select from users for update").execute(&mut *tx).await.unwrap();
     let change = tokio::spawn(async move { ada.put(ME, &json!({ "first_name": "A" })).await });
-    app.until_calls_are_held_up(1).await;
+    lock_waits(&app.pool, 1).await;
     scrape(&app).await.assert("doorward_http_requests_in_flight", &[], 2);
     change.abort();
     assert!(change.await.err().unwrap().is_cancelled());
@@ -306,7 +311,7 @@ async fn a_full_house_is_seen_from_outside() {
     crowded("/healthz").send().await.assert_ok(200);
     crowded("/metrics").send().await.assert_error(401, "token_missing");
     let answer = crowded("/metrics").header("authorization", &format!("Bearer {TOKEN}")).send();
-    Exposition::parse(&answer.await.text).assert(ERRORS, &[("code", "busy")], 1);
+    Scrape::parse(&answer.await.text).assert(ERRORS, &[("code", "busy")], 1);
 }
 
 /// Of what the database knows nothing is shown, and the rest is, within a second.
@@ -407,7 +412,7 @@ async fn the_real_service_counts_its_connections_its_memory_and_what_it_remember
         let call = home.get("/metrics").header("authorization", &format!("Bearer {TOKEN}"));
         let answer = call.send().await;
         assert_eq!(answer.status, 200, "{}", answer.text);
-        Exposition::parse(&answer.text)
+        Scrape::parse(&answer.text)
     };
     eventually("changes made elsewhere are heard of", async || {
         scrape().await.find("doorward_session_cache_live", &[]) == Some(1.0)
@@ -465,7 +470,7 @@ async fn nothing_in_it_tells_of_a_person() {
         ada.call(Method::GET, path).header("x-request-id", "zq-request").send().await;
     }
     let page = ask(&app).await.text;
-    Exposition::parse(&page).assert(ERRORS, &[("code", "rate_limited")], 2);
+    Scrape::parse(&page).assert(ERRORS, &[("code", "rate_limited")], 2);
     for secret in secrets {
         assert!(!page.contains(secret), "{secret} is in {page}");
     }

@@ -9,8 +9,10 @@ use form_urlencoded::Serializer;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use crate::binary::note;
-use crate::support::{Answer, Call, PASSWORD, TestApp, root};
+use crate::harness::answer::Answer;
+use crate::harness::app::TestApp;
+use crate::harness::machine::{note, root};
+use crate::harness::person::{Call, PASSWORD};
 
 fn naughty_strings() -> Vec<String> {
     let text = std::fs::read_to_string(root().join("tests/data/naughty_strings.json")).unwrap();

@@ -12,9 +12,10 @@ use doorward::store::{Tx, sessions};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use crate::binary::eventually;
-use crate::races::lock_waits;
-use crate::support::{PASSWORD, TestApp, new_database};
+use crate::harness::app::TestApp;
+use crate::harness::cluster::new_database;
+use crate::harness::person::PASSWORD;
+use crate::harness::wait::{eventually, lock_waits};
 
 async fn number(app: &TestApp, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap()

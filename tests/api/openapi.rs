@@ -6,7 +6,8 @@ use doorward::http::error::Code;
 use doorward::router::openapi_document;
 use serde_json::{Value, json};
 
-use crate::support::{PASSWORD, PUBLIC_URL, TestApp};
+use crate::harness::app::{PUBLIC_URL, TestApp};
+use crate::harness::person::PASSWORD;
 
 /// The contract's table; POST on the link is the button of its page.
 const CALLS: [&str; 20] = [

@@ -1,7 +1,7 @@
 //! Traces by OTLP, to a collector of our own. Without the feature there is one test, of what is said then; the others:
 //! `cargo test --features otlp --test api otlp`.
 
-use crate::binary::Home;
+use crate::harness::home::Home;
 
 #[cfg(not(feature = "otlp"))]
 #[tokio::test]
@@ -36,7 +36,7 @@ mod collector {
     use tokio::net::TcpListener;
 
     use super::Home;
-    use crate::support::{PASSWORD, email_of};
+    use crate::harness::person::{PASSWORD, email_of};
 
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     const PARENT: &str = "00f067aa0ba902b7";

@@ -11,9 +11,9 @@ use doorward::store::{Conn, Db, Tx, is_unavailable};
 use sqlx::{Executor as _, PgConnection, PgPool, Row as _};
 use tokio::time::{sleep, timeout};
 
-use crate::binary::eventually;
-use crate::dice::Dice;
-use crate::support::{cluster, new_database};
+use crate::harness::cluster::{cluster, new_database};
+use crate::harness::dice::Dice;
+use crate::harness::wait::eventually;
 
 const CONNECTIONS: u32 = 3;
 

@@ -10,9 +10,12 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::binary::{Home, Process, empty_database, eventually};
-use crate::pgbouncer::{PgBouncer, SERVER_CONNECTIONS};
-use crate::support::{PASSWORD, cluster, new_database};
+use crate::harness::cluster::{cluster, empty_database, new_database};
+use crate::harness::home::Home;
+use crate::harness::person::PASSWORD;
+use crate::harness::pgbouncer::{PgBouncer, SERVER_CONNECTIONS};
+use crate::harness::process::Process;
+use crate::harness::wait::eventually;
 
 const DETECTED: &str = "a pooler stands before the database";
 const CLIENTS: usize = 20;

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::support::root;
+use crate::harness::machine::root;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_doorward");
 /// How long the walk, or a start or a stop, may take on a busy machine.

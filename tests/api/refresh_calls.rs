@@ -6,9 +6,10 @@ use std::task::Poll;
 use axum::http::Method;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::forge;
+use crate::harness::answer::Answer;
+use crate::harness::app::TestApp;
+use crate::harness::forge;
 use crate::refresh_automaton::{Call, Reply, Token};
-use crate::support::{Answer, TestApp};
 
 #[derive(Clone)]
 pub struct Pair {

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 
-use crate::binary::note;
-use crate::dice::Dice;
-use crate::forge;
+use crate::harness::app::TestApp;
+use crate::harness::dice::Dice;
+use crate::harness::forge;
+use crate::harness::machine::note;
+use crate::harness::person::PASSWORD;
 use crate::refresh_automaton::{Call, Reply, Session, explain};
 use crate::refresh_calls::{Act, Fate, Outcome, Pair, Who};
-use crate::support::{PASSWORD, TestApp};
 
 /// For this long a tab may go on with the pair before the newest, as the contract has it.
 const GRACE: TimeDelta = TimeDelta::seconds(20);

@@ -9,9 +9,14 @@ use futures_util::future::join_all;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use crate::balancer::Balancer;
-use crate::binary::{Call, Home, Process, note};
-use crate::support::{PASSWORD, SECRET_KEY, email_of, new_database};
+use crate::harness::app::SECRET_KEY;
+use crate::harness::balancer::Balancer;
+use crate::harness::cluster::new_database;
+use crate::harness::home::Home;
+use crate::harness::http_call::HttpCall;
+use crate::harness::machine::note;
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::process::Process;
 
 const PEOPLE: usize = 20;
 /// Each person makes a call in this time: 200 calls a second in all.
@@ -19,7 +24,7 @@ const PACE: Duration = Duration::from_millis(100);
 const NEW_KEY: &str = "another secret key, long enough to sign with as well";
 
 /// Somebody with a browser, which keeps its connections for as long as it is let.
-struct Person<'a> {
+struct BrowserUser<'a> {
     balancer: &'a Balancer,
     browser: Client,
     name: String,
@@ -28,18 +33,18 @@ struct Person<'a> {
     failures: Vec<String>,
 }
 
-impl<'a> Person<'a> {
+impl<'a> BrowserUser<'a> {
     fn new(balancer: &'a Balancer, number: usize) -> Self {
         let browser = Client::builder().no_proxy().build().unwrap();
         let name = format!("user{number}");
         Self { balancer, browser, name, pair: Value::Null, calls: 0, failures: Vec::new() }
     }
 
-    fn call(&self, method: Method, path: &str) -> Call {
+    fn call(&self, method: Method, path: &str) -> HttpCall {
         self.browser.request(method, self.balancer.url(path)).into()
     }
 
-    async fn send(&mut self, what: &str, call: Call) -> Option<Value> {
+    async fn send(&mut self, what: &str, call: HttpCall) -> Option<Value> {
         self.calls += 1;
         let said = match call.try_send().await {
             Ok(answer) if [200, 201].contains(&answer.status) => return Some(answer.json),
@@ -113,8 +118,9 @@ async fn while_people_work(
         services.push(Some(home.start().await));
     }
     let Some(balancer) = Balancer::start(homes).await else { return };
-    let mut people: Vec<_> = (0..PEOPLE).map(|number| Person::new(&balancer, number)).collect();
-    join_all(people.iter_mut().map(Person::register)).await;
+    let mut people: Vec<_> =
+        (0..PEOPLE).map(|number| BrowserUser::new(&balancer, number)).collect();
+    join_all(people.iter_mut().map(BrowserUser::register)).await;
 
     let (enough, start) = (AtomicBool::new(false), Instant::now());
     tokio::join!(join_all(people.iter_mut().map(|person| person.work(&enough))), async {
@@ -122,7 +128,7 @@ async fn while_people_work(
         enough.store(true, Ordering::SeqCst);
     });
     let seconds = start.elapsed().as_secs_f64();
-    join_all(people.iter_mut().map(Person::refresh)).await;
+    join_all(people.iter_mut().map(BrowserUser::refresh)).await;
 
     let calls: usize = people.iter().map(|person| person.calls).sum();
     let failures: Vec<_> = people.iter().flat_map(|person| &person.failures).collect();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::harness::machine::root;
 use crate::readme::{in_backticks, rows};
-use crate::support::root;
 
 /// How many requirements of levels 1 and 2 each chapter of ASVS 5.0.0 has, from the first one on.
 const REQUIREMENTS: [usize; 17] = [27, 11, 19, 10, 9, 35, 18, 7, 7, 29, 14, 9, 13, 9, 13, 16, 7];

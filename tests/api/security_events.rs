@@ -6,10 +6,14 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::binary::{Call, Home, Process};
+use crate::harness::app::PUBLIC_URL;
+use crate::harness::cluster::cluster;
+use crate::harness::home::Home;
+use crate::harness::http_call::HttpCall;
+use crate::harness::person::PASSWORD;
+use crate::harness::process::Process;
+use crate::harness::smtp_sink::SmtpSink;
 use crate::readme::{in_backticks, readme, rows, section};
-use crate::smtp_sink::SmtpSink;
-use crate::support::{PASSWORD, PUBLIC_URL, cluster};
 
 const ME: &str = "/api/v1/users/me";
 const NEW_PASSWORD: &str = "quite another horse";
@@ -84,7 +88,7 @@ impl<'a> Watch<'a> {
 
     /// Makes a call that leads to exactly one event, with exactly these fields beside those that every one has; `*` is
     /// any value. The body of the answer.
-    async fn one(&mut self, call: Call, status: u16, event: &str, fields: Value) -> Value {
+    async fn one(&mut self, call: HttpCall, status: u16, event: &str, fields: Value) -> Value {
         self.calls += 1;
         let request_id = format!("call-{}", self.calls);
         let body = call.header("x-request-id", &request_id).send().await.expect(status);
@@ -105,7 +109,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Makes a call that leads to none.
-    async fn none(&mut self, call: Call, status: u16) -> Value {
+    async fn none(&mut self, call: HttpCall, status: u16) -> Value {
         let body = call.send().await.expect(status);
         let (logged, recorded) = (self.take_logged(), self.take_recorded().await);
         assert!(logged.is_empty() && recorded.is_empty(), "{logged:?} {recorded:?}");
@@ -126,7 +130,7 @@ async fn link_to(sink: &SmtpSink, address: &str, letters: usize) -> String {
     path.split_whitespace().next().unwrap().to_owned()
 }
 
-fn refresh(home: &Home, pair: &Value) -> Call {
+fn refresh(home: &Home, pair: &Value) -> HttpCall {
     home.post("/api/v1/refresh").header("x-refresh-token", pair["refresh_token"].as_str().unwrap())
 }
 

@@ -14,10 +14,13 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 
-use crate::binary::note;
-use crate::dice::number;
+use crate::harness::answer::Answer;
+use crate::harness::app::{TestApp, link_in};
+use crate::harness::cluster::new_database;
+use crate::harness::dice::number;
+use crate::harness::machine::note;
+use crate::harness::person::{PASSWORD, Person};
 use crate::instances::{at, path_of, set_role};
-use crate::support::{Answer, PASSWORD, Person, TestApp, link_in, new_database};
 use crate::tokens;
 
 pub const ME: &str = "/api/v1/users/me";

@@ -8,11 +8,12 @@ use doorward::store::Db;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::binary::{free_port, note};
-use crate::gate::Gate;
-use crate::pgbouncer::PgBouncer;
+use crate::harness::cluster::{cluster, new_database};
+use crate::harness::machine::{free_port, note};
+use crate::harness::person::Person;
+use crate::harness::pgbouncer::PgBouncer;
+use crate::harness::tcp_proxy::TcpProxy;
 use crate::session_cache::{Follower, ME, instance, is_shown_from_memory, until_shown_from_memory};
-use crate::support::{Person, cluster, new_database};
 
 /// Of the clock, which is read here and there.
 pub const MARGIN: Duration = Duration::from_millis(50);
@@ -59,14 +60,14 @@ async fn until_shown_from_memory_once_more(person: &Person) {
     until_shown_from_memory(person).await;
 }
 
-/// An instance that listens through a gate; the database is reached past it.
-async fn through_gate(database: &str) -> (Follower, Gate, u16) {
+/// An instance that listens through a proxy; the database is reached past it.
+async fn through_proxy(database: &str) -> (Follower, TcpProxy, u16) {
     let port = free_port();
-    let (app, gate) = (instance(database).await, Gate::open(port).await);
+    let (app, proxy) = (instance(database).await, TcpProxy::open(port).await);
     let options = tcp_options(port, database);
     let follower = Follower::through(app.clone(), app.state.db.clone().with_direct(options));
     follower.until_live().await;
-    (follower, gate, port)
+    (follower, proxy, port)
 }
 
 fn tcp_options(port: u16, database: &str) -> PgConnectOptions {
@@ -89,16 +90,16 @@ async fn what_changes_while_the_listening_connection_is_cut_is_seen_when_it_is_b
 #[tokio::test]
 async fn nothing_old_is_shown_while_the_server_refuses_to_be_listened_to() {
     let database = new_database().await;
-    let (follower, gate, port) = through_gate(&database).await;
+    let (follower, proxy, port) = through_proxy(&database).await;
     let ada = follower.app.user("ada").await;
     until_shown_from_memory(&ada).await;
-    drop(gate);
+    drop(proxy);
     until_shown_from_memory_once_more(&ada).await;
     let changed_at = rename(&ada, "Unheard").await;
     let reopen = async {
         // After it was refused once.
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        Gate::open(port).await
+        TcpProxy::open(port).await
     };
     let (stale, _gate) = tokio::join!(stale_for(&ada, "Unheard", changed_at), reopen);
     assert_proven(stale, "refused");
@@ -108,15 +109,15 @@ async fn nothing_old_is_shown_while_the_server_refuses_to_be_listened_to() {
 
 #[tokio::test]
 async fn nothing_old_is_shown_while_the_listening_connection_leads_nowhere() {
-    let (follower, gate, _) = through_gate(&new_database().await).await;
+    let (follower, proxy, _) = through_proxy(&new_database().await).await;
     let ada = follower.app.user("ada").await;
     until_shown_from_memory(&ada).await;
-    gate.swallow(true);
+    proxy.swallow(true);
     let changed_at = rename(&ada, "Unheard").await;
     assert_proven(stale_for(&ada, "Unheard", changed_at).await, "leads nowhere");
     assert!(!follower.app.state.sessions.is_live() && !is_shown_from_memory(&ada).await);
     // The connection from before stays dead, and neither side is told.
-    gate.swallow(false);
+    proxy.swallow(false);
     follower.until_live().await;
     until_shown_from_memory(&ada).await;
 }

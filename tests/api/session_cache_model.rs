@@ -11,13 +11,15 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 
-use crate::binary::note;
-use crate::dice::{Dice, number};
-use crate::forge;
+use crate::harness::app::TestApp;
+use crate::harness::cluster::new_database;
+use crate::harness::dice::{Dice, number};
+use crate::harness::forge;
+use crate::harness::machine::note;
+use crate::harness::person::{PASSWORD, Person};
 use crate::instances::{at, path_of, set_role};
 use crate::session_cache::{Follower, ME};
 use crate::session_cache_cut::{MARGIN, cut_one};
-use crate::support::{PASSWORD, Person, TestApp, new_database};
 
 const INSTANCES: usize = 3;
 const PEOPLE: u64 = 16;

@@ -2,8 +2,10 @@
 
 use std::fs;
 
-use crate::binary::Home;
-use crate::support::{PASSWORD, PUBLIC_URL, SECRET_KEY, cluster, email_of, new_database};
+use crate::harness::app::{PUBLIC_URL, SECRET_KEY};
+use crate::harness::cluster::{cluster, new_database};
+use crate::harness::home::Home;
+use crate::harness::person::{PASSWORD, email_of};
 
 const ADMIN: [(&str, &str); 2] =
     [("ADMIN_EMAIL", "boss@example.com"), ("ADMIN_PASSWORD", PASSWORD)];

@@ -20,8 +20,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::binary::{Call, Home, Process, note};
-use crate::support::PASSWORD;
+use crate::harness::home::Home;
+use crate::harness::http_call::HttpCall;
+use crate::harness::machine::note;
+use crate::harness::person::PASSWORD;
+use crate::harness::process::Process;
 
 fn is_full() -> bool {
     std::env::var("DOORWARD_SIEGE").is_ok_and(|siege| siege == "full")
@@ -33,7 +36,7 @@ fn client_at(address: [u8; 4]) -> Client {
     Client::builder().no_proxy().local_address(address).build().unwrap()
 }
 
-fn log_in(client: &Client, home: &Home, name: &str, password: &str) -> Call {
+fn log_in(client: &Client, home: &Home, name: &str, password: &str) -> HttpCall {
     client.post(home.url("/api/v1/login")).basic_auth(name, Some(password)).into()
 }
 
@@ -48,7 +51,7 @@ impl Latencies {
         while !until(seen.0.len()) {
             pace.tick().await;
             let start = Instant::now();
-            let call = Call::from(client.get(home.url("/api/v1/users/me")));
+            let call = HttpCall::from(client.get(home.url("/api/v1/users/me")));
             call.by(pair).send().await.expect(200);
             seen.0.push(start.elapsed());
         }

@@ -8,7 +8,9 @@ use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::binary::{Home, Process, note};
+use crate::harness::home::Home;
+use crate::harness::machine::note;
+use crate::harness::process::Process;
 use crate::siege::memory;
 
 /// The largest answer.

@@ -8,10 +8,14 @@ use sqlx::PgPool;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::binary::{Home, empty_database, eventually, free_port};
-use crate::gate::Gate;
-use crate::smtp_sink::{Received, SmtpSink};
-use crate::support::{PASSWORD, PUBLIC_URL, cluster, email_of, new_database};
+use crate::harness::app::PUBLIC_URL;
+use crate::harness::cluster::{cluster, empty_database, new_database};
+use crate::harness::home::Home;
+use crate::harness::machine::free_port;
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::smtp_sink::{Received, SmtpSink};
+use crate::harness::tcp_proxy::TcpProxy;
+use crate::harness::wait::eventually;
 
 /// The path and query of the link in a letter, which stands in both of its parts.
 fn link_in(letter: &Received) -> String {
@@ -81,15 +85,15 @@ async fn the_port_answers_before_the_database_is_up_and_while_it_is_away() {
     away().await;
     service.wait_for_log("waiting for the database").await;
 
-    let gate = Gate::open(port).await;
+    let proxy = TcpProxy::open(port).await;
     home.ready(&mut service).await;
     home.newcomer("ada").await;
 
-    drop(gate);
+    drop(proxy);
     away().await;
     home.get("/healthz").send().await.expect(200);
 
-    let _gate = Gate::open(port).await;
+    let _gate = TcpProxy::open(port).await;
     home.ready(&mut service).await;
     home.log_in("ada").send().await.expect(200);
     service.stop().await;

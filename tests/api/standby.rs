@@ -6,10 +6,15 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::binary::{Call, Home, Process, eventually, free_port};
 use crate::doctor::{Report, good};
-use crate::postgres::Postgres;
-use crate::support::{PASSWORD, cluster};
+use crate::harness::cluster::cluster;
+use crate::harness::home::Home;
+use crate::harness::http_call::HttpCall;
+use crate::harness::machine::free_port;
+use crate::harness::person::PASSWORD;
+use crate::harness::postgres::Postgres;
+use crate::harness::process::Process;
+use crate::harness::wait::eventually;
 
 const LOST: &str = "the standby cannot be used";
 const BACK: &str = "the standby can be used again";
@@ -40,11 +45,11 @@ impl Site {
         Self { primary, standby, home, service, boss }
     }
 
-    fn list(&self, query: &str) -> Call {
+    fn list(&self, query: &str) -> HttpCall {
         self.home.get(&format!("/api/v1/users/?count=true{query}")).by(&self.boss)
     }
 
-    fn stream(&self) -> Call {
+    fn stream(&self) -> HttpCall {
         self.home.get("/api/v1/users/").by(&self.boss).header("accept", "application/x-ndjson")
     }
 
@@ -96,7 +101,7 @@ async fn no_list_shows_less_than_what_was_written_before_whether_the_standby_fol
     assert!(!standby.contains("from sessions"), "{standby}");
     assert_eq!(site.said(LOST), 0);
 
-    site.standby.sql("doorward", "select pg_wal_replay_pause()").await;
+    site.standby.execute("doorward", "select pg_wal_replay_pause()").await;
     let start = Instant::now();
     for round in 0..5 {
         site.shows_what_was_just_written(&format!("Paused {round}")).await;
@@ -104,13 +109,13 @@ async fn no_list_shows_less_than_what_was_written_before_whether_the_standby_fol
     assert_eq!(site.said(LOST), 1, "{}", site.service.log());
     // One of them has waited for it.
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
-    site.standby.sql("doorward", "select pg_wal_replay_resume()").await;
+    site.standby.execute("doorward", "select pg_wal_replay_resume()").await;
     site.until_the_standby_is_back().await;
     site.shows_what_was_just_written("Resumed").await;
     assert_eq!(site.said(LOST), 1);
 
     site.standby.promote().await;
-    site.standby.sql("doorward", "update users set first_name = 'From elsewhere'").await;
+    site.standby.execute("doorward", "update users set first_name = 'From elsewhere'").await;
     for name in ["One", "Two"] {
         site.shows_what_was_just_written(name).await;
     }
@@ -124,13 +129,13 @@ async fn a_standby_that_ends_a_list_for_its_recovery_or_is_gone_is_left_alone_wi
     let mut site = Site::start(&["max_standby_streaming_delay=0"]).await;
     let sql = "insert into users (id, username, email, password_hash, created_at, modified_at)
                select gen_random_uuid(), 'user' || n, 'user' || n || '@example.com', '', now(), now() from generate_series(1, 20000) n";
-    site.primary.sql("doorward", sql).await;
+    site.primary.execute("doorward", sql).await;
     let enough = AtomicBool::new(false);
     let lock = async {
         // Who replays it ends all that reads the table.
         while !enough.load(Ordering::SeqCst) {
             site.primary
-                .sql("doorward", "begin; lock table users in access exclusive mode; commit")
+                .execute("doorward", "begin; lock table users in access exclusive mode; commit")
                 .await;
         }
     };
@@ -148,7 +153,7 @@ async fn a_standby_that_ends_a_list_for_its_recovery_or_is_gone_is_left_alone_wi
     tokio::join!(lock, reads);
     // Whoever was let in before, and read to the end, does not undo it.
     assert_eq!((site.said(LOST), site.said(BACK)), (1, 0), "{}", site.service.log());
-    site.primary.sql("doorward", "delete from users where role = 'user'").await;
+    site.primary.execute("doorward", "delete from users where role = 'user'").await;
     site.until_the_standby_is_back().await;
 
     site.standby.kill_9();
@@ -183,8 +188,8 @@ async fn doctor_looks_at_the_standby() {
     look(&mut home, &cluster().await.url("postgres"), &stranger).await;
     let nowhere = format!("postgres://doorward@127.0.0.1:{}/doorward", free_port());
     look(&mut home, &nowhere, &[("warn", "standby", "leads nowhere")]).await;
-    standby.sql("doorward", "select pg_wal_replay_pause()").await;
-    primary.sql("doorward", "create table more ()").await;
+    standby.execute("doorward", "select pg_wal_replay_pause()").await;
+    primary.execute("doorward", "create table more ()").await;
     let lags = [("warn", "standby", "lags by more than a second")];
     look(&mut home, &standby.url("doorward"), &lags).await;
     standby.kill_9();

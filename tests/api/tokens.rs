@@ -6,10 +6,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use crate::forge::{self, Key};
-use crate::support::{
-    Answer, PASSWORD, PUBLIC_URL, Person, SECRET_KEY, TestApp, email_of, link_in, new_database,
-};
+use crate::harness::answer::Answer;
+use crate::harness::app::{PUBLIC_URL, SECRET_KEY, TestApp, link_in};
+use crate::harness::cluster::new_database;
+use crate::harness::forge::{self, Key};
+use crate::harness::person::{PASSWORD, Person, email_of};
 
 const OLD_SECRET: &str = "the secret of last year, which is long enough";
 

@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::forge::Key;
-use crate::support::{PUBLIC_URL, SECRET_KEY, TestApp};
+use crate::harness::app::{PUBLIC_URL, SECRET_KEY, TestApp};
+use crate::harness::forge::Key;
 use crate::tokens::{contract_claims, me};
 
 const OTHER_SECRET: &str = "some secret that is not the one of the tests";

@@ -2,14 +2,15 @@
 
 use serde_json::Value;
 
-use crate::binary::{Call, Home};
 use crate::forged_lines::requests_in;
+use crate::harness::home::Home;
+use crate::harness::http_call::HttpCall;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// A call that is logged in any case, for it is refused, and as a security event beside its own line.
-fn refused(home: &Home) -> Call {
+fn refused(home: &Home) -> HttpCall {
     home.log_in_with("nobody", "not it")
 }
 

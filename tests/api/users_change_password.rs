@@ -4,8 +4,10 @@ use axum::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::races::ended_half_way;
-use crate::support::{Answer, PASSWORD, Person, TestApp, link_in};
+use crate::harness::answer::Answer;
+use crate::harness::app::{TestApp, link_in};
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::races::ended_half_way;
 
 const PATH: &str = "/api/v1/users/me/change_password";
 const NEW: &str = "quite another horse";

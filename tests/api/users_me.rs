@@ -5,8 +5,11 @@ use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::races::ended_half_way;
-use crate::support::{PASSWORD, Person, TestApp, only_winner};
+use crate::harness::answer::only_winner;
+use crate::harness::app::TestApp;
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::races::ended_half_way;
+use crate::harness::wait::lock_waits;
 
 const ME: &str = "/api/v1/users/me";
 
@@ -260,7 +263,7 @@ async fn one_user_who_calls_again_and_again_leaves_connections_for_the_others() 
     let names = json!({ "last_name": "Lovelace" });
     let calls = join_all((0..40).map(|_| ada.put(ME, &names)));
     let others = async {
-        app.until_calls_are_held_up(1).await;
+        lock_waits(&app.pool, 1).await;
         let asked = std::time::Instant::now();
         bob.put(ME, &names).await.assert_ok(200);
         let took = asked.elapsed();

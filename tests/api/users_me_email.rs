@@ -4,7 +4,9 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, PASSWORD, Person, TestApp, email_of, link_in, only_winner};
+use crate::harness::answer::{Answer, only_winner};
+use crate::harness::app::{TestApp, link_in};
+use crate::harness::person::{PASSWORD, Person, email_of};
 
 const ME: &str = "/api/v1/users/me";
 

@@ -4,7 +4,9 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use uuid::{Uuid, Version};
 
-use crate::support::{Answer, PASSWORD, TestApp, email_of, link_in, only_winner};
+use crate::harness::answer::{Answer, only_winner};
+use crate::harness::app::{TestApp, link_in};
+use crate::harness::person::{PASSWORD, email_of};
 
 fn form(name: &str) -> Value {
     json!({ "username": name, "email": email_of(name), "password": PASSWORD })

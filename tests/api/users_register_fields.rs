@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, PASSWORD, TestApp};
+use crate::harness::answer::Answer;
+use crate::harness::app::TestApp;
+use crate::harness::person::PASSWORD;
 
 /// Registers somebody of whom everything is in order but `fields`.
 async fn register(app: &TestApp, fields: Value) -> Answer {

@@ -4,9 +4,11 @@ use axum::http::Method;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::binary::eventually;
+use crate::harness::answer::Answer;
+use crate::harness::app::{TestApp, link_in};
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::wait::{eventually, lock_waits};
 use crate::limits::counted;
-use crate::support::{Answer, PASSWORD, Person, TestApp, link_in};
 
 const PATH: &str = "/api/v1/users/me/verify_email";
 
@@ -112,7 +114,7 @@ async fn whoever_is_deleted_while_asking_is_told_that_the_session_has_ended() {
     let mut deletion = app.pool.begin().await.unwrap();
     sqlx::query("delete from users").execute(&mut *deletion).await.unwrap();
     let commit_once_the_call_waits = async {
-        app.until_calls_are_held_up(1).await;
+        lock_waits(&app.pool, 1).await;
         deletion.commit().await.unwrap();
     };
     let (answer, ()) = tokio::join!(ask(&ada), commit_once_the_call_waits);
@@ -129,7 +131,7 @@ async fn a_letter_that_was_counted_for_one_address_does_not_go_to_another() {
     let sql = "update users set email = 'victim@example.com' where username = 'ada'";
     sqlx::query(sql).execute(&mut *change).await.unwrap();
     let commit_once_the_call_waits = async {
-        app.until_calls_are_held_up(1).await;
+        lock_waits(&app.pool, 1).await;
         change.commit().await.unwrap();
     };
     let (answer, ()) = tokio::join!(ask(&ada), commit_once_the_call_waits);

@@ -2,8 +2,7 @@
 
 use doorward::fields::Email;
 
-use crate::binary::note;
-use crate::support::root;
+use crate::harness::machine::{note, root};
 
 /// Each address with the diagnosis that the table gives it.
 fn addresses() -> Vec<(String, String)> {

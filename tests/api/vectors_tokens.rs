@@ -15,8 +15,8 @@ use jsonwebtoken::{
 };
 use serde_json::Value;
 
-use crate::binary::note;
-use crate::support::{TestApp, root};
+use crate::harness::app::TestApp;
+use crate::harness::machine::{note, root};
 use crate::tokens::me;
 
 /// RFC 7515, A.1, which is RFC 7519, 3.1, too.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::binary::{Home, eventually, is_alive, kill_9, postgres_of};
+use crate::harness::home::{Home, postgres_of};
+use crate::harness::machine::{is_alive, kill_9};
+use crate::harness::wait::eventually;
 
 /// Every process that has the home's folder in its command line.
 fn processes_in(home: &Home) -> Vec<String> {

@@ -16,9 +16,11 @@ use serde_json::json;
 use sqlx::PgPool;
 use tokio::sync::{Notify, watch};
 
-use crate::binary::eventually;
-use crate::smtp_sink::{Mode, SmtpSink};
-use crate::support::{PASSWORD, SECRET_KEY, TestApp, cluster, email_of, link_in, new_database};
+use crate::harness::app::{SECRET_KEY, TestApp, link_in};
+use crate::harness::cluster::{cluster, new_database};
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::smtp_sink::{Mode, SmtpSink};
+use crate::harness::wait::{eventually, lock_waits};
 
 /// The same service with another way for letters to leave.
 pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
@@ -430,7 +432,7 @@ async fn a_letter_that_is_wanted_again_by_a_change_on_its_way_is_sent() {
     let (state, claimed) =
         (app.state.clone(), "select count(*) from outbox where attempts > 0 and sent_at is null");
     let delivering = tokio::spawn(async move { while deliver_next(&state).await.unwrap() {} });
-    app.until_calls_are_held_up(1).await;
+    lock_waits(&app.pool, 1).await;
     assert_eq!(count(&app, claimed).await, 1);
     change.commit().await.unwrap();
     delivering.await.unwrap();

@@ -7,9 +7,11 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::binary::{Home, eventually, free_port, note};
-use crate::postgres::{as_owner_of, owned_folder};
-use crate::support::cluster;
+use super::cluster::cluster;
+use super::home::Home;
+use super::machine::{free_port, note};
+use super::postgres::{as_owner_of, owned_folder};
+use super::wait::eventually;
 
 const SETTINGS: &str = "pgbouncer.ini";
 pub const SERVER_CONNECTIONS: usize = 3;

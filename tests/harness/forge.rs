@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::support::PUBLIC_URL;
+use super::app::PUBLIC_URL;
 
 /// One of the three keys that come from a secret.
 pub struct Key {

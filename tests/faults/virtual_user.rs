@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
+use crate::harness::person::{PASSWORD, email_of};
 use crate::history::{Invariant, Outcome};
 use crate::load::{Answer, Load, Pair};
-use crate::support::{PASSWORD, email_of};
 
 const ME: &str = "/api/v1/users/me";
 /// Between two calls.
@@ -39,7 +39,7 @@ pub struct Held {
     previous: Option<String>,
 }
 
-pub struct Person {
+pub struct VirtualUser {
     load: Arc<Load>,
     number: usize,
     pub accounts: Vec<Account>,
@@ -51,7 +51,7 @@ pub struct Person {
     pub phone: Option<Held>,
 }
 
-impl Person {
+impl VirtualUser {
     pub fn new(load: &Arc<Load>, number: usize) -> Self {
         let load = Arc::clone(load);
         let (accounts, refused, ended) = (Vec::new(), Vec::new(), Vec::new());

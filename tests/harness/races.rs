@@ -1,11 +1,10 @@
 //! Calls at once, and calls that meet in a chosen order.
 
-use std::time::Duration;
-
-use sqlx::PgPool;
 use tokio::task::JoinSet;
 
-use crate::support::{Answer, TestApp};
+use super::answer::Answer;
+use super::app::TestApp;
+use super::wait::lock_waits;
 
 /// Makes `count` calls at once; their answers in the order of their numbers.
 pub async fn at_once<T, F>(count: usize, call: impl Fn(usize) -> F) -> Vec<T>
@@ -23,21 +22,6 @@ where
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-/// Returns once `count` statements in this database wait for a lock. Whoever comes first is served first.
-pub async fn lock_waits(pool: &PgPool, count: i64) {
-    let sql = "select count(*) from pg_stat_activity
-               where datname = current_database() and wait_event_type = 'Lock'";
-    for _ in 0..1000 {
-        let waiting: i64 = sqlx::query_scalar(sql).fetch_one(pool).await.unwrap();
-        if waiting >= count {
-            return;
-        }
-        // The other side is a process of its own: nothing here can tell when it gets there.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("nobody waits for a lock");
-}
-
 /// The answer to a call that waits for its user's row while every session is ended.
 pub async fn ended_half_way(app: &TestApp, call: impl Future<Output = Answer>) -> Answer {
     // Somebody logs everybody out everywhere, and has not finished yet when the call comes.
@@ -46,7 +30,7 @@ pub async fn ended_half_way(app: &TestApp, call: impl Future<Output = Answer>) -
         sqlx::query(sql).execute(&mut *logout).await.unwrap();
     }
     let commit_once_the_call_waits = async {
-        app.until_calls_are_held_up(1).await;
+        lock_waits(&app.pool, 1).await;
         logout.commit().await.unwrap();
     };
     tokio::join!(call, commit_once_the_call_waits).0

@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::binary::{Home, eventually, free_port, note, open_folder};
+use super::home::Home;
+use super::machine::{free_port, note, open_folder};
+use super::wait::eventually;
 
 /// Asks each instance ten times a second whether it is ready, and sends people to those that are. It tries no request
 /// twice.

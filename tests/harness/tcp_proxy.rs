@@ -9,25 +9,25 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::support::cluster;
+use super::cluster::cluster;
 
 /// A port that leads to a server for as long as this lives: a database that comes and goes.
-pub struct Gate {
+pub struct TcpProxy {
     forwarding: AbortHandle,
     way: watch::Sender<Way>,
 }
 
 #[derive(Clone)]
 struct Way {
-    to: Server,
+    to: Upstream,
     swallows: bool,
     /// How long whatever passes is held up, in each direction.
     delay: Duration,
 }
 
-/// Where a gate leads to.
+/// Where a proxy leads to.
 #[derive(Clone, PartialEq)]
-pub enum Server {
+pub enum Upstream {
     Socket(PathBuf),
     Port(u16),
 }
@@ -35,15 +35,15 @@ pub enum Server {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-impl Gate {
+impl TcpProxy {
     /// To the tests' cluster.
     pub async fn open(port: u16) -> Self {
         let options = cluster().await.connect_options("postgres");
-        Self::open_to(port, Server::Socket(options.get_socket().unwrap().join(".s.PGSQL.5432")))
+        Self::open_to(port, Upstream::Socket(options.get_socket().unwrap().join(".s.PGSQL.5432")))
             .await
     }
 
-    pub async fn open_to(port: u16, to: Server) -> Self {
+    pub async fn open_to(port: u16, to: Upstream) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let (way, ways) = watch::channel(Way { to, swallows: false, delay: Duration::ZERO });
         let forwarding = tokio::spawn(async move {
@@ -68,12 +68,12 @@ impl Gate {
     }
 
     /// From now on leads elsewhere; the connections to where it led before are cut.
-    pub fn lead_to(&self, server: Server) {
+    pub fn lead_to(&self, server: Upstream) {
         self.way.send_modify(|way| way.to = server);
     }
 }
 
-impl Drop for Gate {
+impl Drop for TcpProxy {
     fn drop(&mut self) {
         self.forwarding.abort();
     }
@@ -94,10 +94,10 @@ async fn forward(mut client: TcpStream, mut ways: watch::Receiver<Way>) {
     }
 }
 
-async fn connect(to: &Server) -> io::Result<Box<dyn Stream>> {
+async fn connect(to: &Upstream) -> io::Result<Box<dyn Stream>> {
     Ok(match to {
-        Server::Socket(path) => Box::new(UnixStream::connect(path).await?),
-        Server::Port(port) => Box::new(TcpStream::connect(("127.0.0.1", *port)).await?),
+        Upstream::Socket(path) => Box::new(UnixStream::connect(path).await?),
+        Upstream::Port(port) => Box::new(TcpStream::connect(("127.0.0.1", *port)).await?),
     })
 }
 
@@ -128,4 +128,37 @@ async fn copy(
         }
         to.write_all(&buffer[..count]).await?;
     }
+}
+
+#[tokio::test]
+async fn a_proxy_holds_up_what_passes_and_leads_elsewhere_once_told() {
+    let (first, second, port) = (greeter(1).await, greeter(2).await, super::machine::free_port());
+    let proxy = TcpProxy::open_to(port, Upstream::Port(first)).await;
+    let connect = || TcpStream::connect(("127.0.0.1", port));
+    assert_eq!(connect().await.unwrap().read_u8().await.unwrap(), 1);
+
+    let delay = Duration::from_millis(100);
+    proxy.delay(delay);
+    let start = std::time::Instant::now();
+    let mut open = connect().await.unwrap();
+    assert_eq!(open.read_u8().await.unwrap(), 1);
+    assert!(start.elapsed() >= delay);
+
+    proxy.lead_to(Upstream::Port(second));
+    assert!(open.read_u8().await.is_err(), "the connection to the first one is cut");
+    assert_eq!(connect().await.unwrap().read_u8().await.unwrap(), 2);
+}
+
+/// A server that says this one byte to each client, and keeps the connection.
+async fn greeter(byte: u8) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut clients = Vec::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            client.write_all(&[byte]).await.unwrap();
+            clients.push(client);
+        }
+    });
+    port
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 type Labels = BTreeMap<String, String>;
 
 #[derive(Debug)]
-pub struct Exposition {
+pub struct Scrape {
     /// Kind and name of every family.
     pub families: BTreeMap<String, String>,
     samples: BTreeMap<(String, Labels), f64>,
 }
 
-impl Exposition {
+impl Scrape {
     #[track_caller]
     pub fn parse(text: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line has to end");
