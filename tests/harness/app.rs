@@ -142,7 +142,7 @@ impl TestApp {
         let own = [
             ("PUBLIC_URL", PUBLIC_URL),
             ("SECRET_KEY", SECRET_KEY),
-            // What a test does in a moment a person does in a day; limits.rs turns them on.
+            // What a test does in a moment a person does in a day; the tests of limits/ turn them on.
             ("RATE_LIMITS", "off"),
             // Makes it production; the connection itself is the cluster's.
             ("DATABASE_URL", "postgres://localhost/unused"),

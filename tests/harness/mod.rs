@@ -9,6 +9,7 @@ pub mod forge;
 pub mod home;
 pub mod http_call;
 pub mod machine;
+pub mod markdown;
 pub mod marks;
 pub mod person;
 pub mod pgbouncer;
