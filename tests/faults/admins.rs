@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use reqwest::Method;
 
+use crate::harness::person::PASSWORD;
 use crate::history::{Invariant, Outcome};
 use crate::load::{Answer, Load, Pair};
-use crate::support::PASSWORD;
 
 pub const ADMINS: [&str; 2] = ["boss", "deputy"];
 

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
 
+use crate::harness::app::PUBLIC_URL;
+use crate::harness::smtp_sink::SmtpSink;
 use crate::history::{History, Invariant};
 use crate::load::Pair;
-use crate::person::Person;
-use crate::smtp_sink::SmtpSink;
-use crate::support::PUBLIC_URL;
+use crate::virtual_user::VirtualUser;
 
 /// How long the letters may take once the mail server is well and their time has come.
 const DELIVERY: Duration = Duration::from_secs(30);
@@ -91,7 +91,7 @@ const NEVER: [(Invariant, &str, &str); 10] = [
 ];
 
 /// Holds what the database says against what everybody was told.
-pub async fn database(db: &PgPool, people: &[Person], history: &History) {
+pub async fn database(db: &PgPool, people: &[VirtualUser], history: &History) {
     for (invariant, what, sql) in NEVER {
         for row in texts(db, sql).await {
             history.broken(invariant, format!("{what}: {row}"));

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
+use crate::harness::smtp_sink::{Encryption, Kind, Mode};
 use crate::load::Load;
-use crate::server::{Stop, can_have_small_disk};
-use crate::smtp_sink::{Encryption, Kind, Mode};
+use crate::server::SmallDisk;
 use crate::world::{Doors, Older, Setup, World};
 
 type Harm<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -27,7 +29,7 @@ pub struct Fault {
 }
 
 const PLAIN: Setup = Setup::PLAIN;
-const GATED: Setup = Setup { gate: true, ..PLAIN };
+const PROXIED: Setup = Setup { proxy: true, ..PLAIN };
 const TWO: Setup = Setup { instances: 2, ..PLAIN };
 const BALANCED: Setup = Setup { doors: Doors::Balancer { check: 10, call: 30 }, ..TWO };
 
@@ -54,7 +56,7 @@ pub fn older_release() -> Option<PathBuf> {
 impl Fault {
     /// Why it cannot be had on this machine, if it cannot.
     pub fn is_left_out(&self) -> Option<&'static str> {
-        if self.setup.small_disk && !can_have_small_disk() {
+        if self.setup.small_disk && !SmallDisk::is_possible() {
             return Some("only root can mount a small disk");
         }
         if self.setup.faketime && libfaketime().is_none() {
@@ -93,13 +95,13 @@ fn of_the_database() -> Vec<Fault> {
             Box::pin(tokio::time::sleep(seconds(5)))
         }),
         fault("restart-fast", "PostgreSQL is restarted three times: fast", PLAIN, |world, _| {
-            Box::pin(database::restart(world, Stop::Fast))
+            Box::pin(database::restart(world, Signal::INT))
         }),
         fault(
             "restart-immediate",
             "PostgreSQL is restarted three times: immediate, with recovery",
             PLAIN,
-            |world, _| Box::pin(database::restart(world, Stop::Immediate)),
+            |world, _| Box::pin(database::restart(world, Signal::QUIT)),
         ),
         fault("cut", "every connection to the database is ended each second", PLAIN, |world, _| {
             Box::pin(database::cut(world))
@@ -113,19 +115,22 @@ fn of_the_database() -> Vec<Fault> {
         fault("limits-locked", "the table of limits is locked for 20 s", PLAIN, |world, _| {
             Box::pin(database::lock(world, "limits", seconds(20)))
         }),
-        fault("slow", "each way to the database and back takes 600 ms more", GATED, |world, _| {
-            Box::pin(database::slow(world))
-        }),
+        fault(
+            "slow",
+            "each way to the database and back takes 600 ms more",
+            PROXIED,
+            |world, _| Box::pin(database::slow(world)),
+        ),
         fault(
             "half-open",
             "the way to the database swallows everything for 12 s; its connections stay dead",
-            GATED,
+            PROXIED,
             |world, _| Box::pin(database::half_open(world)),
         ),
         fault(
             "start-half-open",
             "the service is started while the way to the database swallows everything",
-            GATED,
+            PROXIED,
             |world, _| Box::pin(database::start_half_open(world)),
         ),
         fault(
@@ -137,7 +142,7 @@ fn of_the_database() -> Vec<Fault> {
         fault(
             "fail-over",
             "the primary dies and its synchronous standby is promoted",
-            GATED,
+            PROXIED,
             |world, _| Box::pin(database::fail_over(world)),
         ),
         fault(

@@ -4,37 +4,19 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a fault fails that cannot be had")]
 
 mod admins;
-#[path = "../api/balancer.rs"]
-#[expect(dead_code, reason = "shared with tests/api")]
-mod balancer;
-#[path = "../api/binary.rs"]
-#[expect(dead_code, reason = "shared with tests/api")]
-mod binary;
 mod check;
 mod faults;
-#[path = "../api/gate.rs"]
-#[expect(dead_code, reason = "shared with tests/api")]
-mod gate;
+#[path = "../harness/mod.rs"]
+#[expect(dead_code, reason = "shared with tests/api, which uses the rest")]
+mod harness;
 mod history;
 mod load;
-mod person;
-#[path = "../api/pgbouncer.rs"]
-#[expect(dead_code, reason = "shared with tests/api")]
-mod pgbouncer;
-#[path = "../api/postgres.rs"]
-#[expect(dead_code, reason = "shared with tests/api")]
-mod postgres;
 mod report;
 mod resources;
 mod run;
 mod self_check;
 mod server;
-#[path = "../api/smtp_sink.rs"]
-#[expect(dead_code, reason = "shared with tests/api")]
-mod smtp_sink;
-#[path = "../api/support.rs"]
-#[expect(dead_code, reason = "shared with tests/api")]
-mod support;
+mod virtual_user;
 mod world;
 
 use std::process::ExitCode;
@@ -42,8 +24,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::binary::note;
 use crate::faults::Fault;
+use crate::harness::machine::note;
 use crate::report::{Report, table};
 
 /// Breaks things while people use Doorward: the real binary, with a PostgreSQL and a mail server of its own for each
@@ -80,7 +62,7 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let outcome = runtime.block_on(async {
+    runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).unwrap();
         // What was started is stopped when it is dropped, which a signal by itself would not do.
         tokio::select! {
@@ -88,9 +70,7 @@ fn main() -> ExitCode {
             _ = tokio::signal::ctrl_c() => ExitCode::from(130),
             _ = terminate.recv() => ExitCode::from(143),
         }
-    });
-    server::clean_up();
-    outcome
+    })
 }
 
 async fn run_all(arguments: &Arguments) -> ExitCode {

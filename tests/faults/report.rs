@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::binary::note;
 use crate::check::Letters;
+use crate::harness::machine::note;
 use crate::history::{INVARIANTS, Invariant, Operation};
 
 #[derive(Default)]

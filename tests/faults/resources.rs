@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::binary::Process;
+use crate::harness::process::Process;
 
 /// Connections to the database that are made when they are first needed, letters on their way, and what a run-time
 /// opens once.

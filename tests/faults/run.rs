@@ -11,9 +11,9 @@ use crate::check::{self, Letters};
 use crate::faults::Fault;
 use crate::history::{Invariant, Outcome};
 use crate::load::Load;
-use crate::person::Person;
 use crate::report::Report;
 use crate::resources::Resources;
+use crate::virtual_user::VirtualUser;
 use crate::world::World;
 
 /// How long people live before the fault, and after it.
@@ -93,13 +93,13 @@ pub async fn run(fault: &Fault) -> Report {
 }
 
 /// Holds what people were told, and hold, against what is there.
-pub async fn prove(world: &World, load: &Load, people: &mut [Person]) -> Letters {
+pub async fn prove(world: &World, load: &Load, people: &mut [VirtualUser]) -> Letters {
     let pool = world.postgres.pool();
-    join_all(people.iter_mut().map(Person::go_on)).await;
+    join_all(people.iter_mut().map(VirtualUser::go_on)).await;
     let letters = check::letters(&pool, &world.sink, &load.history).await;
     check::database(&pool, people, &load.history).await;
     pool.close().await;
-    join_all(people.iter_mut().map(Person::steal)).await;
+    join_all(people.iter_mut().map(VirtualUser::steal)).await;
     letters
 }
 

@@ -9,15 +9,19 @@ use sqlx::migrate::Migrator;
 use tokio::task::JoinSet;
 
 use crate::admins::{ADMINS, quarrel};
-use crate::balancer::Balancer;
-use crate::binary::{Home, Process, free_port};
 use crate::faults::{libfaketime, older_release};
-use crate::gate::{Gate, Server};
+use crate::harness::app::{PUBLIC_URL, SECRET_KEY};
+use crate::harness::balancer::Balancer;
+use crate::harness::home::Home;
+use crate::harness::machine::{free_port, root};
+use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::postgres::Postgres;
+use crate::harness::process::Process;
+use crate::harness::smtp_sink::{Kind, SmtpSink};
+use crate::harness::tcp_proxy::{TcpProxy, Upstream};
 use crate::load::Load;
-use crate::person::Person;
-use crate::server::Postgres;
-use crate::smtp_sink::{Kind, SmtpSink};
-use crate::support::{PASSWORD, PUBLIC_URL, SECRET_KEY, email_of, root};
+use crate::server::SmallDisk;
+use crate::virtual_user::VirtualUser;
 
 const PEOPLE: usize = 5;
 /// No answer may take longer.
@@ -48,8 +52,8 @@ pub enum Older {
 pub struct Setup {
     pub instances: usize,
     pub doors: Doors,
-    /// A gate stands between the service and its database.
-    pub gate: bool,
+    /// A proxy stands between the service and its database.
+    pub proxy: bool,
     pub small_disk: bool,
     pub postgres: &'static [&'static str],
     pub mail: fn() -> Kind,
@@ -64,7 +68,7 @@ impl Setup {
     pub const PLAIN: Self = Self {
         instances: 1,
         doors: Doors::Direct,
-        gate: false,
+        proxy: false,
         small_disk: false,
         postgres: &[],
         mail: Kind::default,
@@ -76,7 +80,9 @@ impl Setup {
 
 pub struct World {
     pub postgres: Postgres,
-    pub gate: Option<Gate>,
+    /// After what lies on it, so that it is unmounted last.
+    pub disk: Option<SmallDisk>,
+    pub proxy: Option<TcpProxy>,
     pub sink: SmtpSink,
     pub homes: Vec<Home>,
     pub services: Vec<Option<Process>>,
@@ -86,16 +92,16 @@ pub struct World {
 impl World {
     /// With nothing running yet but the database and the mail server.
     pub async fn build(setup: &Setup) -> Self {
-        let postgres = if setup.small_disk {
-            Postgres::on_small_disk().await
-        } else {
-            Postgres::start(setup.postgres).await
+        let disk = setup.small_disk.then(SmallDisk::mount);
+        let postgres = match &disk {
+            Some(disk) => Postgres::on_small_disk(disk).await,
+            None => Postgres::for_service(setup.postgres).await,
         };
         let mut database = postgres.port;
-        let mut gate = None;
-        if setup.gate {
+        let mut proxy = None;
+        if setup.proxy {
             database = free_port();
-            gate = Some(Gate::open_to(database, Server::Port(postgres.port)).await);
+            proxy = Some(TcpProxy::open_to(database, Upstream::Port(postgres.port)).await);
         }
         let sink = SmtpSink::of((setup.mail)()).await;
         let (url, boss) = (Postgres::url_through(database), email_of(ADMINS[0]));
@@ -132,7 +138,7 @@ impl World {
             homes[0].set("DOORWARD_BINARY", older_release().unwrap().to_str().unwrap());
         }
         let services = homes.iter().map(|_| None).collect();
-        Self { postgres, gate, sink, homes, services, balancer: None }
+        Self { postgres, disk, proxy, sink, homes, services, balancer: None }
     }
 
     /// Starts all instances at once on the database, which is empty.
@@ -160,10 +166,10 @@ impl World {
     }
 
     /// Lets people in, who stay until the load is over.
-    pub fn people(load: &Arc<Load>) -> JoinSet<Option<Person>> {
+    pub fn people(load: &Arc<Load>) -> JoinSet<Option<VirtualUser>> {
         let mut people = JoinSet::new();
         for number in 0..PEOPLE {
-            let person = Person::new(load, number);
+            let person = VirtualUser::new(load, number);
             people.spawn(async move { Some(person.live().await) });
         }
         let load = Arc::clone(load);
@@ -207,8 +213,8 @@ impl World {
         kill_process(Pid::from_raw(id.try_into().unwrap()).unwrap(), signal).unwrap();
     }
 
-    pub fn gate(&self) -> &Gate {
-        self.gate.as_ref().unwrap()
+    pub fn proxy(&self) -> &TcpProxy {
+        self.proxy.as_ref().unwrap()
     }
 }
 

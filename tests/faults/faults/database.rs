@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use sqlx::AssertSqlSafe;
 use tokio::time::sleep;
 
 use super::seconds;
-use crate::gate::Server;
-use crate::server::Stop;
+use crate::harness::tcp_proxy::Upstream;
 use crate::world::World;
 
-pub async fn restart(world: &mut World, how: Stop) {
+pub async fn restart(world: &mut World, how: Signal) {
     for _ in 0..3 {
         world.postgres.stop(how);
         sleep(seconds(1)).await;
@@ -35,28 +35,28 @@ pub async fn lock(world: &mut World, table: &str, long: Duration) {
 }
 
 pub async fn slow(world: &mut World) {
-    world.gate().delay(Duration::from_millis(300));
+    world.proxy().delay(Duration::from_millis(300));
     sleep(seconds(12)).await;
-    world.gate().delay(Duration::ZERO);
+    world.proxy().delay(Duration::ZERO);
 }
 
 pub async fn half_open(world: &mut World) {
     // Slow at first, so that it happens to calls that are half way.
-    world.gate().delay(Duration::from_millis(150));
+    world.proxy().delay(Duration::from_millis(150));
     sleep(seconds(1)).await;
-    world.gate().swallow(true);
-    world.gate().delay(Duration::ZERO);
+    world.proxy().swallow(true);
+    world.proxy().delay(Duration::ZERO);
     sleep(seconds(12)).await;
-    world.gate().swallow(false);
+    world.proxy().swallow(false);
 }
 
 /// The service is started while the way leads nowhere.
 pub async fn start_half_open(world: &mut World) {
     world.services[0].take().unwrap().kill_9();
-    world.gate().swallow(true);
+    world.proxy().swallow(true);
     world.services[0] = Some(world.homes[0].spawn("serve"));
     sleep(seconds(8)).await;
-    world.gate().swallow(false);
+    world.proxy().swallow(false);
 }
 
 /// The connections that are made meanwhile are read-only for as long as they last, which is what a server leaves behind
@@ -71,17 +71,17 @@ pub async fn read_only(world: &mut World) {
 }
 
 pub async fn fail_over(world: &mut World) {
-    let standby = world.postgres.standby().await;
+    let standby = world.postgres.synchronous_standby().await;
     sleep(seconds(2)).await;
-    world.postgres.stop(Stop::Immediate);
+    world.postgres.stop(Signal::QUIT);
     sleep(seconds(1)).await;
     standby.promote().await;
-    world.gate().lead_to(Server::Port(standby.port));
+    world.proxy().lead_to(Upstream::Port(standby.port));
     world.postgres = standby;
 }
 
 pub async fn disk_full(world: &mut World) {
-    let ballast = world.postgres.fill_disk();
+    let ballast = world.disk.as_ref().unwrap().fill();
     sleep(seconds(8)).await;
     drop(ballast);
     // It ends where it cannot write its log; whoever runs it starts it again.

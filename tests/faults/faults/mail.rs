@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::seconds;
+use crate::harness::smtp_sink::Mode;
 use crate::history::Invariant;
 use crate::load::Load;
-use crate::smtp_sink::Mode;
 use crate::world::World;
 
 pub async fn behave(world: &mut World, mode: Mode, long: Duration) {

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tokio::time::sleep;
 
 use super::seconds;
-use crate::support::SECRET_KEY;
+use crate::harness::app::SECRET_KEY;
 use crate::world::World;
 
 const NEW_KEY: &str = "another secret key, long enough to sign with as well";

@@ -1,0 +1,6 @@
+//! What admins do with the accounts of others.
+
+mod list;
+mod list_cost;
+mod pages;
+mod users;

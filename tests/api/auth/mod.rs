@@ -1,0 +1,13 @@
+//! Getting in and staying in: login, refresh, logout, the link in the mail.
+
+mod confirm;
+mod confirm_page;
+mod login;
+mod login_hash;
+mod login_together;
+mod logout;
+mod refresh;
+mod refresh_automaton;
+mod refresh_calls;
+mod refresh_story;
+mod refresh_tabs;

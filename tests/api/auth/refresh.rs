@@ -1,0 +1,378 @@
+//! `POST /refresh`: the next pair, the same pair again, and the end of a stolen one.
+
+use axum::http::Method;
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use crate::harness::answer::Answer;
+use crate::harness::app::{TestApp, link_in};
+use crate::harness::forge;
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::races::at_once;
+
+const PATH: &str = "/api/v1/refresh";
+
+fn refresh_token(answer: &Answer) -> String {
+    answer.assert_ok(200)["refresh_token"].as_str().unwrap().to_owned()
+}
+
+/// Somebody holding the pair that was answered.
+fn holder(app: &TestApp, answer: &Answer) -> Person {
+    let mut person = app.anonymous();
+    person.access = answer.assert_ok(200)["token"].as_str().map(str::to_owned);
+    person.refresh = Some(refresh_token(answer));
+    person
+}
+
+/// A refresh with exactly these headers.
+async fn refresh_by(app: &TestApp, headers: &[(&str, &str)]) -> Answer {
+    let call = app.anonymous().call(Method::POST, PATH);
+    headers.iter().fold(call, |call, (name, value)| call.header(name, value)).send().await
+}
+
+/// Fails unless the session of these people has ended for the reason that a token of it was used again.
+async fn assert_ended_by_reuse(app: &TestApp, people: &[&Person]) {
+    for person in people {
+        person.get("/api/v1/users/me").await.assert_error(401, "session_ended");
+        let refresh = person.refresh_token();
+        person.refresh_with(refresh).await.assert_error(401, "session_ended");
+    }
+    let sid = forge::read(people[0].refresh_token()).1["sid"].clone();
+    let sql = "select user_id::text, ip::text, details from audit_log
+               where event = 'refresh_token_reused' and session_id = $1::uuid";
+    let rows: Vec<(String, String, Value)> =
+        sqlx::query_as(sql).bind(sid.as_str()).fetch_all(&app.pool).await.unwrap();
+    let sub = forge::read(people[0].refresh_token()).1["sub"].clone();
+    assert_eq!(rows, [(sub.as_str().unwrap().to_owned(), "127.0.0.1/32".to_owned(), json!({}))]);
+}
+
+#[tokio::test]
+async fn a_refresh_gives_the_next_pair() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    app.clock.advance(TimeDelta::minutes(31));
+    ada.get("/api/v1/users/me").await.assert_error(401, "token_expired");
+    let answer = ada.refresh_with(ada.refresh_token()).await;
+    let body = answer.assert_ok(200);
+    let next = holder(&app, &answer);
+    let (token, refresh) = (next.access_token(), next.refresh_token());
+    assert_eq!(
+        *body,
+        json!({ "success": true, "token": token, "refresh_token": refresh, "expires_in": 1800 })
+    );
+    next.get("/api/v1/users/me").await.assert_ok(200);
+    let (_, before) = forge::read(ada.refresh_token());
+    let (_, after) = forge::read(refresh);
+    assert_eq!((before["counter"].clone(), after["counter"].clone()), (json!(0), json!(1)));
+    assert_eq!((&before["sid"], &before["sub"]), (&after["sid"], &after["sub"]));
+    app.clock.advance(TimeDelta::minutes(29));
+    next.get("/api/v1/users/me").await.assert_ok(200);
+    app.clock.advance(TimeDelta::minutes(1));
+    next.get("/api/v1/users/me").await.assert_error(401, "token_expired");
+}
+
+#[tokio::test]
+async fn the_next_access_token_speaks_of_the_user_as_they_are_now() {
+    let app = TestApp::with(&[("ACCESS_TOKEN_MINUTES", "5")]).await;
+    let mut ada = app.newcomer("ada").await;
+    ada.put("/api/v1/users/me", &json!({ "first_name": "Ada" })).await.assert_ok(200);
+    let answer = ada.refresh().await;
+    assert_eq!(answer.assert_ok(200)["expires_in"], 300);
+    let (_, claims) = forge::read(ada.access_token());
+    assert_eq!(claims["first_name"], "Ada");
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 300);
+}
+
+#[tokio::test]
+async fn the_token_just_replaced_gives_the_same_successor_for_20_seconds() {
+    let app = TestApp::start().await;
+    let mut ada = app.newcomer("ada").await;
+    let old = ada.clone();
+    ada.refresh().await.assert_ok(200);
+    ada.get("/api/v1/users/me").await.assert_ok(200);
+    for _ in 0..3 {
+        let again = ada.refresh_with(old.refresh_token()).await;
+        assert_eq!(refresh_token(&again), ada.refresh_token());
+        holder(&app, &again).get("/api/v1/users/me").await.assert_ok(200);
+        app.clock.advance(TimeDelta::milliseconds(6_666));
+    }
+    // 19.998 seconds so far.
+    let again = ada.refresh_with(old.refresh_token()).await;
+    assert_eq!(refresh_token(&again), ada.refresh_token());
+    app.clock.advance(TimeDelta::milliseconds(3));
+    let headers = [("x-refresh-token", old.refresh_token()), ("x-request-id", "id-1")];
+    let reused = refresh_by(&app, &headers).await;
+    assert_eq!(reused.status, 401);
+    assert_eq!(
+        reused.json,
+        json!({
+            "success": false, "code": "refresh_token_reused", "request_id": "id-1",
+            "message": "The refresh token had been replaced before. The session has ended for safety: log in again.",
+        })
+    );
+    assert_ended_by_reuse(&app, &[&ada, &old, &holder(&app, &again)]).await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_logs_nobody_out_however_late_the_next_try_comes() {
+    for later in [TimeDelta::hours(1), TimeDelta::days(29)] {
+        let app = TestApp::start().await;
+        let mut ada = app.newcomer("ada").await;
+        let lost = ada.refresh_with(ada.refresh_token()).await;
+        app.clock.advance(later);
+        let answer = ada.refresh().await;
+        assert_eq!(refresh_token(&answer), refresh_token(&lost), "the same successor");
+        ada.get("/api/v1/users/me").await.assert_ok(200);
+        // From here on it goes as ever.
+        ada.refresh().await.assert_ok(200);
+        ada.get("/api/v1/users/me").await.assert_ok(200);
+    }
+}
+
+#[tokio::test]
+async fn two_tabs_that_try_again_after_a_lost_answer_both_get_in() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    ada.refresh_with(ada.refresh_token()).await.assert_ok(200);
+    app.clock.advance(TimeDelta::hours(1));
+    let first = ada.refresh_with(ada.refresh_token()).await;
+    holder(&app, &first).get("/api/v1/users/me").await.assert_ok(200);
+    // The other tab's call was on its way already.
+    app.clock.advance(TimeDelta::milliseconds(19_999));
+    let second = ada.refresh_with(ada.refresh_token()).await;
+    assert_eq!(refresh_token(&second), refresh_token(&first));
+    // Asking again and again does not keep a used pair open.
+    app.clock.advance(TimeDelta::milliseconds(2));
+    let reused = ada.refresh_with(ada.refresh_token()).await;
+    reused.assert_error(401, "refresh_token_reused");
+    assert_ended_by_reuse(&app, &[&holder(&app, &first)]).await;
+}
+
+#[tokio::test]
+async fn a_token_whose_successor_was_used_by_its_access_token_ends_the_session() {
+    let app = TestApp::start().await;
+    let other = app.newcomer("ada").await;
+    let bob = app.newcomer("bob").await;
+    let mut ada = app.log_in("ada", PASSWORD).await;
+    let old = ada.clone();
+    ada.refresh().await.assert_ok(200);
+    ada.get("/api/v1/users/me").await.assert_ok(200);
+    app.clock.advance(TimeDelta::seconds(21));
+    let reused = ada.refresh_with(old.refresh_token()).await;
+    reused.assert_error(401, "refresh_token_reused");
+    assert_ended_by_reuse(&app, &[&old, &ada]).await;
+    // Other sessions of the same user, and everybody else's, go on.
+    for mut person in [other, bob] {
+        person.get("/api/v1/users/me").await.assert_ok(200);
+        person.refresh().await.assert_ok(200);
+    }
+    app.log_in("ada", PASSWORD).await;
+}
+
+#[tokio::test]
+async fn a_token_two_generations_old_ends_the_session_at_once() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    let mut next = ada.clone();
+    next.refresh().await.assert_ok(200);
+    let middle = next.clone();
+    next.refresh().await.assert_ok(200);
+    // No second has passed, and nobody has used an access token.
+    let reused = ada.refresh_with(ada.refresh_token()).await;
+    reused.assert_error(401, "refresh_token_reused");
+    assert_ended_by_reuse(&app, &[&ada, &middle, &next]).await;
+}
+
+#[tokio::test]
+async fn an_old_access_token_does_not_count_as_use_of_the_successor() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    let lost = ada.refresh_with(ada.refresh_token()).await;
+    // The tab whose refresh was lost goes on with the access token that it has.
+    ada.get("/api/v1/users/me").await.assert_ok(200);
+    app.clock.advance(TimeDelta::minutes(10));
+    ada.get("/api/v1/users/me").await.assert_ok(200);
+    let again = ada.refresh_with(ada.refresh_token()).await;
+    assert_eq!(refresh_token(&again), refresh_token(&lost));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_refreshes_at_once_with_one_token_are_one_lineage() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    let answers = at_once(20, |_| {
+        let ada = ada.clone();
+        async move { ada.refresh_with(ada.refresh_token()).await }
+    })
+    .await;
+    let successor = refresh_token(&answers[0]);
+    assert_eq!(forge::read(&successor).1["counter"], 1);
+    for answer in &answers {
+        assert_eq!(refresh_token(answer), successor);
+        holder(&app, answer).get("/api/v1/users/me").await.assert_ok(200);
+    }
+    let counter: i64 =
+        sqlx::query_scalar("select counter from sessions").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(counter, 1);
+    let next = ada.refresh_with(&successor).await;
+    assert_eq!(forge::read(&refresh_token(&next)).1["counter"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stolen_token_that_20_use_at_once_is_audited_once() {
+    let app = TestApp::start().await;
+    let mut ada = app.newcomer("ada").await;
+    let stolen = ada.refresh.clone().unwrap();
+    ada.refresh().await.assert_ok(200);
+    ada.refresh().await.assert_ok(200);
+    let answers = at_once(20, |_| {
+        let (thief, stolen) = (app.anonymous(), stolen.clone());
+        async move { thief.refresh_with(&stolen).await.code().to_owned() }
+    })
+    .await;
+    let reused = answers.iter().filter(|code| *code == "refresh_token_reused").count();
+    let ended = answers.iter().filter(|code| *code == "session_ended").count();
+    assert_eq!((reused, ended), (1, 19), "{answers:?}");
+    assert_ended_by_reuse(&app, &[&ada]).await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_used_for_30_days_is_over() {
+    let app = TestApp::start().await;
+    let mut ada = app.newcomer("ada").await;
+    let almost = TimeDelta::days(30) - TimeDelta::seconds(1);
+    app.clock.advance(almost);
+    ada.refresh().await.assert_ok(200);
+    app.clock.advance(almost);
+    ada.refresh().await.assert_ok(200);
+    app.clock.advance(TimeDelta::days(30));
+    ada.refresh().await.assert_error(401, "refresh_token_expired");
+}
+
+#[tokio::test]
+async fn a_session_is_over_after_90_days_however_busy_it_was() {
+    let app = TestApp::start().await;
+    let mut ada = app.newcomer("ada").await;
+    for _ in 0..89 {
+        app.clock.advance(TimeDelta::days(1));
+        ada.refresh().await.assert_ok(200);
+        ada.get("/api/v1/users/me").await.assert_ok(200);
+    }
+    app.clock.advance(TimeDelta::hours(23) + TimeDelta::minutes(59));
+    ada.refresh().await.assert_ok(200);
+    ada.get("/api/v1/users/me").await.assert_ok(200);
+    app.clock.advance(TimeDelta::minutes(1));
+    // The access token has 29 minutes left, its session has none.
+    ada.get("/api/v1/users/me").await.assert_error(401, "session_ended");
+    ada.refresh().await.assert_error(401, "refresh_token_expired");
+}
+
+#[tokio::test]
+async fn the_token_of_a_session_or_a_user_that_is_gone_is_told_so() {
+    let app = TestApp::start().await;
+    let boss = app.admin().await;
+    let mut left = app.newcomer("left").await;
+    left.post("/api/v1/logout", &json!({})).await.assert_ok(200);
+    left.refresh().await.assert_error(401, "session_ended");
+    let mut gone = app.newcomer("gone").await;
+    boss.delete(&format!("/api/v1/users/{}", gone.id())).await.assert_ok(200);
+    gone.refresh().await.assert_error(401, "session_ended");
+}
+
+#[tokio::test]
+async fn nothing_but_a_refresh_token_refreshes() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    let letter = app.letter_to("ada@example.com").await;
+    let link = link_in(&letter).split_once("token=").unwrap().1.to_owned();
+    let (access, refresh) = (ada.access_token(), ada.refresh_token());
+    let (header, rest) = refresh.split_once('.').unwrap();
+    let (payload, signature) = rest.split_once('.').unwrap();
+    for wrong in [
+        access,
+        &link,
+        "x",
+        "..",
+        &refresh[1..],
+        &format!("{refresh}x"),
+        &format!("Bearer {refresh}"),
+        &format!("{header}.{payload}."),
+        &format!("{header}.{signature}.{payload}"),
+        &"x".repeat(9000),
+    ] {
+        let answer = ada.refresh_with(wrong).await;
+        answer.assert_error(401, "refresh_token_invalid");
+        assert!(answer.header("www-authenticate").unwrap().starts_with("Bearer "));
+    }
+    let call = app.anonymous().call(Method::POST, PATH);
+    let call = call.header_bytes("x-refresh-token", b"\xff\xfe");
+    call.send().await.assert_error(401, "refresh_token_invalid");
+    for headers in [&[][..], &[("x-refresh-token", "")], &[("x-access-token", access)]] {
+        refresh_by(&app, headers).await.assert_error(401, "refresh_token_missing");
+    }
+    // Neither a body nor a query nor a cookie is looked at.
+    let call = app.anonymous().call(Method::POST, &format!("{PATH}?refresh_token={refresh}"));
+    let call = call.header("cookie", &format!("refresh_token={refresh}"));
+    let answer = call.json(&json!({ "refresh_token": refresh })).send().await;
+    answer.assert_error(401, "refresh_token_missing");
+    for wrong in [refresh, &link] {
+        let call = app.anonymous().call(Method::GET, "/api/v1/users/me");
+        call.header("x-access-token", wrong).send().await.assert_error(401, "token_invalid");
+    }
+    ada.clone().refresh().await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn the_access_token_beside_it_has_to_be_of_the_same_session() {
+    let app = TestApp::start().await;
+    let bob = app.newcomer("bob").await;
+    let ada = app.newcomer("ada").await;
+    let elsewhere = app.log_in("ada", PASSWORD).await;
+    let refresh = ada.refresh_token();
+    let with = async |name: &str, value: &str| {
+        refresh_by(&app, &[("x-refresh-token", refresh), (name, value)]).await
+    };
+    for stranger in [&bob, &elsewhere] {
+        let access = stranger.access_token();
+        with("x-access-token", access).await.assert_error(401, "token_mismatch");
+        let bearer = format!("Bearer {access}");
+        with("authorization", &bearer).await.assert_error(401, "token_mismatch");
+    }
+    for wrong in ["x", refresh] {
+        with("x-access-token", wrong).await.assert_error(401, "token_invalid");
+    }
+    // None of these has spent the token, or ended anything.
+    app.clock.advance(TimeDelta::minutes(31));
+    bob.clone().refresh().await.assert_ok(200);
+    let access = ada.access_token();
+    let next = with("x-access-token", access).await;
+    assert_eq!(forge::read(&refresh_token(&next)).1["counter"], 1);
+    with("authorization", &format!("Bearer {access}")).await.assert_ok(200);
+    // Somebody else's is refused after its time too.
+    let access = bob.access_token();
+    with("x-access-token", access).await.assert_error(401, "token_mismatch");
+}
+
+#[tokio::test]
+async fn each_header_is_taken_once() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    let (access, refresh) = (ada.access_token(), ada.refresh_token());
+    let bearer = format!("Bearer {access}");
+    for headers in [
+        &[("x-refresh-token", refresh), ("x-refresh-token", refresh)][..],
+        &[("x-refresh-token", refresh), ("x-refresh-token", "")],
+        &[("x-refresh-token", refresh), ("x-access-token", access), ("x-access-token", access)],
+        &[("x-refresh-token", refresh), ("authorization", &bearer), ("authorization", &bearer)],
+        &[("x-refresh-token", refresh), ("authorization", &bearer), ("x-access-token", "x")],
+    ] {
+        refresh_by(&app, headers).await.assert_error(400, "malformed_request");
+    }
+    let both = [
+        ("x-refresh-token", refresh),
+        ("authorization", bearer.as_str()),
+        ("x-access-token", access),
+    ];
+    let next = refresh_by(&app, &both).await;
+    assert_eq!(forge::read(&refresh_token(&next)).1["counter"], 1, "none of these spent it");
+}

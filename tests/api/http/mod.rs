@@ -1,0 +1,11 @@
+//! What holds for every call, whatever it asks for.
+
+mod body;
+mod codes;
+mod connection;
+mod contract;
+mod cors;
+mod outage;
+mod siege;
+mod siege_answers;
+mod token_headers;

@@ -1,0 +1,5 @@
+//! Text from outside, as others have collected it and as chance makes it.
+
+mod email_vectors;
+mod fuzzed;
+mod naughty_strings;

@@ -1,0 +1,5 @@
+//! The limits on attempts, letters and changes.
+
+mod letters;
+pub mod logins;
+mod uncertain;

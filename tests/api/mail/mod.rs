@@ -1,0 +1,5 @@
+//! Letters: how they are sent, and what happens while the mail server is in trouble.
+
+mod smtp;
+mod trouble;
+mod worker;

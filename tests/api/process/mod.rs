@@ -1,0 +1,12 @@
+//! The real binary: its commands, its start, its end, and several of it.
+
+mod commands;
+mod crash;
+pub mod doctor;
+mod doctor_database;
+pub mod instances;
+mod local_postgres;
+mod rolling;
+mod settings;
+mod smoke;
+mod without_database;

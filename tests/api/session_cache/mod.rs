@@ -1,0 +1,5 @@
+//! The session cache: how old what it shows may be.
+
+mod cut;
+mod freshness;
+mod model;

@@ -1,0 +1,328 @@
+//! Security events: each logged once, under stable names, and in the audit table where it changed something.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::harness::app::PUBLIC_URL;
+use crate::harness::cluster::cluster;
+use crate::harness::home::Home;
+use crate::harness::http_call::HttpCall;
+use crate::harness::markdown::{in_backticks, readme, rows, section};
+use crate::harness::person::PASSWORD;
+use crate::harness::process::Process;
+use crate::harness::smtp_sink::SmtpSink;
+
+const ME: &str = "/api/v1/users/me";
+const NEW_PASSWORD: &str = "quite another horse";
+const BOSS: [(&str, &str); 2] = [("ADMIN_EMAIL", "boss@example.com"), ("ADMIN_PASSWORD", PASSWORD)];
+
+/// A service whose log and audit table are read after each call.
+struct Watch<'a> {
+    home: &'a Home,
+    service: Process,
+    pool: PgPool,
+    calls: usize,
+    /// Every event so far, and whether it was recorded.
+    seen: BTreeSet<(String, bool)>,
+}
+
+/// A new database with an admin, and mail to a server.
+async fn home_with(sink: &SmtpSink) -> (Home, PgPool) {
+    let (mut home, database) = Home::with_database(&BOSS).await;
+    home.set("SMTP_URL", &sink.url());
+    home.set("MAIL_FROM", "no-reply@example.com");
+    home.set("RATE_LIMITS", "on");
+    let pool = PgPool::connect_with(cluster().await.connect_options(&database)).await.unwrap();
+    (home, pool)
+}
+
+impl<'a> Watch<'a> {
+    async fn start(home: &'a Home, pool: PgPool) -> Self {
+        let service = home.start().await;
+        let mut watch = Self { home, service, pool, calls: 0, seen: BTreeSet::new() };
+        let made = watch.take_logged();
+        assert_eq!(made.len(), 1, "{made:?}");
+        watch.note_outside("first_admin", &made[0]["event"]).await;
+        watch
+    }
+
+    /// What was logged since the last look, without what every line has.
+    fn take_logged(&self) -> Vec<Value> {
+        let log = self.service.log();
+        self.service.forget_log();
+        let lines = log.lines().map(|line| serde_json::from_str(line).unwrap());
+        let mut events: Vec<Value> = lines.collect();
+        events.retain(|line| line["target"] == "security");
+        for event in &mut events {
+            let fields = event.as_object_mut().unwrap();
+            assert_eq!(fields.remove("level"), Some(json!("INFO")));
+            assert!(fields.remove("timestamp").is_some() && fields.remove("target").is_some());
+            // In a log details are text, as every value is.
+            if let Some(Value::String(details)) = fields.get("details") {
+                fields["details"] = serde_json::from_str(details).unwrap();
+            }
+        }
+        events
+    }
+
+    /// What was recorded since the last look, in the log's words.
+    async fn take_recorded(&self) -> Vec<Value> {
+        let sql = "with taken as (delete from audit_log returning *)
+            select jsonb_strip_nulls(jsonb_build_object('event', event, 'user_id', user_id, 'actor_id', actor_id,
+                'session_id', session_id, 'ip', host(ip), 'details', nullif(details, '{}')))
+            from taken order by id";
+        sqlx::query_scalar(sql).fetch_all(&self.pool).await.unwrap()
+    }
+
+    /// Takes note of an event that came of no call.
+    async fn note_outside(&mut self, event: &str, logged: &Value) {
+        assert_eq!(logged, event);
+        let recorded = self.take_recorded().await;
+        assert_eq!(recorded.len(), 1, "{recorded:?}");
+        assert_eq!(recorded[0]["event"], event);
+        self.seen.insert((event.to_owned(), true));
+    }
+
+    /// Makes a call that leads to exactly one event, with exactly these fields beside those that every one has; `*` is
+    /// any value. The body of the answer.
+    async fn one(&mut self, call: HttpCall, status: u16, event: &str, fields: Value) -> Value {
+        self.calls += 1;
+        let request_id = format!("call-{}", self.calls);
+        let body = call.header("x-request-id", &request_id).send().await.expect(status);
+        let (mut logged, recorded) = (self.take_logged(), self.take_recorded().await);
+        assert_eq!(logged.len(), 1, "{event}: {logged:?}");
+        let mut logged = logged.remove(0);
+        assert_eq!(logged.as_object_mut().unwrap().remove("request_id"), Some(json!(request_id)));
+        if !recorded.is_empty() {
+            assert_eq!(recorded, [logged.clone()], "{event}: once, and the same in both places");
+        }
+        let mut expected = json!({ "event": event, "ip": "127.0.0.1" });
+        for (name, value) in fields.as_object().unwrap() {
+            expected[name] = if value == "*" { logged[name].clone() } else { value.clone() };
+        }
+        assert_eq!(logged, expected);
+        self.seen.insert((event.to_owned(), !recorded.is_empty()));
+        body
+    }
+
+    /// Makes a call that leads to none.
+    async fn none(&mut self, call: HttpCall, status: u16) -> Value {
+        let body = call.send().await.expect(status);
+        let (logged, recorded) = (self.take_logged(), self.take_recorded().await);
+        assert!(logged.is_empty() && recorded.is_empty(), "{logged:?} {recorded:?}");
+        body
+    }
+
+    async fn log_in(&mut self, name: &str, password: &str) -> Value {
+        let fields = json!({ "user_id": "*", "actor_id": "*", "session_id": "*" });
+        self.one(self.home.log_in_with(name, password), 200, "login", fields).await
+    }
+}
+
+/// The link in the one letter to an address, once so many letters are there.
+async fn link_to(sink: &SmtpSink, address: &str, letters: usize) -> String {
+    let letters = sink.wait_for(letters).await;
+    let text = letters.iter().find(|letter| letter.to == [address]).unwrap().text();
+    let (_, path) = text.split_once(PUBLIC_URL).unwrap();
+    path.split_whitespace().next().unwrap().to_owned()
+}
+
+fn refresh(home: &Home, pair: &Value) -> HttpCall {
+    home.post("/api/v1/refresh").header("x-refresh-token", pair["refresh_token"].as_str().unwrap())
+}
+
+/// Registers, confirms, logs in and changes what there is to change; her id.
+async fn account_of_ada(watch: &mut Watch<'_>, sink: &SmtpSink) -> Value {
+    let home = watch.home;
+    let made = json!({ "user_id": "*", "actor_id": "*" });
+    let ada = watch.one(home.register("ada"), 201, "registered", made).await;
+    let ada = &ada["user"]["public_id"];
+    let own = json!({ "user_id": ada, "actor_id": ada });
+    let taken = |code: &str| json!({ "details": { "code": code } });
+    watch.one(home.register("ada"), 409, "already_taken", taken("username_taken")).await;
+    let link = link_to(sink, "ada@example.com", 1).await;
+    watch.one(home.get(&link), 200, "email_verified", own.clone()).await;
+    watch.none(home.get(&link), 200).await;
+
+    let refused = home.log_in_with("ada", "not it");
+    watch.one(refused, 401, "login_refused", json!({ "user_id": ada })).await;
+    watch.one(home.log_in("nobody"), 401, "login_refused", json!({})).await;
+    let pair = watch.log_in("ada", PASSWORD).await;
+    watch.none(home.get(ME).by(&pair), 200).await;
+
+    let with_details = |fields: &[&str]| {
+        let details = json!({ "fields": fields });
+        json!({ "user_id": ada, "actor_id": ada, "session_id": "*", "details": details })
+    };
+    let put = |path: &str, body: Value| home.put(path).by(&pair).json(&body);
+    let name = json!({ "first_name": "Ada" });
+    watch.one(put(ME, name.clone()), 200, "profile_updated", with_details(&["first_name"])).await;
+    watch.none(put(ME, name), 200).await;
+    let mut taken = taken("username_taken");
+    taken["actor_id"] = ada.clone();
+    taken["session_id"] = "*".into();
+    let boss = json!({ "username": "Boss" });
+    watch.one(put(ME, boss), 409, "already_taken", taken).await;
+    let refusal = json!({ "user_id": ada, "session_id": "*" });
+    let change = |password: &str| json!({ "email": "new@example.com", "password": password });
+    watch.one(put(ME, change("not it")), 403, "wrong_password", refusal.clone()).await;
+    let fields = with_details(&["pending_email"]);
+    watch.one(put(ME, change(PASSWORD)), 200, "profile_updated", fields).await;
+    let link = link_to(sink, "new@example.com", 3).await;
+    watch.one(home.post(&link), 200, "email_changed", own).await;
+
+    let path = "/api/v1/users/me/change_password";
+    let change = |old: &str| json!({ "old_password": old, "new_password": NEW_PASSWORD });
+    watch.one(put(path, change("not it")), 403, "wrong_password", refusal.clone()).await;
+    let fields = json!({ "user_id": ada, "actor_id": ada, "session_id": "*" });
+    watch.one(put(path, change(PASSWORD)), 200, "password_changed", fields).await;
+    watch.one(home.get("/api/v1/users").by(&pair), 403, "forbidden", refusal).await;
+    ada.clone()
+}
+
+async fn sessions_of(watch: &mut Watch<'_>, ada: &Value) {
+    let home = watch.home;
+    let own = json!({ "user_id": ada, "actor_id": ada, "session_id": "*" });
+    for (path, event) in
+        [("/api/v1/logout", "logout"), ("/api/v1/logout?everywhere=true", "logout_everywhere")]
+    {
+        let pair = watch.log_in("ada", NEW_PASSWORD).await;
+        watch.one(home.post(path).by(&pair), 200, event, own.clone()).await;
+        watch.none(home.post(path).by(&pair), 401).await;
+    }
+    let first = watch.log_in("ada", NEW_PASSWORD).await;
+    let second = watch.none(refresh(home, &first), 200).await;
+    watch.none(refresh(home, &second), 200).await;
+    // Nobody knows who presented it.
+    let stolen = json!({ "user_id": ada, "session_id": "*" });
+    watch.one(refresh(home, &first), 401, "refresh_token_reused", stolen).await;
+    watch.none(refresh(home, &first), 401).await;
+}
+
+/// One login in 128 looks for them.
+async fn too_many_sessions_of(watch: &mut Watch<'_>, ada: &Value) {
+    let sql = "insert into sessions (id, user_id, created_at, expires_at, ends_at)
+        select gen_random_uuid(), $1::uuid, now(), 'infinity', 'infinity' from generate_series(1, 50001)";
+    sqlx::query(sql).bind(ada.as_str().unwrap()).execute(&watch.pool).await.unwrap();
+    let (mut logged, mut recorded) = (Vec::new(), Vec::new());
+    let is_it = |event: &Value| event["event"] == "sessions_removed";
+    for _ in 0..3_000 {
+        watch.home.log_in_with("ada", NEW_PASSWORD).send().await.expect(200);
+        logged.extend(watch.take_logged().into_iter().filter(is_it));
+        recorded.extend(watch.take_recorded().await.into_iter().filter(is_it));
+        if !logged.is_empty() && !recorded.is_empty() {
+            break;
+        }
+    }
+    logged[0].as_object_mut().unwrap().remove("request_id");
+    assert_eq!(logged[0], recorded[0]);
+    watch.seen.insert(("sessions_removed".to_owned(), true));
+    // Of the last of those logins one may have begun to look, too.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    watch.take_logged();
+    watch.take_recorded().await;
+}
+
+async fn acts_of_the_admin(watch: &mut Watch<'_>, ada: &Value) {
+    let home = watch.home;
+    let boss = watch.log_in("boss", PASSWORD).await;
+    let by_boss = |details: Value| {
+        let boss = &boss["user"]["public_id"];
+        json!({ "user_id": ada, "actor_id": boss, "session_id": "*", "details": details })
+    };
+    let user = format!("/api/v1/users/{}", ada.as_str().unwrap());
+    let promote = || home.put(&format!("{user}?role=Staff")).by(&boss);
+    let roles = by_boss(json!({ "from": "user", "to": "staff" }));
+    watch.one(promote(), 200, "role_changed", roles).await;
+    watch.none(promote(), 200).await;
+    let delete = || home.call(Method::DELETE, &user).by(&boss);
+    watch.one(delete(), 200, "user_deleted", by_boss(json!({ "role": "staff" }))).await;
+    watch.none(delete(), 404).await;
+
+    // A limit's first refusal is told, and the flood that follows is not.
+    let user = &boss["user"]["public_id"];
+    let guess = || home.log_in_with("boss", "not it");
+    for _ in 0..10 {
+        watch.one(guess(), 401, "login_refused", json!({ "user_id": user })).await;
+    }
+    let limited = json!({ "user_id": user, "details": "*" });
+    watch.one(guess(), 429, "rate_limited", limited).await;
+    for _ in 0..5 {
+        watch.none(guess(), 429).await;
+    }
+}
+
+#[tokio::test]
+async fn each_event_is_logged_once_with_who_and_where_and_recorded_if_something_changed() {
+    let sink = SmtpSink::start().await;
+    let (home, pool) = home_with(&sink).await;
+    let mut watch = Watch::start(&home, pool).await;
+    let ada = account_of_ada(&mut watch, &sink).await;
+    sessions_of(&mut watch, &ada).await;
+    too_many_sessions_of(&mut watch, &ada).await;
+    acts_of_the_admin(&mut watch, &ada).await;
+
+    let create = ["create-admin", "--email", "chief@example.com", "--password-stdin"];
+    let said = String::from_utf8(home.run(&create, PASSWORD).await.stderr).unwrap();
+    let mut events = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let event = events.find(|line| line["target"] == "security").unwrap();
+    assert!(events.all(|line| line["target"] != "security"), "{said}");
+    watch.note_outside("create_admin", &event["event"]).await;
+
+    assert_eq!(watch.seen, documented(), "README's table is what happens");
+    watch.service.stop().await;
+}
+
+/// README's table: the events, and whether they are recorded.
+fn documented() -> BTreeSet<(String, bool)> {
+    let readme = readme();
+    let table = section(&readme, "Deploying");
+    let rows = rows(table).into_iter();
+    rows.flat_map(|row| {
+        let is_recorded = match *row.last().unwrap() {
+            "yes" => true,
+            "no" => false,
+            other => panic!("yes or no, not {other}"),
+        };
+        in_backticks(row[0]).map(|event| (event.to_owned(), is_recorded)).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn what_was_rolled_back_is_neither_logged_nor_recorded() {
+    let sink = SmtpSink::start().await;
+    let (home, pool) = home_with(&sink).await;
+    let mut watch = Watch::start(&home, pool.clone()).await;
+    let boss = watch.log_in("boss", PASSWORD).await;
+    // Fails when all is done and the transaction is committed: the very last moment.
+    let sql = "create function fail() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+               create constraint trigger fail after insert on audit_log deferrable initially deferred
+                   for each row execute function fail();";
+    sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+    let calls = || {
+        [
+            home.register("ada"),
+            home.log_in("boss"),
+            home.put(ME).by(&boss).json(&json!({ "first_name": "Boss" })),
+            home.post("/api/v1/logout").by(&boss),
+        ]
+    };
+    for call in calls() {
+        watch.none(call, 500).await;
+    }
+    sqlx::raw_sql("drop trigger fail on audit_log").execute(&pool).await.unwrap();
+    for (call, event) in
+        calls().into_iter().zip(["registered", "login", "profile_updated", "logout"])
+    {
+        assert!(call.send().await.status < 300);
+        let logged = watch.take_logged();
+        assert_eq!(logged.len(), 1, "{logged:?}");
+        assert_eq!(logged[0]["event"], event);
+        assert_eq!(watch.take_recorded().await.len(), 1);
+    }
+    watch.service.stop().await;
+}

@@ -1,0 +1,8 @@
+//! People, and what they do with their own account.
+
+mod change_password;
+mod me;
+mod me_email;
+mod register;
+mod register_fields;
+mod verify_email;
