@@ -46,18 +46,50 @@ impl<'r> sqlx::Decode<'r, Postgres> for Role {
     }
 }
 
-/// `query_as!(User, "select <all columns> from users " + tail)`.
-macro_rules! select_users {
-    ($tail:literal $(, $argument:expr)* $(,)?) => {
-        sqlx::query_as!(
-            User,
-            r#"select id, username, email, email_verified_at, pending_email, first_name, last_name,
-                   role as "role: Role", password_hash, created_at, modified_at
-               from users "# + $tail
+/// `query!("before" + COLUMNS + "after", arguments)`: a checked query that yields all columns of the
+/// user `u`, for [`user_of!`]. Other columns of it need other names. `query_users!(COLUMNS)` is the
+/// list for a query that is put together at run time: plain text, without the password's hash.
+///
+/// A column of `users` is named here, in [`user_of!`] and in [`User`], and by what writes it.
+macro_rules! query_users {
+    ($before:literal + COLUMNS $(+ $after:literal)? $(, $argument:expr)* $(,)?) => {
+        query_users!(@[sqlx::query] [$before +] [
+            + r#", u.role as "role: crate::fields::Role", u.password_hash"# $(+ $after)?
             $(, $argument)*
+        ])
+    };
+    (COLUMNS) => { query_users!(@[concat] [] [, ", u.role, '' as password_hash"]) };
+    (@[$($query:tt)+] [$($before:tt)*] [$($after:tt)*]) => {
+        $($query)+!(
+            $($before)*
+            "u.id, u.username, u.email, u.email_verified_at, u.pending_email, u.first_name, \
+             u.last_name, u.created_at, u.modified_at"
+            $($after)*
         )
     };
 }
+
+/// The user in a row of [`query_users!`]. `user_of!(row?)` leaves the function with `None` where a
+/// column is null: for an outer join, or where PostgreSQL cannot say that no column is.
+macro_rules! user_of {
+    ($row:ident $($or_none:tt)?) => {
+        $crate::store::users::User {
+            id: $row.id $($or_none)?,
+            username: $row.username $($or_none)?,
+            email: $row.email $($or_none)?,
+            email_verified_at: $row.email_verified_at,
+            pending_email: $row.pending_email,
+            first_name: $row.first_name $($or_none)?,
+            last_name: $row.last_name $($or_none)?,
+            role: $row.role $($or_none)?,
+            password_hash: $row.password_hash $($or_none)?,
+            created_at: $row.created_at $($or_none)?,
+            modified_at: $row.modified_at $($or_none)?,
+        }
+    };
+}
+
+pub(in crate::store) use {query_users, user_of};
 
 #[derive(Clone, Debug)]
 pub struct NewUser<'a> {
@@ -77,10 +109,11 @@ pub async fn insert(
     user: &NewUser<'_>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<User> {
-    sqlx::query!(
-        "insert into users (id, username, email, email_verified_at, first_name, last_name, role, password_hash,
-             created_at, modified_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)",
+    let row = query_users!(
+        "insert into users as u (id, username, email, email_verified_at, first_name, last_name, role,
+             password_hash, created_at, modified_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+         returning " + COLUMNS,
         user.id,
         user.username.as_str(),
         user.email.as_str(),
@@ -90,36 +123,26 @@ pub async fn insert(
         user.role.as_str(),
         user.password_hash,
         now,
-    )
-    .execute(db)
-    .await?;
-    Ok(User {
-        id: user.id,
-        username: user.username.as_str().to_owned(),
-        email: user.email.as_str().to_owned(),
-        email_verified_at: user.email_verified_at,
-        pending_email: None,
-        first_name: user.first_name.as_str().to_owned(),
-        last_name: user.last_name.as_str().to_owned(),
-        role: user.role,
-        password_hash: user.password_hash.to_owned(),
-        created_at: now,
-        modified_at: now,
-    })
+    );
+    row.map(|row| user_of!(row)).fetch_one(db).await
 }
 
 pub async fn find(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>> {
-    select_users!("where id = $1", id).fetch_optional(db).await
+    let row = query_users!("select " + COLUMNS + " from users u where u.id = $1", id);
+    row.map(|row| user_of!(row)).fetch_optional(db).await
 }
 
 /// Reads a user and keeps everybody else from changing it until the transaction ends.
 pub async fn find_for_update(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>> {
-    select_users!("where id = $1 for no key update", id).fetch_optional(db).await
+    let row =
+        query_users!("select " + COLUMNS + " from users u where u.id = $1 for no key update", id);
+    row.map(|row| user_of!(row)).fetch_optional(db).await
 }
 
 /// Reads a user as whoever is changing them at this moment leaves them; nobody changes them until the transaction ends.
 pub async fn find_for_share(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>> {
-    select_users!("where id = $1 for share", id).fetch_optional(db).await
+    let row = query_users!("select " + COLUMNS + " from users u where u.id = $1 for share", id);
+    row.map(|row| user_of!(row)).fetch_optional(db).await
 }
 
 /// Whether somebody has this address, in any case.
@@ -301,11 +324,8 @@ pub async fn list(
 ) -> sqlx::Result<Vec<User>> {
     let column = sort_by.column();
     let (direction, beyond) = if descending { ("desc", "<") } else { ("asc", ">") };
-    let mut query = QueryBuilder::new(
-        "select id, username, email, email_verified_at, pending_email, first_name, last_name, role, '' as password_hash,
-             created_at, modified_at
-         from users where true",
-    );
+    let select = concat!("select ", query_users!(COLUMNS), " from users u where true");
+    let mut query = QueryBuilder::new(select);
     push_filter(&mut query, filter);
     if let Some(position) = after {
         // The key is in sub-selects, hidden from the planner, and the limit is a literal, visible to it: so the generic
