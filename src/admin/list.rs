@@ -5,22 +5,22 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Json};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::fields::{FieldError, Role, RoleName};
 use crate::http::body::QueryString;
+use crate::http::cursor;
 use crate::http::error::ApiError;
 use crate::http::input::Input;
 use crate::http::session::AdminUser;
 use crate::http::user::PublicUser;
 use crate::state::AppState;
 use crate::store::db::Conn;
-use crate::store::users::{self, Filter, Position, SortBy, User};
+use crate::store::keyset::Position;
+use crate::store::user_list::{self, Filter, SortBy};
+use crate::store::users::User;
 
 /// Users a page, unless asked for otherwise.
 const DEFAULT_LIMIT: i64 = 100;
@@ -84,22 +84,17 @@ pub async fn list(
     let (sort, limit, counts) = (request.sort, request.limit, request.count);
     let page = |mut db: Conn| async move {
         // One more than asked for tells whether there is a next page.
-        let found = users::list(&mut db, filter, sort, after, limit + 1).await?;
-        let count = if counts { Some(users::count(&mut db, filter).await?) } else { None };
+        let found = user_list::list(&mut db, filter, sort, after, limit + 1).await?;
+        let count = if counts { Some(user_list::count(&mut db, filter).await?) } else { None };
         db.done(Ok((found, count)))
     };
     let (mut found, count) = state.db.read_many(page).await?;
-    let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-    let next = if found.len() > limit {
-        found.truncate(limit);
-        found.last().map(|last| request.cursor(last))
-    } else {
-        None
-    };
-    let link = next.as_ref().map(|next| request.link(&state.config.public_url, next));
+    let next = cursor::cut(&mut found, limit).map(|last| request.cursor(last));
+    let url = format!("{}/api/v1/users/", state.config.public_url);
+    let link = next.as_ref().and_then(|next| cursor::link(&url, &request.given, next));
     let users = found.into_iter().map(PublicUser::from).collect();
     let mut response = Json(ListResponse { success: true, users, next, count }).into_response();
-    if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
+    if let Some(link) = link {
         response.headers_mut().insert(header::LINK, link);
     }
     Ok(response)
@@ -124,15 +119,9 @@ impl ListRequest {
                 given.push((name, value));
             }
         }
-        let limit = form.optional("limit", |raw| {
-            raw.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
-                FieldError::new(
-                    "out_of_range",
-                    format!("Use a whole number from 1 to {MAX_LIMIT}."),
-                )
-            })
-        });
-        let sort = form.optional("sort", parse_sort).unwrap_or((SortBy::CreatedAt, false));
+        let limit = form.optional("limit", |raw| cursor::parse_limit(raw, MAX_LIMIT));
+        let sort = form.optional("sort", |raw| cursor::parse_sort(raw, &SORTS));
+        let sort = sort.unwrap_or((SortBy::CreatedAt, false));
         let filter = Filter {
             search: form.optional("q", |raw| match raw.chars().count() {
                 0..=254 => Ok(raw.to_owned()),
@@ -143,7 +132,9 @@ impl ListRequest {
         };
         let request = Self {
             limit: limit.unwrap_or(DEFAULT_LIMIT),
-            after: form.optional("after", |raw| parse_cursor(raw, sort)),
+            after: form.optional("after", |raw| {
+                cursor::decode(raw, &cursor::sort_name(sort, &SORTS), sort.0.column())
+            }),
             filter,
             sort,
             count: form.flag("count").unwrap_or(false),
@@ -154,17 +145,7 @@ impl ListRequest {
 
     /// The cursor of the page that follows `last`.
     pub fn cursor(&self, last: &User) -> String {
-        let (sort_by, descending) = self.sort;
-        let parts = (sort_name(sort_by, descending), sort_by.value(last), last.id);
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&parts).expect("strings and a UUID are JSON"))
-    }
-
-    /// RFC 8288.
-    fn link(&self, public_url: &str, next: &str) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        let given = self.given.iter().map(|(name, value)| (*name, value.as_str()));
-        query.extend_pairs(given).append_pair("after", next);
-        format!("<{public_url}/api/v1/users/?{}>; rel=\"next\"", query.finish())
+        cursor::encode(&cursor::sort_name(self.sort, &SORTS), &self.sort.0.position(last))
     }
 }
 
@@ -174,38 +155,6 @@ const SORTS: [(&str, SortBy); 4] = [
     ("username", SortBy::Username),
     ("email", SortBy::Email),
 ];
-
-fn parse_sort(raw: &str) -> Result<(SortBy, bool), FieldError> {
-    let (name, descending) = raw.strip_prefix('-').map_or((raw, false), |name| (name, true));
-    let sort =
-        SORTS.iter().find(|(known, _)| *known == name).map(|(_, sort_by)| (*sort_by, descending));
-    sort.ok_or_else(|| {
-        FieldError::new(
-            "invalid_choice",
-            "Use created_at, modified_at, username or email, with - for descending.",
-        )
-    })
-}
-
-fn sort_name(sort_by: SortBy, descending: bool) -> String {
-    let name = SORTS.iter().find(|(_, known)| *known == sort_by).map_or("", |(name, _)| name);
-    format!("{}{name}", if descending { "-" } else { "" })
-}
-
-/// A cursor is valid only for its own sort order.
-fn parse_cursor(raw: &str, sort: (SortBy, bool)) -> Result<Position, FieldError> {
-    let invalid = || {
-        FieldError::new("invalid_cursor", "Use the next of the page before, with the same sort.")
-    };
-    let json = URL_SAFE_NO_PAD.decode(raw).map_err(|_| invalid())?;
-    let (name, value, id): (String, String, Uuid) =
-        serde_json::from_slice(&json).map_err(|_| invalid())?;
-    let position = Position { value, id };
-    if name != sort_name(sort.0, sort.1) || !position.fits(sort.0) {
-        return Err(invalid());
-    }
-    Ok(position)
-}
 
 /// Every user that matches, one JSON object a line. Each batch is a query of its own, so that a slow reader holds
 /// neither memory nor a connection; before each it is checked that the caller still is an admin.
@@ -219,13 +168,12 @@ fn all(state: AppState, caller: AdminUser, request: ListRequest) -> Response {
         let (filter, after) = (&request.filter, request.after.as_ref());
         let sort = request.sort;
         let batch = |mut db: Conn| async move {
-            let found = users::list(&mut db, filter, sort, after, STREAM_BATCH).await;
+            let found = user_list::list(&mut db, filter, sort, after, STREAM_BATCH).await;
             db.done(found)
         };
         let found = state.db.read_many(batch).await?;
         let is_last = i64::try_from(found.len()).is_ok_and(|found| found < STREAM_BATCH);
-        request.after =
-            found.last().map(|last| Position { value: request.sort.0.value(last), id: last.id });
+        request.after = found.last().map(|last| sort.0.position(last));
         let mut lines = Vec::new();
         for user in found {
             serde_json::to_writer(&mut lines, &PublicUser::from(user))?;

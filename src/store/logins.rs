@@ -13,9 +13,7 @@ use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
 
 use super::db::{Batcher, Conn, Db, Tx};
-use super::users::User;
-
-use crate::fields::Role;
+use super::users::{User, query_users, user_of};
 
 /// Who wants to log in: a username or an e-mail address, and where they call from.
 #[derive(Clone, Debug)]
@@ -115,10 +113,10 @@ pub async fn find_all(
             network.map(ends).unzip()
         })
         .unzip();
-    let rows = sqlx::query!(
-        r#"select claim.number as "number!", u.id as "id?", u.username as "username?", u.email as "email?", u.email_verified_at, u.pending_email,
-               u.first_name as "first_name?", u.last_name as "last_name?", u.role as "role?: Role",
-               u.password_hash as "password_hash?", u.created_at as "created_at?", u.modified_at as "modified_at?",
+    let rows = query_users!(
+        r#"select claim.number as "number!", "#
+            + COLUMNS
+            + r#",
                exists (
                    select from sessions s
                    where s.user_id = coalesce(u.id, '00000000-0000-0000-0000-000000000000')
@@ -135,24 +133,11 @@ pub async fn find_all(
     .await?;
     let mut found = vec![None; claims.len()];
     for row in rows {
-        let user = || {
-            Some(User {
-                id: row.id?,
-                username: row.username?,
-                email: row.email?,
-                email_verified_at: row.email_verified_at,
-                pending_email: row.pending_email,
-                first_name: row.first_name?,
-                last_name: row.last_name?,
-                role: row.role?,
-                password_hash: row.password_hash?,
-                created_at: row.created_at?,
-                modified_at: row.modified_at?,
-            })
-        };
+        let (number, is_known) = (row.number, row.is_known);
+        let user = || Some(user_of!(row?));
         // They count from 1.
-        let place = usize::try_from(row.number - 1).ok().and_then(|index| found.get_mut(index));
-        *place.ok_or(sqlx::Error::RowNotFound)? = Some((user(), row.is_known));
+        let place = usize::try_from(number - 1).ok().and_then(|index| found.get_mut(index));
+        *place.ok_or(sqlx::Error::RowNotFound)? = Some((user(), is_known));
     }
     Ok(found)
 }
@@ -169,44 +154,60 @@ pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<
     let counted =
         || sessions.iter().flat_map(|s| s.counted.iter().map(|key| (s.id, key.as_slice())));
     let (counted_by, counted): (Vec<Uuid>, Vec<&[u8]>) = counted().unzip();
-    let rows = sqlx::query!(
-        r#"with asked as materialized (
+    let rows = query_users!(
+        r#"with
+           -- The sessions to open.
+           asked as materialized (
                select * from unnest(
                    (select $1::uuid[]), (select $2::uuid[]), (select $3::text[]), (select $4::timestamptz[]),
                    (select $5::timestamptz[]), (select $6::timestamptz[]), (select $7::inet[]), (select $8::text[])
                ) as asked (session_id, user_id, hash, opened_at, expires_at, ends_at, ip, user_agent)
-           ), waited_for as (
+           ),
+           -- Of one session: the user, after a wait for the row's lock, with the hash compared again if
+           -- a password opens the session.
+           waited_for as (
                select asked.*, u as person from asked join users u on u.id = asked.user_id and (asked.hash is null or u.password_hash = asked.hash)
                where (select $9::boolean) for no key update of u
-           ), at_hand as (
+           ),
+           -- Of several sessions: the users whose rows can be locked without a wait.
+           at_hand as (
                select asked.*, u as person from asked join users u on u.id = asked.user_id and (asked.hash is null or u.password_hash = asked.hash)
                where not (select $9::boolean) for no key update of u skip locked
-           ), present as (
+           ),
+           -- One of the two is empty. A user is read from here, as the lock found the row: the table,
+           -- read once more, would show the row as it was before a wait.
+           present as (
                select * from waited_for union all select * from at_hand
-           ), opened as (
+           ),
+           -- A run whose answer was lost has opened the session already: then the rest of this
+           -- statement records and refunds nothing a second time.
+           opened as (
                insert into sessions (id, user_id, created_at, expires_at, ends_at, ip, user_agent)
                select session_id, user_id, opened_at, expires_at, ends_at, ip, user_agent from present
                on conflict (id) do nothing
                returning id, user_id, created_at, ip
-           ), recorded as (
+           ),
+           -- The audit log's rows.
+           recorded as (
                insert into audit_log (at, event, user_id, actor_id, session_id, ip)
                select created_at, 'login', user_id, user_id, id, ip from opened
-           ), refunds as (
+           ),
+           -- How much each limit gets back: an attempt for each session.
+           refunds as (
                select key, count(*) as times
                from unnest((select $10::bytea[]), (select $11::uuid[])) as counted (key, session_id)
                where session_id in (select id from opened) group by key
-           ), locked as (
+           ),
+           -- The limits' rows, locked in one order everywhere, so that no two statements deadlock.
+           locked as (
                select l.key, times from limits l join refunds on refunds.key = l.key order by l.key
                for no key update of l
-           ), refunded as (
+           ),
+           -- What was counted is taken back; a level that has drained meanwhile stays at zero.
+           refunded as (
                update limits l set level = greatest(0, level - times) from locked where l.key = locked.key
            )
-           select session_id as "session_id!", (person).id as "id!", (person).username as "username!",
-               (person).email as "email!", (person).email_verified_at, (person).pending_email,
-               (person).first_name as "first_name!", (person).last_name as "last_name!",
-               (person).role as "role!: Role", (person).password_hash as "password_hash!",
-               (person).created_at as "created_at!", (person).modified_at as "modified_at!"
-           from present"#,
+           select u.session_id, "# + COLUMNS + " from (select session_id, (person).* from present) u",
         &column(sessions, |s| s.id),
         &column(sessions, |s| s.user_id),
         &column(sessions, |s| s.password_hash.as_deref()) as &[Option<&str>],
@@ -221,24 +222,8 @@ pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<
     )
     .fetch_all(&mut **tx)
     .await?;
-    let mut users: HashMap<Uuid, User> = rows
-        .into_iter()
-        .map(|row| {
-            let user = User {
-                id: row.id,
-                username: row.username,
-                email: row.email,
-                email_verified_at: row.email_verified_at,
-                pending_email: row.pending_email,
-                first_name: row.first_name,
-                last_name: row.last_name,
-                role: row.role,
-                password_hash: row.password_hash,
-                created_at: row.created_at,
-                modified_at: row.modified_at,
-            };
-            (row.session_id, user)
-        })
-        .collect();
+    // Of a CTE PostgreSQL does not say that its columns are never null, as all of these are.
+    let users = rows.into_iter().filter_map(|row| Some((row.session_id?, user_of!(row?))));
+    let mut users: HashMap<Uuid, User> = users.collect();
     Ok(sessions.iter().map(|session| users.remove(&session.id)).collect())
 }

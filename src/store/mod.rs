@@ -3,8 +3,10 @@
 
 pub mod audit;
 pub mod db;
+pub mod keyset;
 pub mod limits;
 pub mod logins;
 pub mod outbox;
 pub mod sessions;
+pub mod user_list;
 pub mod users;

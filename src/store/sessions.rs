@@ -4,26 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::store::users::User;
-
-/// The user in a row of a session joined with its user.
-macro_rules! user_of {
-    ($row:ident) => {
-        User {
-            id: $row.id,
-            username: $row.username,
-            email: $row.email,
-            email_verified_at: $row.email_verified_at,
-            pending_email: $row.pending_email,
-            first_name: $row.first_name,
-            last_name: $row.last_name,
-            role: $row.role,
-            password_hash: $row.password_hash,
-            created_at: $row.created_at,
-            modified_at: $row.modified_at,
-        }
-    };
-}
+use super::users::{User, query_users, user_of};
 
 /// A session that has not ended.
 #[derive(Clone, Debug)]
@@ -42,12 +23,11 @@ pub async fn find_with_user(
     user_id: Uuid,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<(Session, User)>> {
-    let row = sqlx::query!(
-        r#"select s.counter, s.successor_used, s.expires_at,
-               u.id, u.username, u.email, u.email_verified_at, u.pending_email, u.first_name, u.last_name,
-               u.role as "role: crate::fields::Role", u.password_hash, u.created_at, u.modified_at
-           from sessions s join users u on u.id = s.user_id
-           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $3"#,
+    let row = query_users!(
+        "select s.counter, s.successor_used, s.expires_at, "
+            + COLUMNS
+            + " from sessions s join users u on u.id = s.user_id
+           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $3",
         id,
         user_id,
         now,
@@ -87,15 +67,13 @@ pub async fn renew(
     now: DateTime<Utc>,
     idle: TimeDelta,
 ) -> sqlx::Result<Option<Rotated>> {
-    let row = sqlx::query!(
+    let row = query_users!(
         r#"update sessions s
            set counter = $3 + 1, rotated_at = $4, expires_at = least($5, ends_at), successor_used = false
            from users u
            where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4 and s.counter <= $3
                and u.id = s.user_id
-           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at,
-               u.id, u.username, u.email, u.email_verified_at, u.pending_email, u.first_name, u.last_name,
-               u.role as "role: crate::fields::Role", u.password_hash, u.created_at, u.modified_at"#,
+           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at, "# + COLUMNS,
         id,
         user_id,
         presented,
@@ -132,7 +110,7 @@ pub async fn rotate(
     idle: TimeDelta,
     grace: TimeDelta,
 ) -> sqlx::Result<Option<Rotated>> {
-    let row = sqlx::query!(
+    let row = query_users!(
         r#"update sessions s set
                counter = case when $3 >= counter then $3 + 1 else counter end,
                rotated_at = case when $3 >= counter then $4 else rotated_at end,
@@ -148,9 +126,7 @@ pub async fn rotate(
                )
            from users u
            where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4 and u.id = s.user_id
-           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at, s.ended_at is not null as "reused!",
-               u.id, u.username, u.email, u.email_verified_at, u.pending_email, u.first_name, u.last_name,
-               u.role as "role: crate::fields::Role", u.password_hash, u.created_at, u.modified_at"#,
+           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at, s.ended_at is not null as "reused!", "# + COLUMNS,
         id,
         user_id,
         presented,

@@ -1,7 +1,7 @@
 //! People.
 
-use chrono::{DateTime, Datelike, Utc};
-use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgConnection, Postgres};
 use uuid::Uuid;
 
 use crate::fields::{Email, Name, Role, Username};
@@ -46,18 +46,50 @@ impl<'r> sqlx::Decode<'r, Postgres> for Role {
     }
 }
 
-/// `query_as!(User, "select <all columns> from users " + tail)`.
-macro_rules! select_users {
-    ($tail:literal $(, $argument:expr)* $(,)?) => {
-        sqlx::query_as!(
-            User,
-            r#"select id, username, email, email_verified_at, pending_email, first_name, last_name,
-                   role as "role: Role", password_hash, created_at, modified_at
-               from users "# + $tail
+/// `query!("before" + COLUMNS + "after", arguments)`: a checked query that yields all columns of the
+/// user `u`, for [`user_of!`]. Other columns of it need other names. `query_users!(COLUMNS)` is the
+/// list for a query that is put together at run time: plain text, without the password's hash.
+///
+/// A column of `users` is named here, in [`user_of!`] and in [`User`], and by what writes it.
+macro_rules! query_users {
+    ($before:literal + COLUMNS $(+ $after:literal)? $(, $argument:expr)* $(,)?) => {
+        query_users!(@[sqlx::query] [$before +] [
+            + r#", u.role as "role: crate::fields::Role", u.password_hash"# $(+ $after)?
             $(, $argument)*
+        ])
+    };
+    (COLUMNS) => { query_users!(@[concat] [] [, ", u.role, '' as password_hash"]) };
+    (@[$($query:tt)+] [$($before:tt)*] [$($after:tt)*]) => {
+        $($query)+!(
+            $($before)*
+            "u.id, u.username, u.email, u.email_verified_at, u.pending_email, u.first_name, \
+             u.last_name, u.created_at, u.modified_at"
+            $($after)*
         )
     };
 }
+
+/// The user in a row of [`query_users!`]. `user_of!(row?)` leaves the function with `None` where a
+/// column is null: for an outer join, or where PostgreSQL cannot say that no column is.
+macro_rules! user_of {
+    ($row:ident $($or_none:tt)?) => {
+        $crate::store::users::User {
+            id: $row.id $($or_none)?,
+            username: $row.username $($or_none)?,
+            email: $row.email $($or_none)?,
+            email_verified_at: $row.email_verified_at,
+            pending_email: $row.pending_email,
+            first_name: $row.first_name $($or_none)?,
+            last_name: $row.last_name $($or_none)?,
+            role: $row.role $($or_none)?,
+            password_hash: $row.password_hash $($or_none)?,
+            created_at: $row.created_at $($or_none)?,
+            modified_at: $row.modified_at $($or_none)?,
+        }
+    };
+}
+
+pub(in crate::store) use {query_users, user_of};
 
 #[derive(Clone, Debug)]
 pub struct NewUser<'a> {
@@ -77,10 +109,11 @@ pub async fn insert(
     user: &NewUser<'_>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<User> {
-    sqlx::query!(
-        "insert into users (id, username, email, email_verified_at, first_name, last_name, role, password_hash,
-             created_at, modified_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)",
+    let row = query_users!(
+        "insert into users as u (id, username, email, email_verified_at, first_name, last_name, role,
+             password_hash, created_at, modified_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+         returning " + COLUMNS,
         user.id,
         user.username.as_str(),
         user.email.as_str(),
@@ -90,36 +123,26 @@ pub async fn insert(
         user.role.as_str(),
         user.password_hash,
         now,
-    )
-    .execute(db)
-    .await?;
-    Ok(User {
-        id: user.id,
-        username: user.username.as_str().to_owned(),
-        email: user.email.as_str().to_owned(),
-        email_verified_at: user.email_verified_at,
-        pending_email: None,
-        first_name: user.first_name.as_str().to_owned(),
-        last_name: user.last_name.as_str().to_owned(),
-        role: user.role,
-        password_hash: user.password_hash.to_owned(),
-        created_at: now,
-        modified_at: now,
-    })
+    );
+    row.map(|row| user_of!(row)).fetch_one(db).await
 }
 
 pub async fn find(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>> {
-    select_users!("where id = $1", id).fetch_optional(db).await
+    let row = query_users!("select " + COLUMNS + " from users u where u.id = $1", id);
+    row.map(|row| user_of!(row)).fetch_optional(db).await
 }
 
 /// Reads a user and keeps everybody else from changing it until the transaction ends.
 pub async fn find_for_update(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>> {
-    select_users!("where id = $1 for no key update", id).fetch_optional(db).await
+    let row =
+        query_users!("select " + COLUMNS + " from users u where u.id = $1 for no key update", id);
+    row.map(|row| user_of!(row)).fetch_optional(db).await
 }
 
 /// Reads a user as whoever is changing them at this moment leaves them; nobody changes them until the transaction ends.
 pub async fn find_for_share(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>> {
-    select_users!("where id = $1 for share", id).fetch_optional(db).await
+    let row = query_users!("select " + COLUMNS + " from users u where u.id = $1 for share", id);
+    row.map(|row| user_of!(row)).fetch_optional(db).await
 }
 
 /// Writes what a user may change about themselves. `false`, with nothing written, if `new_pending` is some user's address.
@@ -223,108 +246,6 @@ pub async fn count_admins(db: &mut PgConnection) -> sqlx::Result<i64> {
         .await
 }
 
-/// Which users a list holds.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Part of a username, an e-mail address or a name, in any case.
-    pub search: Option<String>,
-    pub role: Option<Role>,
-    pub email_verified: Option<bool>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SortBy {
-    CreatedAt,
-    ModifiedAt,
-    Username,
-    Email,
-}
-
-impl SortBy {
-    fn column(self) -> &'static str {
-        match self {
-            Self::CreatedAt => "created_at",
-            Self::ModifiedAt => "modified_at",
-            Self::Username => "username_key",
-            Self::Email => "email_key",
-        }
-    }
-
-    fn is_instant(self) -> bool {
-        matches!(self, Self::CreatedAt | Self::ModifiedAt)
-    }
-
-    /// The sort key of `user` in this order.
-    pub fn value(self, user: &User) -> String {
-        let instant = |at: DateTime<Utc>| at.timestamp_micros().to_string();
-        match self {
-            Self::CreatedAt => instant(user.created_at),
-            Self::ModifiedAt => instant(user.modified_at),
-            Self::Username => user.username.to_ascii_lowercase(),
-            Self::Email => user.email.to_ascii_lowercase(),
-        }
-    }
-}
-
-/// A keyset cursor: the last user of a page. An index finds what follows, however far down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
-    pub value: String,
-    pub id: Uuid,
-}
-
-impl Position {
-    /// Whether the value is a valid key for `sort_by`.
-    pub fn fits(&self, sort_by: SortBy) -> bool {
-        !self.value.contains('\0') && (!sort_by.is_instant() || self.instant().is_some())
-    }
-
-    /// Years 0 to 9999 only: chrono's range begins long before PostgreSQL's.
-    fn instant(&self) -> Option<DateTime<Utc>> {
-        let at = self.value.parse().ok().and_then(DateTime::from_timestamp_micros);
-        at.filter(|at| (0..10_000).contains(&at.year()))
-    }
-}
-
-/// One page: at most `limit` users after `after`, with empty `password_hash`es.
-pub async fn list(
-    db: &mut PgConnection,
-    filter: &Filter,
-    (sort_by, descending): (SortBy, bool),
-    after: Option<&Position>,
-    limit: i64,
-) -> sqlx::Result<Vec<User>> {
-    let column = sort_by.column();
-    let (direction, beyond) = if descending { ("desc", "<") } else { ("asc", ">") };
-    let mut query = QueryBuilder::new(
-        "select id, username, email, email_verified_at, pending_email, first_name, last_name, role, '' as password_hash,
-             created_at, modified_at
-         from users where true",
-    );
-    push_filter(&mut query, filter);
-    if let Some(position) = after {
-        // The key is in sub-selects, hidden from the planner, and the limit is a literal, visible to it: so the generic
-        // plan looks as good as any custom one, and is not remade for each page.
-        query.push(format_args!(" and ({column}, id) {beyond} ((select "));
-        if sort_by.is_instant() {
-            query.push_bind(position.instant());
-        } else {
-            query.push_bind(position.value.clone());
-        }
-        query.push("), (select ").push_bind(position.id).push("))");
-    }
-    query.push(format_args!(" order by {column} {direction}, id {direction} limit {limit}"));
-    // A generic plan, made for any pattern, would not use the trigram index.
-    let persistent = filter.search.is_none();
-    query.build_query_as().persistent(persistent).fetch_all(db).await
-}
-
-pub async fn count(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> {
-    let mut query = QueryBuilder::new("select count(*) from users where true");
-    push_filter(&mut query, filter);
-    query.build_query_scalar().fetch_one(db).await
-}
-
 /// How many there are: exact up to `most`, beyond that the planner's estimate, as a count reads every row.
 pub async fn count_about(db: &mut PgConnection, most: i64) -> sqlx::Result<i64> {
     let counted = sqlx::query_scalar!(
@@ -334,30 +255,4 @@ pub async fn count_about(db: &mut PgConnection, most: i64) -> sqlx::Result<i64> 
     .fetch_one(&mut *db)
     .await?;
     if counted <= most { Ok(counted) } else { super::db::estimate(db, "select from users").await }
-}
-
-fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
-    if let Some(search) = &filter.search {
-        let part = format!("%{}%", escape_like(search));
-        query.push(" and (username_key like ").push_bind(part.to_ascii_lowercase());
-        query.push(" or email_key like ").push_bind(part.to_ascii_lowercase());
-        // Names may be in any script, and lower-casing depends on the database's locale. So the database folds both
-        // sides: a name's own spelling finds it under every locale.
-        query
-            .push(" or lower(first_name || ' ' || last_name) like lower(")
-            .push_bind(part)
-            .push("))");
-    }
-    // A literal, not a parameter: a generic plan could not use the indexes of the rare roles.
-    if let Some(role) = filter.role {
-        query.push(format_args!(" and role = '{}'", role.as_str()));
-    }
-    if let Some(verified) = filter.email_verified {
-        query.push(format_args!(" and num_nonnulls(email_verified_at) = {}", u8::from(verified)));
-    }
-}
-
-/// Escapes the wildcards of `like`.
-fn escape_like(part: &str) -> String {
-    part.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }

@@ -2,7 +2,7 @@
 //! for and however far down it stands.
 
 use doorward::fields::Role;
-use doorward::store::users::{self, Filter, Position, SortBy};
+use doorward::store::user_list::{self, Filter, SortBy};
 use sqlx::PgConnection;
 
 use crate::harness::app::TestApp;
@@ -57,13 +57,13 @@ async fn a_page_costs_what_its_rows_cost_in_every_order_and_under_every_filter()
     let db = &mut *tx;
     for sort_by in [SortBy::CreatedAt, SortBy::ModifiedAt, SortBy::Username, SortBy::Email] {
         for sort in [(sort_by, false), (sort_by, true)] {
-            let far = users::list(db, &Filter::default(), sort, None, USERS / 2).await.unwrap();
+            let far = user_list::list(db, &Filter::default(), sort, None, USERS / 2).await.unwrap();
             let last = far.last().unwrap();
-            let far = Position { value: sort_by.value(last), id: last.id };
+            let far = sort_by.position(last);
             for filter in filters() {
                 for after in [None, Some(&far)] {
                     let before = rows_read(db).await;
-                    let page = users::list(db, &filter, sort, after, PAGE).await.unwrap();
+                    let page = user_list::list(db, &filter, sort, after, PAGE).await.unwrap();
                     let read = rows_read(db).await - before;
                     let which = format!("{sort:?} {filter:?} after {after:?}: {} rows", page.len());
                     let shown = i64::try_from(page.len()).unwrap();

@@ -11,7 +11,9 @@ use doorward::admin::list::ListRequest;
 use doorward::fields::Role;
 use doorward::http::body::QueryString;
 use doorward::http::error::{ApiError, Code};
-use doorward::store::users::{Position, SortBy, User};
+use doorward::store::keyset::Position;
+use doorward::store::user_list::SortBy;
+use doorward::store::users::User;
 use futures_util::FutureExt;
 use uuid::Uuid;
 
@@ -84,7 +86,7 @@ fn check_cursor(user: &User, chosen: u8) {
         .collect();
     let (order, by) = &orders[usize::from(chosen) % orders.len()];
     let cursor = accepted(&[("sort", order)]).expect("an order").cursor(user);
-    let position = Position { value: by.value(user), id: user.id };
+    let position = by.position(user);
     for (other, _) in &orders {
         let request = accepted(&[("sort", other), ("after", &cursor)]);
         let found = request.and_then(|request| request.after);
