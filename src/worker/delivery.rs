@@ -1,4 +1,4 @@
-//! Sends the letters that wait in the outbox, and tidies up.
+//! Sends the letters that wait in the outbox.
 //!
 //! At least once, never lost: a letter is claimed for longer than sending it may take, so whoever dies while sending
 //! it leaves it to the next. The link is made at that moment: no secret rests in the outbox.
@@ -17,7 +17,7 @@ use crate::security;
 use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::state::AppState;
 use crate::store::outbox::{self, ClaimedLetter, LetterKind};
-use crate::store::{audit, db, limits, sessions, users};
+use crate::store::{db, users};
 
 /// Longer than the mailer takes at most.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
@@ -33,32 +33,10 @@ const BACKOFF: [TimeDelta; 5] = [
 const GIVE_UP_AFTER: TimeDelta = TimeDelta::hours(24);
 /// But not before this many attempts: without a mail server it may have waited long for its first.
 const MIN_ATTEMPTS: i32 = 5;
-/// Letters on their way at once.
-const SENDERS: usize = 4;
 /// How long to wait for a letter if none is announced.
 const POLL: Duration = Duration::from_secs(1);
-/// How often old rows are removed, and how old they have to be.
-const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
-/// The pause between two batches of 1,000 rows, so that some 2,000 a second go: without it refreshes take twice as long
-/// while there are old rows left.
-const BATCH_PAUSE: Duration = Duration::from_millis(400);
-const RETENTION: TimeDelta = TimeDelta::days(30);
 
-/// Works until `stop` says so, finishing the letters in hand.
-pub async fn run(state: AppState, stop: watch::Receiver<bool>) {
-    let mut tasks = tokio::task::JoinSet::new();
-    if state.mailer.is_off() {
-        tracing::warn!("no mail server is set: letters wait in the outbox");
-    } else {
-        for _ in 0..SENDERS {
-            tasks.spawn(send_letters(state.clone(), stop.clone()));
-        }
-    }
-    tasks.spawn(clean_up(state, stop));
-    tasks.join_all().await;
-}
-
-async fn send_letters(state: AppState, mut stop: watch::Receiver<bool>) {
+pub(super) async fn send_letters(state: AppState, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         // A letter that panics is one that failed: it is claimed again when its lease ends.
         match AssertUnwindSafe(deliver_next(&state)).catch_unwind().await {
@@ -208,37 +186,4 @@ fn letter(state: &AppState, claimed: &ClaimedLetter, now: DateTime<Utc>) -> Opti
             ))
         }
     }
-}
-
-/// Removes what nobody will ask for again, a thousand rows at a time.
-async fn clean_up(state: AppState, mut stop: watch::Receiver<bool>) {
-    while !*stop.borrow() {
-        let pause = match db::with_timeout(delete_old_rows(&state)).await {
-            Ok(0) => CLEANUP_INTERVAL,
-            Ok(_) => BATCH_PAUSE,
-            Err(error) => {
-                let error = db::describe(&error);
-                tracing::warn!(error, "old rows could not be removed");
-                CLEANUP_INTERVAL
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stop.wait_for(|stop| *stop) => {}
-        }
-    }
-}
-
-async fn delete_old_rows(state: &AppState) -> sqlx::Result<u64> {
-    let now = state.clock.now();
-    let mut tx = state.db.begin().await?;
-    let mut deleted = outbox::delete_settled(&mut tx, now - RETENTION).await?
-        + sessions::delete_expired(&mut tx, now).await?;
-    if let Some(kept_for) = state.config.audit_log_kept_for {
-        deleted += audit::delete_older(&mut tx, now - kept_for).await?;
-    }
-    // Last: logins may wait for these rows.
-    deleted += limits::delete_expired(&mut tx, now).await?;
-    tx.commit().await?;
-    Ok(deleted)
 }
