@@ -1,13 +1,14 @@
 //! Letters to users: what each counts as, and how it is queued.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
 use sqlx::PgConnection;
 
 use crate::account::attempts::{RefundOnDrop, reserve_to_completion};
 use crate::account::client::ClientInfo;
 use crate::limits::{self, Attempt, MAIL_ADDRESS, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR};
 use crate::state::AppState;
-use crate::store::outbox::{self, LetterKind};
+use crate::store::outbox::{self, LetterKind, NewLetter};
 use crate::store::users::User;
 
 /// How long the link in a letter is good.
@@ -19,8 +20,29 @@ pub async fn queue_confirmation(
     user: &User,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
-    let recipient = user.address_to_confirm();
-    outbox::insert(db, LetterKind::Confirmation, user.id, recipient, now).await
+    queue(db, LetterKind::Confirmation, user, user.address_to_confirm(), now).await
+}
+
+/// Queues the letter that tells the user's old address of a new one.
+pub async fn queue_email_change_notice(
+    db: &mut PgConnection,
+    user: &User,
+    old_address: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    queue(db, LetterKind::EmailChangeNotice, user, old_address, now).await
+}
+
+/// Queues a letter whose kind needs to know of nothing but its user.
+async fn queue(
+    db: &mut PgConnection,
+    kind: LetterKind,
+    user: &User,
+    recipient: &str,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let letter = NewLetter { kind, user_id: Some(user.id), recipient, data: json!({}) };
+    outbox::insert(db, &letter, now).await
 }
 
 /// The attempts that a notice to the old address counts as. Its owner is calling, so a refusal is shown.

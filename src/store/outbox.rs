@@ -1,71 +1,91 @@
 //! Letters that wait to be sent.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// What a letter is about.
+/// What a letter is about. A new one is a variant here with its word, and a file in
+/// `worker/letters/` with its templates. Its word must be new, too: a release that knows the word
+/// claims the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterKind {
     /// Asks the recipient to confirm that the address is theirs.
     Confirmation,
     /// Tells the old address that a new one waits to be confirmed.
     EmailChangeNotice,
+    /// Shows an operator that a worker runs and letters leave.
+    Test,
 }
 
 impl LetterKind {
+    /// All that this release knows; a newer release's are left to it.
+    const ALL: [Self; 3] = [Self::Confirmation, Self::EmailChangeNotice, Self::Test];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
+            Self::Test => "test",
         }
     }
 
     fn read(raw: &str) -> sqlx::Result<Self> {
-        [Self::Confirmation, Self::EmailChangeNotice]
+        Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == raw)
             .ok_or_else(|| sqlx::Error::Decode(format!("unknown kind of letter {raw:?}").into()))
     }
+
+    /// As the claim takes them.
+    fn words() -> [&'static str; Self::ALL.len()] {
+        Self::ALL.map(Self::as_str)
+    }
 }
 
-/// A letter that the caller has claimed, with its user's present data.
+#[derive(Clone, Debug)]
+pub struct NewLetter<'a> {
+    pub kind: LetterKind,
+    /// The user that it is about: it goes when they are deleted.
+    pub user_id: Option<Uuid>,
+    pub recipient: &'a str,
+    /// What its kind's file reads when it is sent; never a secret.
+    pub data: Value,
+}
+
+/// A letter that the caller has claimed.
 #[derive(Clone, Debug)]
 pub struct ClaimedLetter {
     pub id: Uuid,
     pub kind: LetterKind,
-    pub user_id: Uuid,
+    pub user_id: Option<Uuid>,
     pub recipient: String,
+    pub data: Value,
     pub created_at: DateTime<Utc>,
     /// Including this one.
     pub attempts: i32,
-    pub username: String,
-    pub email: String,
-    pub is_email_verified: bool,
-    pub pending_email: Option<String>,
 }
 
-/// Queues a letter, unless an identical one still awaits its first attempt. It is due at once, even for an instance
-/// whose clock is behind the caller's.
+/// Queues a letter, unless an identical one of its user still awaits its first attempt. It is due at
+/// once, even for an instance whose clock is behind the caller's.
 pub async fn insert(
     db: &mut PgConnection,
-    kind: LetterKind,
-    user_id: Uuid,
-    recipient: &str,
+    letter: &NewLetter<'_>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into outbox (id, user_id, kind, recipient, created_at, next_attempt_at)
-         select $1, $2, $3, $4, $5, least($5, now())
+        "insert into outbox (id, user_id, kind, recipient, data, created_at, next_attempt_at)
+         select $1, $2, $3, $4, $5, $6, least($6, now())
          where not exists (
              select from outbox
-             where user_id = $2 and kind = $3 and recipient = $4
+             where user_id = $2 and kind = $3 and recipient = $4 and data = $5
                and attempts = 0 and sent_at is null and failed_at is null
          )",
         Uuid::now_v7(),
-        user_id,
-        kind.as_str(),
-        recipient,
+        letter.user_id,
+        letter.kind.as_str(),
+        letter.recipient,
+        letter.data,
         now,
     )
     .execute(db)
@@ -73,8 +93,9 @@ pub async fn insert(
     Ok(())
 }
 
-/// Claims the letter that has been due longest. Nobody else gets it before `now + lease`: by then the caller has
-/// settled it or died.
+/// Claims the letter that has been due longest. No other worker gets it before `now + lease`: by then
+/// the caller has settled it or died. A claim whose answer is lost costs the letter that wait and one
+/// attempt, so the claim may be repeated.
 pub async fn claim_next(
     db: &mut PgConnection,
     now: DateTime<Utc>,
@@ -82,20 +103,18 @@ pub async fn claim_next(
 ) -> sqlx::Result<Option<ClaimedLetter>> {
     let row = sqlx::query!(
         "update outbox set attempts = attempts + 1, next_attempt_at = $2
-         from users
-         where users.id = outbox.user_id and outbox.id = (
+         where id = (
              select id from outbox
              where sent_at is null and failed_at is null and next_attempt_at <= $1
-                 -- One of a newer release's is left to it.
-                 and kind in ('confirmation', 'email_change_notice')
+                 and kind = any($3)
              order by next_attempt_at
              limit 1
              for update skip locked
          )
-         returning outbox.id, outbox.kind, outbox.user_id, outbox.recipient, outbox.created_at, outbox.attempts,
-             users.username, users.email, users.email_verified_at, users.pending_email",
+         returning id, kind, user_id, recipient, data, created_at, attempts",
         now,
         now + lease,
+        &LetterKind::words() as &[&str],
     )
     .fetch_optional(db)
     .await?;
@@ -105,12 +124,9 @@ pub async fn claim_next(
         kind: LetterKind::read(&row.kind)?,
         user_id: row.user_id,
         recipient: row.recipient,
+        data: row.data,
         created_at: row.created_at,
         attempts: row.attempts,
-        username: row.username,
-        email: row.email,
-        is_email_verified: row.email_verified_at.is_some(),
-        pending_email: row.pending_email,
     }))
 }
 
@@ -175,10 +191,12 @@ pub async fn count_waiting(
     Ok((row.count, row.oldest))
 }
 
-/// When the next letter is due.
+/// When the next letter of a known kind is due.
 pub async fn first_due(db: &mut PgConnection) -> sqlx::Result<Option<DateTime<Utc>>> {
     sqlx::query_scalar!(
-        "select min(next_attempt_at) from outbox where sent_at is null and failed_at is null"
+        "select min(next_attempt_at) from outbox
+         where sent_at is null and failed_at is null and kind = any($1)",
+        &LetterKind::words() as &[&str],
     )
     .fetch_one(db)
     .await

@@ -22,7 +22,6 @@ use crate::http::user::PublicUser;
 use crate::limits::{Attempt, PASSWORD, PROFILE, Reservation};
 use crate::state::AppState;
 use crate::store::audit::{self, Event};
-use crate::store::outbox::{self, LetterKind};
 use crate::store::users::{self, User};
 use crate::users::profile_changes::ProfileChanges;
 use crate::users::record_if_taken;
@@ -266,7 +265,7 @@ async fn queue_letters(
         if may_send {
             letters::queue_confirmation(db, after, now).await?;
         }
-        outbox::insert(db, LetterKind::EmailChangeNotice, after.id, &before.email, now).await?;
+        letters::queue_email_change_notice(db, after, &before.email, now).await?;
         return Ok(may_send);
     }
     let is_due = may_send && !after.email.eq_ignore_ascii_case(&before.email);

@@ -1,23 +1,24 @@
 //! Sends the letters that wait in the outbox.
 //!
-//! At least once, never lost: a letter is claimed for longer than sending it may take, so whoever dies while sending
-//! it leaves it to the next. The link is made at that moment: no secret rests in the outbox.
+//! At least once, never lost: a letter is claimed for longer than sending it may take, so a worker that
+//! dies while it sends one leaves it to the next.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use futures_util::FutureExt;
 use tokio::sync::watch;
+use uuid::Uuid;
 
-use crate::account::letters::LINK_LIFETIME;
-use crate::mail::{Letter, Mailer, SendError, message};
+use super::letters;
+use crate::mail::{Letter, Mailer, SendError};
 use crate::metrics::{DELAYED, FAILED, SENT};
 use crate::security;
-use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::state::AppState;
-use crate::store::outbox::{self, ClaimedLetter, LetterKind};
-use crate::store::{db, users};
+use crate::store::db::{self, Conn, Tx};
+use crate::store::outbox::{self, ClaimedLetter};
+use crate::store::users::{self, User};
 
 /// Longer than the mailer takes at most.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
@@ -58,44 +59,65 @@ pub(super) async fn send_letters(state: AppState, mut stop: watch::Receiver<bool
 
 /// Claims one letter, sends it and settles it; whether there was one.
 pub async fn deliver_next(state: &AppState) -> sqlx::Result<bool> {
+    let Some(claimed) = claim(state).await? else { return Ok(false) };
+    deliver(state, &claimed).await?;
+    Ok(true)
+}
+
+async fn claim(state: &AppState) -> sqlx::Result<Option<ClaimedLetter>> {
     let now = state.clock.now();
-    let claimed = db::with_timeout(async {
-        let mut tx = state.db.begin().await?;
+    let claim = async |mut tx: Tx| {
         let claimed = outbox::claim_next(&mut tx, now, LEASE).await?;
         tx.commit().await?;
         Ok(claimed)
-    });
-    let Some(claimed) = claimed.await? else { return Ok(false) };
-
-    let Some(letter) = letter(state, &claimed, now) else {
-        db::with_timeout(withdraw(state, claimed)).await?;
-        return Ok(true);
     };
-    // No transaction is open while the mail server takes its time.
-    let outcome = state.mailer.send(&letter).await;
+    state.db.write(claim).await
+}
+
+async fn deliver(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()> {
+    let user = match claimed.user_id {
+        Some(id) => find_user(state, id).await?,
+        None => None,
+    };
+    let outcome = match letters::compose(state, claimed, user.as_ref(), state.clock.now()) {
+        Ok(Some(letter)) => send(state, &letter).await,
+        Ok(None) => return db::with_timeout(withdraw(state, claimed)).await,
+        // Another release may read it. The error's own words could hold what stands there.
+        Err(_) => Err(SendError::Transient("its data cannot be read".to_owned())),
+    };
+    db::with_timeout(settle(state, claimed, outcome)).await
+}
+
+async fn find_user(state: &AppState, id: Uuid) -> sqlx::Result<Option<User>> {
+    let find = async |mut conn: Conn| {
+        let found = users::find(&mut conn, id).await;
+        conn.done(found)
+    };
+    state.db.read(find).await
+}
+
+/// To be called with no transaction open: the mail server takes its time.
+async fn send(state: &AppState, letter: &Letter) -> Result<(), SendError> {
+    let outcome = state.mailer.send(letter).await;
     if let (Ok(()), Mailer::Folder(_)) = (&outcome, &state.mailer) {
         let mut words = letter.text.split_whitespace();
         let link = words.find(|word| word.starts_with(&state.config.public_url));
         tracing::info!(link, "a letter is in /dev/mailbox");
     }
-    db::with_timeout(settle(state, &claimed, outcome)).await?;
-    Ok(true)
+    outcome
 }
 
-/// Gives up a letter that nobody needs any more. But whoever was changing the user when it was claimed took it for one
-/// that still waits, and queued no other: so the user is read again, once they are done.
-async fn withdraw(state: &AppState, claimed: ClaimedLetter) -> sqlx::Result<()> {
+/// Gives up a letter that is no longer wanted. But a change of the user that was under way when it was
+/// claimed took it for one that still waits, and queued no other: so the user is read again, once that
+/// change is done.
+async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()> {
     let (id, now) = (claimed.id, state.clock.now());
     let mut tx = state.db.begin().await?;
-    let Some(user) = users::find_for_share(&mut tx, claimed.user_id).await? else { return Ok(()) };
-    let claimed = ClaimedLetter {
-        is_email_verified: user.is_email_verified(),
-        username: user.username,
-        email: user.email,
-        pending_email: user.pending_email,
-        ..claimed
+    let user = match claimed.user_id {
+        Some(id) => users::find_for_share(&mut tx, id).await?,
+        None => None,
     };
-    if letter(state, &claimed, now).is_some() {
+    if let Ok(Some(_)) = letters::compose(state, claimed, user.as_ref(), now) {
         outbox::set_next_attempt(&mut tx, id, "the account was being changed", now).await?;
         return tx.commit().await;
     }
@@ -145,45 +167,4 @@ fn backoff(attempts: i32) -> TimeDelta {
     let index = usize::try_from(attempts - 1).unwrap_or(0).min(BACKOFF.len() - 1);
     let percent = 80 + i32::from(security::random_bytes::<1>()[0]) % 41;
     BACKOFF[index] * percent / 100
-}
-
-/// The letter as it is sent now; `None` if nobody needs it any more.
-fn letter(state: &AppState, claimed: &ClaimedLetter, now: DateTime<Utc>) -> Option<Letter> {
-    let public_url = &state.config.public_url;
-    let site = state.config.site();
-    let message_id = format!("<{}@{site}>", claimed.id);
-    let is_recipient = |address: &str| address.eq_ignore_ascii_case(&claimed.recipient);
-    match claimed.kind {
-        LetterKind::Confirmation => {
-            let pending = claimed.pending_email.as_deref().is_some_and(is_recipient);
-            let unverified = !claimed.is_email_verified && is_recipient(&claimed.email);
-            if !pending && !unverified {
-                return None;
-            }
-            let email = claimed.recipient.clone();
-            let claims =
-                LinkClaims { sub: claimed.user_id, email, purpose: LinkPurpose::ConfirmEmail };
-            let token = state.keys.issue_link(&claims, now, now + LINK_LIFETIME);
-            let link = format!("{public_url}/api/v1/confirm?token={token}");
-            Some(message::confirmation(
-                &message_id,
-                &claimed.recipient,
-                site,
-                &link,
-                LINK_LIFETIME.num_hours(),
-            ))
-        }
-        LetterKind::EmailChangeNotice => {
-            // Also when the new address was confirmed before this letter left; not when the change was taken back.
-            let confirmed = Some(claimed.email.as_str()).filter(|email| !is_recipient(email));
-            let new_address = claimed.pending_email.as_deref().or(confirmed)?;
-            Some(message::address_change_notice(
-                &message_id,
-                &claimed.recipient,
-                site,
-                &claimed.username,
-                new_address,
-            ))
-        }
-    }
 }

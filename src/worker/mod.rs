@@ -2,6 +2,7 @@
 
 mod clean_up;
 mod delivery;
+mod letters;
 
 use tokio::sync::watch;
 

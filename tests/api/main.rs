@@ -50,6 +50,7 @@ mod naughty_strings;
 mod one_statement;
 mod openapi;
 mod otlp;
+mod outbox;
 mod pgbouncer;
 mod pool;
 mod pooler;
