@@ -1,6 +1,7 @@
 //! Letters to users: what each counts as, and how it is queued.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
 use sqlx::PgConnection;
 
 use crate::account::Error;
@@ -8,7 +9,7 @@ use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
 use crate::limits::{Attempt, MAIL_ADDRESS, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR};
 use crate::state::AppState;
-use crate::store::outbox::{self, LetterKind};
+use crate::store::outbox::{self, LetterKind, NewLetter};
 use crate::store::users::User;
 
 /// How long the link in a letter is good.
@@ -20,8 +21,22 @@ pub async fn queue_confirmation(
     user: &User,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
-    let recipient = user.address_to_confirm();
-    outbox::insert(db, LetterKind::Confirmation, user.id, recipient, now).await
+    outbox::insert(db, &[confirmation(user)], now).await
+}
+
+/// The letter that asks to confirm the user's address.
+pub fn confirmation(user: &User) -> NewLetter<'_> {
+    to_user(LetterKind::Confirmation, user, user.address_to_confirm())
+}
+
+/// The letter that tells the user's old address of a new one.
+pub fn email_change_notice<'a>(user: &User, old_address: &'a str) -> NewLetter<'a> {
+    to_user(LetterKind::EmailChangeNotice, user, old_address)
+}
+
+/// A letter whose kind needs to know of nothing but its user.
+fn to_user<'a>(kind: LetterKind, user: &User, recipient: &'a str) -> NewLetter<'a> {
+    NewLetter { kind, user_id: Some(user.id), recipient, data: json!({}) }
 }
 
 /// A notice to the old address counts as this. Its owner is calling, so a refusal is told.

@@ -75,9 +75,11 @@ pub fn address_change_notice(
     }
 }
 
-/// A letter by which an operator sees that mail goes out.
-pub fn test(message_id: &str, to: &str, site: &str) -> Letter {
-    let words = format!("This letter shows that {site} can send mail. Nothing needs to be done.");
+/// A letter by which an operator sees that mail goes out; `number` tells several of them apart.
+pub fn test(message_id: &str, to: &str, site: &str, number: Option<u32>) -> Letter {
+    let which = number.map_or_else(String::new, |number| format!(", number {number},"));
+    let words =
+        format!("This letter{which} shows that {site} can send mail. Nothing needs to be done.");
     Letter {
         message_id: message_id.to_owned(),
         to: to.to_owned(),

@@ -1,88 +1,101 @@
 //! Letters that wait to be sent.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// What a letter is about.
+/// What a letter is about. A new one is a variant here with its word, and a file in
+/// `worker/letters/` with its templates. Its word must be new, too: a release that knows the word
+/// claims the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterKind {
     /// Asks the recipient to confirm that the address is theirs.
     Confirmation,
     /// Tells the old address that a new one waits to be confirmed.
     EmailChangeNotice,
+    /// Shows an operator that a worker runs and letters leave.
+    Test,
 }
 
 impl LetterKind {
+    /// All that this release knows; a newer release's are left to it.
+    const ALL: [Self; 3] = [Self::Confirmation, Self::EmailChangeNotice, Self::Test];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
+            Self::Test => "test",
         }
     }
 
     fn read(raw: &str) -> sqlx::Result<Self> {
-        [Self::Confirmation, Self::EmailChangeNotice]
+        Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == raw)
             .ok_or_else(|| sqlx::Error::Decode(format!("unknown kind of letter {raw:?}").into()))
     }
+
+    /// As the claim takes them.
+    fn words() -> [&'static str; Self::ALL.len()] {
+        Self::ALL.map(Self::as_str)
+    }
 }
 
-/// A letter that the caller has claimed, with its user's present data.
+#[derive(Clone, Debug)]
+pub struct NewLetter<'a> {
+    pub kind: LetterKind,
+    /// The user that it is about: it goes when they are deleted.
+    pub user_id: Option<Uuid>,
+    pub recipient: &'a str,
+    /// What its kind's file reads when it is sent; never a secret.
+    pub data: Value,
+}
+
+/// A letter that the caller has claimed.
 #[derive(Clone, Debug)]
 pub struct ClaimedLetter {
     pub id: Uuid,
     pub kind: LetterKind,
-    pub user_id: Uuid,
+    pub user_id: Option<Uuid>,
     pub recipient: String,
+    pub data: Value,
     pub created_at: DateTime<Utc>,
     /// Including this one.
     pub attempts: i32,
-    pub username: String,
-    pub email: String,
-    pub is_email_verified: bool,
-    pub pending_email: Option<String>,
 }
 
-/// Queues a letter, unless an identical one still awaits its first attempt. It is due at once, even for an instance
-/// whose clock is behind the caller's.
+/// Queues letters, all distinct; none that is identical to one of the same user that still awaits its first attempt.
+/// They are due at once, even for an instance whose clock is behind the caller's.
 pub async fn insert(
     db: &mut PgConnection,
-    kind: LetterKind,
-    user_id: Uuid,
-    recipient: &str,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    insert_all(db, user_id, &[(kind, recipient)], now).await
-}
-
-/// As [`insert`], for letters about one user, all distinct.
-pub async fn insert_all(
-    db: &mut PgConnection,
-    user_id: Uuid,
-    letters: &[(LetterKind, &str)],
+    letters: &[NewLetter<'_>],
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     if letters.is_empty() {
         return Ok(());
     }
     let ids: Vec<Uuid> = letters.iter().map(|_| Uuid::now_v7()).collect();
-    let (kinds, recipients): (Vec<&str>, Vec<&str>) =
-        letters.iter().map(|(kind, recipient)| (kind.as_str(), *recipient)).unzip();
+    let user_ids: Vec<Option<Uuid>> = letters.iter().map(|letter| letter.user_id).collect();
+    let kinds: Vec<&str> = letters.iter().map(|letter| letter.kind.as_str()).collect();
+    let recipients: Vec<&str> = letters.iter().map(|letter| letter.recipient).collect();
+    let data: Vec<&Value> = letters.iter().map(|letter| &letter.data).collect();
     sqlx::query!(
-        "insert into outbox (id, user_id, kind, recipient, created_at, next_attempt_at)
-         select asked.id, $2, asked.kind, asked.recipient, $5, least($5, now())
-         from unnest($1::uuid[], $3::text[], $4::text[]) as asked (id, kind, recipient)
+        "insert into outbox (id, user_id, kind, recipient, data, created_at, next_attempt_at)
+         select asked.*, $6, least($6, now())
+         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[])
+             as asked (id, user_id, kind, recipient, data)
          where not exists (
              select from outbox
-             where user_id = $2 and kind = asked.kind and recipient = asked.recipient
-               and attempts = 0 and sent_at is null and failed_at is null
+             where user_id = asked.user_id and kind = asked.kind and recipient = asked.recipient
+                 and data = asked.data and attempts = 0 and sent_at is null and failed_at is null
          )",
         &ids,
-        user_id,
+        &user_ids as &[Option<Uuid>],
         &kinds as &[&str],
         &recipients as &[&str],
+        &data as &[&Value],
         now,
     )
     .execute(db)
@@ -90,8 +103,9 @@ pub async fn insert_all(
     Ok(())
 }
 
-/// Claims the letter that has been due longest. Nobody else gets it before `now + lease`: by then the caller has
-/// settled it or died.
+/// Claims the letter that has been due longest. No other worker gets it before `now + lease`: by then
+/// the caller has settled it or died. A claim whose answer is lost costs the letter that wait and one
+/// attempt, so the claim may be repeated.
 pub async fn claim_next(
     db: &mut PgConnection,
     now: DateTime<Utc>,
@@ -99,20 +113,18 @@ pub async fn claim_next(
 ) -> sqlx::Result<Option<ClaimedLetter>> {
     let row = sqlx::query!(
         "update outbox set attempts = attempts + 1, next_attempt_at = $2
-         from users
-         where users.id = outbox.user_id and outbox.id = (
+         where id = (
              select id from outbox
              where sent_at is null and failed_at is null and next_attempt_at <= $1
-                 -- One of a newer release's is left to it.
-                 and kind in ('confirmation', 'email_change_notice')
+                 and kind = any($3)
              order by next_attempt_at
              limit 1
              for update skip locked
          )
-         returning outbox.id, outbox.kind, outbox.user_id, outbox.recipient, outbox.created_at, outbox.attempts,
-             users.username, users.email, users.email_verified_at, users.pending_email",
+         returning id, kind, user_id, recipient, data, created_at, attempts",
         now,
         now + lease,
+        &LetterKind::words() as &[&str],
     )
     .fetch_optional(db)
     .await?;
@@ -122,12 +134,9 @@ pub async fn claim_next(
         kind: LetterKind::read(&row.kind)?,
         user_id: row.user_id,
         recipient: row.recipient,
+        data: row.data,
         created_at: row.created_at,
         attempts: row.attempts,
-        username: row.username,
-        email: row.email,
-        is_email_verified: row.email_verified_at.is_some(),
-        pending_email: row.pending_email,
     }))
 }
 
@@ -192,10 +201,12 @@ pub async fn count_waiting(
     Ok((row.count, row.oldest))
 }
 
-/// When the next letter is due.
+/// When the next letter of a known kind is due.
 pub async fn first_due(db: &mut PgConnection) -> sqlx::Result<Option<DateTime<Utc>>> {
     sqlx::query_scalar!(
-        "select min(next_attempt_at) from outbox where sent_at is null and failed_at is null"
+        "select min(next_attempt_at) from outbox
+         where sent_at is null and failed_at is null and kind = any($1)",
+        &LetterKind::words() as &[&str],
     )
     .fetch_one(db)
     .await

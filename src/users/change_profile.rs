@@ -20,7 +20,7 @@ use crate::limits::{Attempt, PROFILE};
 use crate::state::AppState;
 use crate::store::audit::{Actor, Event, EventKind};
 use crate::store::db::Tx;
-use crate::store::outbox::{self, LetterKind};
+use crate::store::outbox;
 use crate::store::users::{self, User};
 use crate::users::profile_changes::ProfileChanges;
 use crate::users::record_if_taken;
@@ -224,13 +224,13 @@ async fn queue_letters(
 ) -> sqlx::Result<()> {
     let is_pending = after.pending_email.is_some() && after.pending_email != before.pending_email;
     let is_replaced = !after.email.eq_ignore_ascii_case(&before.email);
-    let mut letters = Vec::new();
+    let mut queued = Vec::new();
     if let Some(letter) = letter.filter(|_| is_pending || is_replaced) {
         letter.charge_in(tx);
-        letters.push((LetterKind::Confirmation, after.address_to_confirm()));
+        queued.push(letters::confirmation(after));
     }
     if is_pending {
-        letters.push((LetterKind::EmailChangeNotice, before.email.as_str()));
+        queued.push(letters::email_change_notice(after, &before.email));
     }
-    outbox::insert_all(tx, after.id, &letters, now).await
+    outbox::insert(tx, &queued, now).await
 }

@@ -403,20 +403,6 @@ async fn a_letter_that_waited_for_a_mail_server_is_not_given_up_at_its_first_fai
 }
 
 #[tokio::test]
-async fn a_newer_releases_letter_is_left_to_it_and_holds_up_no_other() {
-    let app = TestApp::start().await;
-    register(&app, "ada").await;
-    let newer = "alter table outbox drop constraint outbox_kind_check;
-        update outbox set kind = 'password_reset'";
-    sqlx::raw_sql(newer).execute(&app.pool).await.unwrap();
-    register(&app, "bob").await;
-    let letters = app.deliver_mail().await;
-    assert_eq!(letters.iter().map(|letter| &letter.to).collect::<Vec<_>>(), ["bob@example.com"]);
-    let untouched = "select count(*) from outbox where kind = 'password_reset' and attempts = 0";
-    assert_eq!(count(&app, untouched).await, 1);
-}
-
-#[tokio::test]
 async fn a_letter_that_is_wanted_again_by_a_change_on_its_way_is_sent() {
     let app = TestApp::start().await;
     let ada = app.user("ada").await;

@@ -1,0 +1,170 @@
+//! Sends the letters that wait in the outbox.
+//!
+//! At least once, never lost: a letter is claimed for longer than sending it may take, so a worker that
+//! dies while it sends one leaves it to the next.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::letters;
+use crate::mail::{Letter, Mailer, SendError};
+use crate::metrics::{DELAYED, FAILED, SENT};
+use crate::security;
+use crate::state::AppState;
+use crate::store::db::{self, Conn, Tx};
+use crate::store::outbox::{self, ClaimedLetter};
+use crate::store::users::{self, User};
+
+/// Longer than the mailer takes at most.
+const LEASE: TimeDelta = TimeDelta::seconds(60);
+/// How long to wait after the first, second ... attempt that failed; the last one counts for all that follow.
+const BACKOFF: [TimeDelta; 5] = [
+    TimeDelta::minutes(1),
+    TimeDelta::minutes(5),
+    TimeDelta::minutes(15),
+    TimeDelta::hours(1),
+    TimeDelta::hours(3),
+];
+/// A letter that could not be sent for this long is given up: its link would come as a surprise.
+const GIVE_UP_AFTER: TimeDelta = TimeDelta::hours(24);
+/// But not before this many attempts: without a mail server it may have waited long for its first.
+const MIN_ATTEMPTS: i32 = 5;
+/// How long to wait for a letter if none is announced.
+const POLL: Duration = Duration::from_secs(1);
+
+pub(super) async fn send_letters(state: AppState, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        // A letter that panics is one that failed: it is claimed again when its lease ends.
+        match AssertUnwindSafe(deliver_next(&state)).catch_unwind().await {
+            Ok(Ok(true)) => continue,
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                let error = db::describe(&error);
+                tracing::warn!(error, "the outbox cannot be used at the moment");
+            }
+            Err(_) => tracing::error!("a letter could not be dealt with: this is a bug"),
+        }
+        tokio::select! {
+            () = state.mail_queued.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+}
+
+/// Claims one letter, sends it and settles it; whether there was one.
+pub async fn deliver_next(state: &AppState) -> sqlx::Result<bool> {
+    let Some(claimed) = claim(state).await? else { return Ok(false) };
+    deliver(state, &claimed).await?;
+    Ok(true)
+}
+
+async fn claim(state: &AppState) -> sqlx::Result<Option<ClaimedLetter>> {
+    let now = state.clock.now();
+    let claim = async |mut tx: Tx| {
+        let claimed = outbox::claim_next(&mut tx, now, LEASE).await?;
+        tx.commit().await?;
+        Ok(claimed)
+    };
+    state.db.write(claim).await
+}
+
+async fn deliver(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()> {
+    let user = match claimed.user_id {
+        Some(id) => find_user(state, id).await?,
+        None => None,
+    };
+    let outcome = match letters::compose(state, claimed, user.as_ref(), state.clock.now()) {
+        Ok(Some(letter)) => send(state, &letter).await,
+        Ok(None) => return db::with_timeout(withdraw(state, claimed)).await,
+        // Another release may read it. The error's own words could hold what stands there.
+        Err(_) => Err(SendError::Transient("its data cannot be read".to_owned())),
+    };
+    db::with_timeout(settle(state, claimed, outcome)).await
+}
+
+async fn find_user(state: &AppState, id: Uuid) -> sqlx::Result<Option<User>> {
+    let find = async |mut conn: Conn| {
+        let found = users::find(&mut conn, id).await;
+        conn.done(found)
+    };
+    state.db.read(find).await
+}
+
+/// To be called with no transaction open: the mail server takes its time.
+async fn send(state: &AppState, letter: &Letter) -> Result<(), SendError> {
+    let outcome = state.mailer.send(letter).await;
+    if let (Ok(()), Mailer::Folder(_)) = (&outcome, &state.mailer) {
+        let mut words = letter.text.split_whitespace();
+        let link = words.find(|word| word.starts_with(&state.config.public_url));
+        tracing::info!(link, "a letter is in /dev/mailbox");
+    }
+    outcome
+}
+
+/// Gives up a letter that is no longer wanted. But a change of the user that was under way when it was
+/// claimed took it for one that still waits, and queued no other: so the user is read again, once that
+/// change is done.
+async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()> {
+    let (id, now) = (claimed.id, state.clock.now());
+    let mut tx = state.db.begin().await?;
+    let user = match claimed.user_id {
+        Some(id) => users::find_for_share(&mut tx, id).await?,
+        None => None,
+    };
+    if let Ok(Some(_)) = letters::compose(state, claimed, user.as_ref(), now) {
+        outbox::set_next_attempt(&mut tx, id, "the account was being changed", now).await?;
+        return tx.commit().await;
+    }
+    outbox::set_failed(&mut tx, id, "no longer wanted: the account has moved on", now).await?;
+    tx.commit().await?;
+    tracing::info!(letter = %id, "a letter is no longer wanted: the account has moved on");
+    state.metrics.letters.add(FAILED);
+    Ok(())
+}
+
+async fn settle(
+    state: &AppState,
+    claimed: &ClaimedLetter,
+    outcome: Result<(), SendError>,
+) -> sqlx::Result<()> {
+    let now = state.clock.now();
+    let (id, attempts) = (claimed.id, claimed.attempts);
+    let mut tx = state.db.begin().await?;
+    let came_to = match outcome {
+        Ok(()) => {
+            outbox::set_sent(&mut tx, id, now).await?;
+            tracing::info!(letter = %id, attempts, "a letter was sent");
+            SENT
+        }
+        Err(SendError::Transient(reason))
+            if now - claimed.created_at < GIVE_UP_AFTER || attempts < MIN_ATTEMPTS =>
+        {
+            let next_attempt_at = now + backoff(attempts);
+            tracing::warn!(letter = %id, attempts, reason, %next_attempt_at, "a letter could not be sent yet");
+            outbox::set_next_attempt(&mut tx, id, &reason, next_attempt_at).await?;
+            DELAYED
+        }
+        Err(SendError::Transient(reason) | SendError::Permanent(reason)) => {
+            tracing::error!(letter = %id, attempts, reason, "a letter was given up");
+            outbox::set_failed(&mut tx, id, &reason, now).await?;
+            FAILED
+        }
+    };
+    tx.commit().await?;
+    state.metrics.letters.add(came_to);
+    Ok(())
+}
+
+/// The wait after attempt number `attempts`, from 80 to 120 percent of the table's, so that letters that failed
+/// together do not come back together.
+fn backoff(attempts: i32) -> TimeDelta {
+    let index = usize::try_from(attempts - 1).unwrap_or(0).min(BACKOFF.len() - 1);
+    let percent = 80 + i32::from(security::random_bytes::<1>()[0]) % 41;
+    BACKOFF[index] * percent / 100
+}

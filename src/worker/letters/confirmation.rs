@@ -1,0 +1,27 @@
+//! The letter that asks to confirm an address.
+
+use super::Draft;
+use crate::account::letters::LINK_LIFETIME;
+use crate::mail::{Letter, message};
+use crate::security::token::{LinkClaims, LinkPurpose};
+use crate::store::users::User;
+
+pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Option<Letter> {
+    is_wanted(draft, user).then(|| render(draft, user))
+}
+
+/// Whether the address still waits to be confirmed.
+fn is_wanted(draft: &Draft<'_>, user: &User) -> bool {
+    let is_pending = user.pending_email.as_deref().is_some_and(|email| draft.goes_to(email));
+    is_pending || (!user.is_email_verified() && draft.goes_to(&user.email))
+}
+
+fn render(draft: &Draft<'_>, user: &User) -> Letter {
+    let (state, now) = (draft.state, draft.now);
+    let email = draft.recipient().to_owned();
+    let claims = LinkClaims { sub: user.id, email, purpose: LinkPurpose::ConfirmEmail };
+    let token = state.keys.issue_link(&claims, now, now + LINK_LIFETIME);
+    let link = format!("{}/api/v1/confirm?token={token}", state.config.public_url);
+    let hours = LINK_LIFETIME.num_hours();
+    message::confirmation(&draft.message_id, draft.recipient(), draft.site(), &link, hours)
+}

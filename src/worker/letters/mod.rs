@@ -1,0 +1,60 @@
+//! What each letter says when it is sent: a file a kind.
+//!
+//! A kind's file decides whether its letter is still wanted, for much may have happened since it was
+//! queued, and makes the link: no secret rests in the outbox.
+
+mod confirmation;
+mod email_change_notice;
+mod test;
+
+use chrono::{DateTime, Utc};
+
+use crate::mail::Letter;
+use crate::state::AppState;
+use crate::store::outbox::{ClaimedLetter, LetterKind};
+use crate::store::users::User;
+
+/// What a letter is made of.
+struct Draft<'a> {
+    state: &'a AppState,
+    claimed: &'a ClaimedLetter,
+    /// The same at each attempt, so that a mail program shows a letter once.
+    message_id: String,
+    now: DateTime<Utc>,
+}
+
+impl Draft<'_> {
+    fn recipient(&self) -> &str {
+        &self.claimed.recipient
+    }
+
+    fn goes_to(&self, address: &str) -> bool {
+        address.eq_ignore_ascii_case(self.recipient())
+    }
+
+    fn site(&self) -> &str {
+        self.state.config.site()
+    }
+}
+
+/// The letter as it is sent now to or about `user`; `None` if it is no longer wanted, which one whose
+/// user is gone never is. An error if its data is not what its kind's file reads.
+pub(super) fn compose(
+    state: &AppState,
+    claimed: &ClaimedLetter,
+    user: Option<&User>,
+    now: DateTime<Utc>,
+) -> serde_json::Result<Option<Letter>> {
+    let message_id = format!("<{}@{}>", claimed.id, state.config.site());
+    let draft = Draft { state, claimed, message_id, now };
+    if claimed.user_id.is_some() && user.is_none() {
+        return Ok(None);
+    }
+    match claimed.kind {
+        LetterKind::Confirmation => Ok(user.and_then(|user| confirmation::compose(&draft, user))),
+        LetterKind::EmailChangeNotice => {
+            Ok(user.and_then(|user| email_change_notice::compose(&draft, user)))
+        }
+        LetterKind::Test => test::compose(&draft).map(Some),
+    }
+}
