@@ -48,7 +48,11 @@ pub async fn run(
     if let Run::Ask(target, _) = contestant.run
         && !stage.prepare(target).await?
     {
-        println!("  {}: HAProxy or PgBouncer is not installed", contestant.name);
+        let why = match target {
+            Target::Previous => "DOORWARD_PREVIOUS names no program",
+            _ => "HAProxy or PgBouncer is not installed",
+        };
+        println!("  {}: {why}", contestant.name);
         return Ok(vec![(contestant.name, Sample { rate: f64::NAN, ..Sample::default() })]);
     }
     let mut failed_before = 0;
@@ -152,7 +156,13 @@ async fn ask(
     if slice.at_most.is_some_and(|at_most| made + u64::from(connections) >= at_most) {
         return Err(format!("{}: more requests were made than there are", contestant.name).into());
     }
-    let unexpected = if requests == Requests::LoginWrong { made - refused } else { refused };
+    let unexpected = match requests {
+        Requests::LoginWrong => made - refused,
+        Requests::LoginCrowd => 0,
+        _ => refused,
+    };
+    // Of a crowd those alone count who were let in.
+    let made = if requests == Requests::LoginCrowd { made - refused } else { made };
     // What stands behind a balancer is not told: its own processor time and memory say nothing.
     let is_one_process = !matches!(target, Target::OneOfFleet | Target::Fleet);
     let each = |number: usize| {

@@ -75,8 +75,8 @@ pub async fn slice(
                 line(call, "x-access-token", &access_token(stage, number), "");
             }
         }
-        Requests::Login | Requests::LoginWrong => {
-            let end = if requests == Requests::Login { "" } else { ", no" };
+        Requests::Login | Requests::LoginWrong | Requests::LoginCrowd => {
+            let end = if requests == Requests::LoginWrong { ", no" } else { "" };
             let call = if is_floor { "POST /login" } else { "POST /api/v1/login" };
             for number in 1..=PEOPLE.min(stage.users) {
                 let credentials = STANDARD.encode(format!("user{number:07}:{PASSWORD}{end}"));

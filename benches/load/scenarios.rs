@@ -6,6 +6,8 @@ pub enum Target {
     Doorward,
     /// With `SESSION_CACHE=off`.
     Uncached,
+    /// The program that `DOORWARD_PREVIOUS` names: an older release.
+    Previous,
     Floor,
     /// Behind HAProxy, on PostgreSQL behind PgBouncer: one instance, and three by turns.
     OneOfFleet,
@@ -21,6 +23,8 @@ pub enum Requests {
     Me,
     Login,
     LoginWrong,
+    /// As `Login`, from more connections than find room: a 503 is no failure, and not counted.
+    LoginCrowd,
     /// Each token once.
     Refresh,
     /// Each name once.
@@ -124,10 +128,13 @@ const fn p99(of: &'static str, against: Option<&'static str>, bound: Bound) -> G
 }
 
 use Bound::{AtLeast, AtMost};
-use Requests::{Hello, HelloWithToken, List, ListFar, Login, LoginWrong, Me, Refresh, Register};
-use Target::{Doorward, Fleet, Floor, OneOfFleet, Uncached};
+use Requests::{
+    Hello, HelloWithToken, List, ListFar, Login, LoginCrowd, LoginWrong, Me, Refresh, Register,
+};
+use Target::{Doorward, Fleet, Floor, OneOfFleet, Previous, Uncached};
 
 const ALL: &[u32] = &[1, 16, 64];
+const FEW: &[u32] = &[16];
 const BUSY: &[u32] = &[16, 64];
 /// Connections of a flood of logins.
 const FLOOD: u32 = 64;
@@ -158,7 +165,7 @@ pub static SCENARIOS: &[Scenario] = &[
             rate("me", "floor: hello", AtLeast(0.8), BUSY),
             rate("me", "floor: hello, asked with a token", AtLeast(0.8), BUSY),
             rate("me", "floor: me by axum and sqlx", AtLeast(5.0), BUSY),
-            rate("me, SESSION_CACHE=off", "floor: me by axum and sqlx", AtLeast(0.95), BUSY),
+            rate("me, SESSION_CACHE=off", "floor: me by axum and sqlx", AtLeast(1.2), BUSY),
             rate("me, SESSION_CACHE=off", "floor: its query by pgbench", Bound::None, BUSY),
         ],
     },
@@ -264,6 +271,40 @@ pub static SCENARIOS: &[Scenario] = &[
         goals: &[
             rate("me, cleaning up", "me", AtLeast(0.9), ALL),
             rate("refresh, cleaning up", "refresh", AtLeast(0.9), ALL),
+        ],
+    },
+    Scenario {
+        name: "crowd",
+        about: "logins from more connections than the queue of passwords has room for",
+        connections: FEW,
+        contestants: &[
+            Contestant { connections: Some(FLOOD), ..ask("logins at 64", Doorward, LoginCrowd) },
+            Contestant { connections: Some(256), ..ask("logins at 256", Doorward, LoginCrowd) },
+        ],
+        goals: &[rate("logins at 256", "logins at 64", AtLeast(0.85), ALL)],
+    },
+    Scenario {
+        name: "previous",
+        about: "the same beside the program that DOORWARD_PREVIOUS names; passed over without one",
+        connections: BUSY,
+        contestants: &[
+            ask("me", Doorward, Me),
+            ask("me, previous", Previous, Me),
+            renewed("login", Doorward, Login),
+            renewed("login, previous", Previous, Login),
+            ask("refresh", Doorward, Refresh),
+            ask("refresh, previous", Previous, Refresh),
+            ask("register", Doorward, Register),
+            ask("register, previous", Previous, Register),
+            ask("list, page 1", Doorward, List),
+            ask("list, page 1, previous", Previous, List),
+        ],
+        goals: &[
+            rate("me", "me, previous", AtLeast(0.95), BUSY),
+            rate("login", "login, previous", AtLeast(0.95), BUSY),
+            rate("refresh", "refresh, previous", AtLeast(0.95), BUSY),
+            rate("register", "register, previous", AtLeast(0.95), BUSY),
+            rate("list, page 1", "list, page 1, previous", AtLeast(0.95), BUSY),
         ],
     },
     Scenario {

@@ -28,6 +28,8 @@ pub const PASSWORD: &str = "a long and good one";
 const SECRET: &str = "Z3Vlc3NlZCBieSBub2JvZHkgYnV0IHRoZSBsb2FkIHRlc3Q";
 const PUBLIC_URL: &str = "http://127.0.0.1:8000";
 const DOORWARD: &str = env!("CARGO_BIN_EXE_doorward");
+/// The variable that names the program of an older release.
+const PREVIOUS: &str = "DOORWARD_PREVIOUS";
 /// How long a program may take to start.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -51,6 +53,8 @@ pub struct Stage {
     doorward: Program,
     uncached: Program,
     floor: Program,
+    /// Once it is asked for, and where there is one.
+    previous: Option<Program>,
     fleet: Option<Fleet>,
     /// Where the reports and the logs go.
     pub results: PathBuf,
@@ -95,6 +99,7 @@ impl Stage {
             doorward,
             uncached,
             floor,
+            previous: None,
             fleet: None,
             results: results.clone(),
             work,
@@ -104,7 +109,8 @@ impl Stage {
     pub async fn close(self) {
         self.pool.close().await;
         drop(self.fleet);
-        for program in [self.doorward, self.uncached, self.floor] {
+        let programs = [self.doorward, self.uncached, self.floor].into_iter();
+        for program in programs.chain(self.previous) {
             program.kill().await;
         }
         self.postgres.stop().await;
@@ -118,6 +124,12 @@ impl Stage {
             let server = self.postgres.connect_options("doorward");
             self.fleet = Fleet::start(&self.site(), &server, &self.keys).await?;
         }
+        if target == Target::Previous && self.previous.is_none() {
+            if std::env::var_os(PREVIOUS).is_none() {
+                return Ok(false);
+            }
+            self.previous = Some(self.site().start(target, &self.keys).await?);
+        }
         Ok(!is_fleet || self.fleet.is_some())
     }
 
@@ -128,6 +140,7 @@ impl Stage {
             Target::Doorward => &self.doorward,
             Target::Uncached => &self.uncached,
             Target::Floor => &self.floor,
+            Target::Previous => self.previous.as_ref().expect("it was prepared"),
             Target::OneOfFleet => &fleet().one,
             Target::Fleet => &fleet().all,
         }
@@ -148,7 +161,11 @@ impl Stage {
         let began = Instant::now();
         let program = self.site().start(target, &self.keys).await?;
         let took = began.elapsed();
-        let former = if target == Target::Floor { &mut self.floor } else { &mut self.doorward };
+        let former = match target {
+            Target::Floor => &mut self.floor,
+            Target::Previous => self.previous.as_mut().expect("it was prepared"),
+            _ => &mut self.doorward,
+        };
         std::mem::replace(former, program).kill().await;
         Ok(took)
     }
@@ -204,8 +221,9 @@ impl Site<'_> {
             command.args([&port.to_string(), &self.url, &x]);
             return self.launch(command, port, "floor.log", Some("/hello")).await;
         }
-        let is_plain = target == Target::Doorward;
-        let mut command = Command::new(DOORWARD);
+        let is_plain = [Target::Doorward, Target::Previous].contains(&target);
+        let previous = std::env::var_os(PREVIOUS).filter(|_| target == Target::Previous);
+        let mut command = Command::new(previous.unwrap_or_else(|| DOORWARD.into()));
         command.arg("serve").env_clear().envs([
             ("DATABASE_URL", self.url.as_str()),
             ("HOST", "127.0.0.1"),
