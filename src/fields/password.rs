@@ -24,17 +24,18 @@ const MAX_PASSWORD_BYTES: usize = 1024;
 /// Longest password in code points, after NFC.
 const MAX_PASSWORD_CHARS: usize = 256;
 
-/// Passwords of 8 and more characters that everybody tries first: lower case, one a line, sorted by bytes.
+/// Passwords of 8 and more characters that attackers try first: lower case, one a line, sorted by
+/// bytes.
 static COMMON_PASSWORDS: &str = include_str!("common_passwords.txt");
 
-/// A password that may be set: NIST SP 800-63B's rules, that is a length, a list of what attackers try first,
-/// nothing that the account itself gives away, and no rules of composition.
+/// A password that may be set: NIST SP 800-63B's rules, that is a length, a list of what attackers
+/// try first, nothing that the account itself gives away, and no rules of composition.
 pub fn parse_new_password(
     raw: &str,
     min_chars: usize,
     context: &PasswordContext<'_>,
 ) -> Result<Password, FieldError> {
-    // Checked before normalising too, so that nobody makes us normalise a megabyte.
+    // Checked before normalising too: a request must not cause a megabyte to be normalised.
     let too_long = || FieldError::new("too_long", "Use at most 256 characters.");
     if raw.len() > 4 * MAX_PASSWORD_BYTES {
         return Err(too_long());
@@ -60,7 +61,8 @@ pub fn parse_new_password(
     Ok(Password(SecretString::from(password)))
 }
 
-/// What the account says about itself, so that a password may not repeat it. Empty parts are skipped.
+/// What the account says about itself, so that a password may not repeat it. Empty parts are
+/// skipped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PasswordContext<'a> {
     pub username: &'a str,
@@ -117,13 +119,8 @@ fn is_common(folded: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt;
-
+    use super::super::code;
     use super::*;
-
-    fn code<T: fmt::Debug>(result: Result<T, FieldError>) -> &'static str {
-        result.expect_err("refused").code
-    }
 
     #[test]
     fn every_common_password_is_found_and_their_neighbours_are_not() {
