@@ -9,10 +9,11 @@ use tower_http::normalize_path::{NormalizePath, NormalizePathLayer};
 use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::config::{CorsOrigins, is_loopback};
+use crate::config::CorsOrigins;
 use crate::http::admission::Admission;
 use crate::http::error::{ApiError, Code};
 use crate::http::middleware::Middleware;
+use crate::network::is_loopback_url;
 use crate::state::AppState;
 use crate::{admin, auth, health, mailbox, openapi, prometheus, users};
 
@@ -84,5 +85,5 @@ fn cors(origins: &CorsOrigins) -> Option<CorsLayer> {
 
 fn is_localhost(origin: &HeaderValue) -> bool {
     let origin = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
-    origin.is_some_and(|origin| is_loopback(&origin))
+    origin.is_some_and(|origin| is_loopback_url(&origin))
 }
