@@ -12,6 +12,7 @@ use axum::routing::{Router, get};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::config::Config;
+use crate::http::credentials::bearer;
 use crate::http::error::{ApiError, Code};
 use crate::limits;
 use crate::metrics::{self, Exposition, Kind, LETTERS, Route};
@@ -57,16 +58,12 @@ async fn metrics(
 fn authorize(config: &Config, headers: &HeaderMap) -> Result<(), ApiError> {
     let refused =
         |code: Code, message: &str| ApiError { message: Some(message.into()), ..code.into() };
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().ok_or_else(|| {
-        refused(Code::TokenMissing, "METRICS_TOKEN is needed as authorization: Bearer.")
-    })?;
-    let token = value.to_str().ok().and_then(|value| value.split_once(' '));
-    let token = token
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim_start_matches(' '));
-    match (token, &config.metrics_token, values.next()) {
-        (Some(token), Some(secret), None) if security::is_secret(token, secret) => Ok(()),
+    if !headers.contains_key(header::AUTHORIZATION) {
+        let message = "METRICS_TOKEN is needed as authorization: Bearer.";
+        return Err(refused(Code::TokenMissing, message));
+    }
+    match (bearer(headers), &config.metrics_token) {
+        (Ok(Some(token)), Some(secret)) if security::is_secret(token, secret) => Ok(()),
         _ => Err(refused(Code::TokenInvalid, "This is not METRICS_TOKEN.")),
     }
 }

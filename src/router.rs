@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::CorsOrigins;
 use crate::http::admission::Admission;
+use crate::http::credentials::{ACCESS_TOKEN, REFRESH_TOKEN};
 use crate::http::error::{ApiError, Code};
 use crate::http::middleware::Middleware;
 use crate::network::is_loopback_url;
@@ -64,8 +65,7 @@ fn cors(origins: &CorsOrigins) -> Option<CorsLayer> {
             AllowOrigin::list(list.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
         }
     };
-    let access_token = HeaderName::from_static("x-access-token");
-    let refresh_token = HeaderName::from_static("x-refresh-token");
+    let (access_token, refresh_token) = (ACCESS_TOKEN.clone(), REFRESH_TOKEN.clone());
     let request_id = HeaderName::from_static("x-request-id");
     let cors = CorsLayer::new()
         .allow_origin(allowed)

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod body;
 pub mod client;
+pub mod credentials;
 pub mod cursor;
 pub mod error;
 pub mod html;
