@@ -50,7 +50,7 @@ pub fn document(
         "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
         "refresh_token": { "type": "apiKey", "in": "header", "name": "x-refresh-token" },
     });
-    raise_min_length(&mut document["components"]["schemas"], min_password_length);
+    document["components"]["schemas"]["NewPassword"]["minLength"] = min_password_length.into();
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for operation in
         paths.flat_map(|(_, path)| path.as_object_mut().into_iter().flatten()).map(|(_, op)| op)
@@ -59,18 +59,6 @@ pub fn document(
         add_errors(operation);
     }
     document
-}
-
-/// Applies the configured minimum length to new passwords: those fields that have a `minLength`.
-fn raise_min_length(schemas: &mut Value, min_password_length: usize) {
-    for schema in schemas.as_object_mut().into_iter().flat_map(|schemas| schemas.values_mut()) {
-        let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
-        for property in properties.into_iter().flat_map(|properties| properties.values_mut()) {
-            if property["format"] == "password" && property.get("minLength").is_some() {
-                property["minLength"] = min_password_length.into();
-            }
-        }
-    }
 }
 
 /// An optional body is an object if it is there: removes the `null` that utoipa adds for an `Option`.

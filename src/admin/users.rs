@@ -44,14 +44,31 @@ pub struct DeleteResponse {
 
 /// The role may come in the body as well as in the query.
 #[derive(ToSchema)]
-#[expect(
-    dead_code,
-    reason = "describes the body in the OpenAPI document; the form is read field by field"
-)]
 pub struct RoleRequest {
-    /// In any case.
-    #[schema(inline)]
     role: Option<RoleName>,
+}
+
+impl RoleRequest {
+    /// The role that the query, the body or both of them name.
+    fn parse(mut query: Input, mut body: Input) -> Result<Role, ApiError> {
+        let in_query = query.optional("role", Role::parse);
+        query.check()?;
+        let role = if in_query.is_some() {
+            body.optional("role", RoleName::parse)
+        } else {
+            body.required("role", RoleName::parse)
+        };
+        let Self { role } = body.finish(|| Some(Self { role }))?;
+        match (in_query, role.map(|RoleName(role)| role)) {
+            (Some(one), Some(other)) if one != other => {
+                let message = "The query and the body name different roles.";
+                Err(ApiError::invalid_field("role", "ambiguous", message))
+            }
+            (one, other) => {
+                one.or(other).ok_or_else(|| ApiError::internal("a required role is missing"))
+            }
+        }
+    }
 }
 
 /// The id in the path; anything but a UUID is no user.
@@ -110,7 +127,7 @@ pub async fn set_role(
     client: ClientInfo,
     OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Json<RoleResponse>, ApiError> {
-    let role = wanted_role(query, body)?;
+    let role = RoleRequest::parse(query, body)?;
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
     let (admins, mut user) = lock(&mut tx, &caller, id, now).await?;
@@ -130,27 +147,6 @@ pub async fn set_role(
     state.commit(tx, id).await?;
     let message = format!("{} is {role} now.", user.username);
     Ok(Json(RoleResponse { success: true, message, user: user.into() }))
-}
-
-/// The role in the query or in the body.
-fn wanted_role(mut query: Input, mut body: Input) -> Result<Role, ApiError> {
-    let in_query = query.optional("role", Role::parse);
-    query.check()?;
-    let in_body = if in_query.is_some() {
-        body.optional("role", Role::parse)
-    } else {
-        body.required("role", Role::parse)
-    };
-    body.check()?;
-    match (in_query, in_body) {
-        (Some(one), Some(other)) if one != other => {
-            let message = "The query and the body name different roles.";
-            Err(ApiError::invalid_field("role", "ambiguous", message))
-        }
-        (one, other) => {
-            one.or(other).ok_or_else(|| ApiError::internal("a role that was required is missing"))
-        }
-    }
 }
 
 /// Deletes a user, and every session of theirs. The last admin stays.

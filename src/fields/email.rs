@@ -1,6 +1,13 @@
 //! E-mail addresses.
 
-use super::FieldError;
+use utoipa::openapi::schema::{KnownFormat, SchemaFormat};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{FieldError, string_schema};
+
+/// Longest address in bytes: RFC 5321's path without its angle brackets.
+const MAX_EMAIL_BYTES: usize = 254;
 
 /// One e-mail address, at most 254 bytes; kept as typed, unique without regard to case.
 ///
@@ -11,8 +18,9 @@ pub struct Email(String);
 
 impl Email {
     pub fn parse(raw: &str) -> Result<Self, FieldError> {
-        if raw.len() > 254 {
-            return Err(FieldError::new("too_long", "Use at most 254 bytes."));
+        if raw.len() > MAX_EMAIL_BYTES {
+            let message = format!("Use at most {MAX_EMAIL_BYTES} bytes.");
+            return Err(FieldError::new("too_long", message));
         }
         let invalid = || FieldError::new("invalid_email", "This is not a valid e-mail address.");
         let (local, domain) = raw.rsplit_once('@').ok_or_else(invalid)?;
@@ -33,6 +41,19 @@ impl Email {
         self.0.rsplit_once('@').map_or(&self.0, |(local, _)| local)
     }
 }
+
+impl PartialSchema for Email {
+    fn schema() -> RefOr<Schema> {
+        let schema = string_schema()
+            .description(Some("Unique without regard to case."))
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Email)))
+            .max_length(Some(MAX_EMAIL_BYTES))
+            .examples(["ada@example.com"]);
+        schema.into()
+    }
+}
+
+impl ToSchema for Email {}
 
 /// RFC 5322 `atext`, at least one.
 fn is_atom(part: &str) -> bool {

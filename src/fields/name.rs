@@ -1,6 +1,11 @@
 //! First and last names.
 
-use super::FieldError;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{FieldError, string_schema};
+
+const MAX_NAME_CHARS: usize = 100;
 
 /// A first or last name: at most 100 characters, no control characters; may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,8 +14,8 @@ pub struct Name(String);
 impl Name {
     pub fn parse(raw: &str) -> Result<Self, FieldError> {
         let name = raw.trim();
-        if name.chars().count() > 100 {
-            return Err(FieldError::new("too_long", "Use at most 100 characters."));
+        if name.chars().count() > MAX_NAME_CHARS {
+            return Err(FieldError::too_long(MAX_NAME_CHARS));
         }
         if name.chars().any(is_unprintable) {
             return Err(FieldError::new(
@@ -25,6 +30,18 @@ impl Name {
         &self.0
     }
 }
+
+impl PartialSchema for Name {
+    fn schema() -> RefOr<Schema> {
+        let schema = string_schema()
+            .description(Some("No control characters; the spaces around it are removed."))
+            .max_length(Some(MAX_NAME_CHARS))
+            .examples(["Ada"]);
+        schema.into()
+    }
+}
+
+impl ToSchema for Name {}
 
 /// Control characters, and those that break lines or change the direction of the text around them
 /// (as in a "Trojan source"): none belongs in a name that an admin reads in a list.

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
-use super::FieldError;
+use super::{FieldError, string_schema};
 
 /// What a user may do. An admin is staff too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
@@ -17,9 +18,11 @@ pub enum Role {
 }
 
 impl Role {
+    const ALL: [Self; 3] = [Self::User, Self::Staff, Self::Admin];
+
     /// Reads a role in any case.
     pub fn parse(raw: &str) -> Result<Self, FieldError> {
-        [Self::User, Self::Staff, Self::Admin]
+        Self::ALL
             .into_iter()
             .find(|role| role.as_str().eq_ignore_ascii_case(raw))
             .ok_or_else(|| FieldError::new("invalid_choice", "Use User, Staff or Admin."))
@@ -42,14 +45,32 @@ impl Role {
     }
 }
 
-/// A role as a client writes it: User, Staff or Admin, in any case.
-#[derive(ToSchema)]
-#[schema(
-    pattern = "^([Uu][Ss][Ee][Rr]|[Ss][Tt][Aa][Ff][Ff]|[Aa][Dd][Mm][Ii][Nn])$",
-    example = "Staff"
-)]
-#[expect(dead_code, reason = "describes a role in the OpenAPI document; `Role::parse` reads it")]
-pub struct RoleName(String);
+/// A role as a client writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleName(pub Role);
+
+impl RoleName {
+    /// Reads a role in any case.
+    pub fn parse(raw: &str) -> Result<Self, FieldError> {
+        Role::parse(raw).map(Self)
+    }
+}
+
+impl PartialSchema for RoleName {
+    fn schema() -> RefOr<Schema> {
+        let in_any_case = |role: Role| -> String {
+            let letters = role.as_str().chars();
+            letters.flat_map(|c| ['[', c.to_ascii_uppercase(), c, ']']).collect()
+        };
+        let schema = string_schema()
+            .description(Some("User, Staff or Admin, in any case."))
+            .pattern(Some(format!("^({})$", Role::ALL.map(in_any_case).join("|"))))
+            .examples(["Staff"]);
+        schema.into()
+    }
+}
+
+impl ToSchema for RoleName {}
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,6 +1,12 @@
 //! Usernames.
 
-use super::FieldError;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{FieldError, string_schema};
+
+pub const MIN_USERNAME_CHARS: usize = 3;
+const MAX_USERNAME_CHARS: usize = 64;
 
 /// 3 to 64 of `A-Z a-z 0-9 . _ -`, starting with a letter or digit; kept as typed, unique without
 /// regard to case.
@@ -77,11 +83,12 @@ impl Username {
 
     /// A name that the operator chose: reserved words are allowed.
     pub fn parse_reserved_too(raw: &str) -> Result<Self, FieldError> {
-        if raw.chars().count() < 3 {
-            return Err(FieldError::new("too_short", "Use at least 3 characters."));
+        let chars = raw.chars().count();
+        if chars < MIN_USERNAME_CHARS {
+            return Err(FieldError::too_short(MIN_USERNAME_CHARS));
         }
-        if raw.chars().count() > 64 {
-            return Err(FieldError::new("too_long", "Use at most 64 characters."));
+        if chars > MAX_USERNAME_CHARS {
+            return Err(FieldError::too_long(MAX_USERNAME_CHARS));
         }
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         if !raw.bytes().all(allowed) || !raw.as_bytes()[0].is_ascii_alphanumeric() {
@@ -102,6 +109,24 @@ impl Username {
         self.0.to_ascii_lowercase()
     }
 }
+
+impl PartialSchema for Username {
+    fn schema() -> RefOr<Schema> {
+        let description = format!(
+            "{MIN_USERNAME_CHARS} to {MAX_USERNAME_CHARS} of `A-Z a-z 0-9 . _ -`, starting with a \
+             letter or a digit; unique without regard to case."
+        );
+        let schema = string_schema()
+            .description(Some(description))
+            .min_length(Some(MIN_USERNAME_CHARS))
+            .max_length(Some(MAX_USERNAME_CHARS))
+            .pattern(Some("^[A-Za-z0-9][A-Za-z0-9._-]*$"))
+            .examples(["ada"]);
+        schema.into()
+    }
+}
+
+impl ToSchema for Username {}
 
 #[cfg(test)]
 mod tests {

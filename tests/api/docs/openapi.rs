@@ -111,13 +111,19 @@ fn every_reference_leads_somewhere_and_every_schema_is_referred_to() {
 #[test]
 fn new_passwords_are_as_long_as_the_settings_ask_for() {
     let document = openapi_document(PUBLIC_URL, 12);
-    for (schema, field, least) in [
-        ("RegisterRequest", "password", json!(12)),
-        ("ChangePasswordRequest", "new_password", json!(12)),
-        ("ChangePasswordRequest", "old_password", json!(null)),
+    let schemas = &document["components"]["schemas"];
+    for (schema, field, of_type, min_length) in [
+        ("RegisterRequest", "password", "NewPassword", json!(12)),
+        ("ChangePasswordRequest", "new_password", "NewPassword", json!(12)),
+        ("ChangePasswordRequest", "old_password", "Password", json!(null)),
     ] {
-        let property = &document["components"]["schemas"][schema]["properties"][field];
-        assert_eq!((&property["format"], &property["minLength"]), (&json!("password"), &least));
+        let reference = &schemas[schema]["properties"][field]["$ref"];
+        assert_eq!(reference, &format!("#/components/schemas/{of_type}"), "{schema} {field}");
+        let property = &schemas[of_type];
+        assert_eq!(
+            (&property["format"], &property["minLength"]),
+            (&json!("password"), &min_length)
+        );
     }
 }
 
