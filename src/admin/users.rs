@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
@@ -12,35 +11,16 @@ use uuid::Uuid;
 
 use crate::account::client::ClientInfo;
 use crate::fields::{Role, RoleName};
+use crate::http::answer::{Message, UserAnswer, UserMessage};
 use crate::http::body::{OptionalJsonBody, QueryString};
 use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
 use crate::http::session::{AdminUser, CurrentUser};
-use crate::http::user::PublicUser;
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::db::Conn;
 use crate::store::users::User;
 use crate::store::{sessions, users};
-
-#[derive(Serialize, ToSchema)]
-pub struct UserResponse {
-    success: bool,
-    user: PublicUser,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct RoleResponse {
-    success: bool,
-    message: String,
-    user: PublicUser,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct DeleteResponse {
-    success: bool,
-    message: &'static str,
-}
 
 /// The role may come in the body as well as in the query.
 #[derive(ToSchema)]
@@ -90,21 +70,21 @@ impl<S: Send + Sync> FromRequestParts<S> for PublicId {
     get, path = "/api/v1/users/{public_id}", operation_id = "show_user", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
-    responses((status = 200, description = "The user.", body = UserResponse)),
+    responses((status = 200, description = "The user.", body = UserAnswer)),
     extensions(("x-codes" = json!(["forbidden", "user_not_found"]))),
 )]
 pub async fn show(
     _: AdminUser,
     State(state): State<AppState>,
     PublicId(id): PublicId,
-) -> Result<Json<UserResponse>, ApiError> {
+) -> Result<Json<UserAnswer>, ApiError> {
     let find = |mut db: Conn| async move {
         let found = users::find(&mut db, id).await;
         db.done(found)
     };
     let found = state.db.read(find).await?;
     let user = found.ok_or(Code::UserNotFound)?;
-    Ok(Json(UserResponse { success: true, user: user.into() }))
+    Ok(Json(UserAnswer::new(user)))
 }
 
 /// Gives a user a role. Whoever is promoted needs a verified address; the last admin stays one.
@@ -116,8 +96,10 @@ pub async fn show(
         ("role" = inline(Option<RoleName>), Query, description = "Staff, Admin or User, in any case.", example = "Staff"),
     ),
     request_body = Option<RoleRequest>,
-    responses((status = 200, description = "The user has the role.", body = RoleResponse)),
-    extensions(("x-codes" = json!(["forbidden", "user_not_found", "email_not_verified", "last_admin"]))),
+    responses((status = 200, description = "The user has the role.", body = UserMessage)),
+    extensions(("x-codes" = json!([
+        "forbidden", "user_not_found", "email_not_verified", "last_admin",
+    ]))),
 )]
 pub async fn set_role(
     AdminUser(caller): AdminUser,
@@ -126,7 +108,7 @@ pub async fn set_role(
     QueryString(query): QueryString,
     client: ClientInfo,
     OptionalJsonBody(body): OptionalJsonBody,
-) -> Result<Json<RoleResponse>, ApiError> {
+) -> Result<Json<UserMessage>, ApiError> {
     let role = RoleRequest::parse(query, body)?;
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
@@ -146,7 +128,7 @@ pub async fn set_role(
     }
     state.commit(tx, id).await?;
     let message = format!("{} is {role} now.", user.username);
-    Ok(Json(RoleResponse { success: true, message, user: user.into() }))
+    Ok(Json(UserMessage::new(message, user)))
 }
 
 /// Deletes a user, and every session of theirs. The last admin stays.
@@ -154,7 +136,7 @@ pub async fn set_role(
     delete, path = "/api/v1/users/{public_id}", operation_id = "delete_user", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
-    responses((status = 200, description = "Deleted.", body = DeleteResponse)),
+    responses((status = 200, description = "Deleted.", body = Message)),
     extensions(("x-codes" = json!(["forbidden", "user_not_found", "last_admin"]))),
 )]
 pub async fn delete(
@@ -162,7 +144,7 @@ pub async fn delete(
     State(state): State<AppState>,
     PublicId(id): PublicId,
     client: ClientInfo,
-) -> Result<Json<DeleteResponse>, ApiError> {
+) -> Result<Json<Message>, ApiError> {
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
     let (admins, user) = lock(&mut tx, &caller, id, now).await?;
@@ -173,7 +155,7 @@ pub async fn delete(
     let event = Event::by(caller.actor(&client), EventKind::UserDeleted).on(id);
     state.record(&mut tx, event.with(json!({ "role": user.role })), now).await?;
     state.commit(tx, id).await?;
-    Ok(Json(DeleteResponse { success: true, message: "The user is deleted." }))
+    Ok(Json(Message::new("The user is deleted.")))
 }
 
 /// All admins, whom nobody else can demote or delete before this transaction ends, and the target user, locked. The

@@ -1,6 +1,7 @@
 //! What every feature needs to speak HTTP.
 
 pub mod admission;
+pub mod answer;
 pub mod body;
 pub mod client;
 pub mod credentials;

@@ -2,12 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::account::client::ClientInfo;
 use crate::account::password;
 use crate::fields::{NewPassword, Password, PasswordContext};
+use crate::http::answer::Message;
 use crate::http::body::JsonBody;
 use crate::http::error::ApiError;
 use crate::http::input::Input;
@@ -36,19 +36,13 @@ impl ChangePasswordRequest {
     }
 }
 
-#[derive(Serialize, ToSchema)]
-pub struct ChangePasswordResponse {
-    success: bool,
-    message: &'static str,
-}
-
 /// Changes the password and ends every other session of the user.
 ///
 /// A new address that waits in `pending_email` is dropped: whoever knew the old password may have set it.
 #[utoipa::path(
     put, path = "/api/v1/users/me/change_password", tag = "users", security(("access_token" = []), ("bearer" = [])),
     request_body = ChangePasswordRequest,
-    responses((status = 200, description = "Changed.", body = ChangePasswordResponse)),
+    responses((status = 200, description = "Changed.", body = Message)),
     extensions(("x-codes" = json!(["wrong_password", "rate_limited"]))),
 )]
 pub async fn change_password(
@@ -56,12 +50,12 @@ pub async fn change_password(
     caller: CurrentUser,
     client: ClientInfo,
     JsonBody(form): JsonBody,
-) -> Result<Json<ChangePasswordResponse>, ApiError> {
+) -> Result<Json<Message>, ApiError> {
     let user = &caller.user;
     let ChangePasswordRequest { old_password: old, new_password: new } =
         ChangePasswordRequest::parse(form, state.config.min_password_length, user)?;
     let (actor, now) = (caller.actor(&client), state.clock.now());
     password::change(&state, actor, user, [&old, &new.into()], &client, now).await?;
     let message = "The password is changed. Every other session has ended.";
-    Ok(Json(ChangePasswordResponse { success: true, message }))
+    Ok(Json(Message::new(message)))
 }

@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -12,10 +11,10 @@ use crate::account::attempts::{self, Attempts};
 use crate::account::client::ClientInfo;
 use crate::account::{letters, password};
 use crate::fields::{Email, Name, NewPassword, PasswordContext, Role, Username};
+use crate::http::answer::UserMessage;
 use crate::http::body::JsonBody;
 use crate::http::error::ApiError;
 use crate::http::input::Input;
-use crate::http::user::PublicUser;
 use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
@@ -53,24 +52,17 @@ impl RegisterRequest {
     }
 }
 
-#[derive(Serialize, ToSchema)]
-pub struct RegisterResponse {
-    success: bool,
-    message: &'static str,
-    user: PublicUser,
-}
-
 /// Registers a user and queues the confirmation mail.
 #[utoipa::path(
     post, path = "/api/v1/users", tag = "users", request_body = RegisterRequest,
-    responses((status = 201, description = "Registered.", body = RegisterResponse)),
+    responses((status = 201, description = "Registered.", body = UserMessage)),
     extensions(("x-codes" = json!(["username_taken", "email_taken", "rate_limited"]))),
 )]
 pub async fn register(
     State(state): State<AppState>,
     client: ClientInfo,
     JsonBody(form): JsonBody,
-) -> Result<(StatusCode, Json<RegisterResponse>), ApiError> {
+) -> Result<(StatusCode, Json<UserMessage>), ApiError> {
     let RegisterRequest { username, email, password, first_name, last_name } =
         RegisterRequest::parse(form, state.config.min_password_length)?;
 
@@ -99,7 +91,7 @@ pub async fn register(
     let user = written?;
     state.mail_queued.notify_one();
     let message = "Registered. Please follow the link in the mail that is on its way.";
-    Ok((StatusCode::CREATED, Json(RegisterResponse { success: true, message, user: user.into() })))
+    Ok((StatusCode::CREATED, Json(UserMessage::new(message, user))))
 }
 
 /// Writes the account and queues the first letter.

@@ -217,18 +217,18 @@ async fn an_answer_has_the_fields_of_its_schema_and_no_others() {
         (properties, required.map(|name| name.as_str().unwrap().to_owned()).collect())
     };
     let mut answers = vec![
-        ("MeResponse", ada.get("/api/v1/users/me").await),
+        ("UserAnswer", ada.get("/api/v1/users/me").await),
         ("UpdateResponse", ada.put("/api/v1/users/me", &json!({})).await),
         ("ListResponse", boss.get("/api/v1/users?count=true").await),
-        ("UserResponse", boss.get(&format!("/api/v1/users/{}", ada.id())).await),
+        ("UserAnswer", boss.get(&format!("/api/v1/users/{}", ada.id())).await),
         (
-            "RoleResponse",
+            "UserMessage",
             boss.put(&format!("/api/v1/users/{}?role=staff", ada.id()), &json!({})).await,
         ),
         ("LoginResponse", boss.log_in("ada", PASSWORD).await),
         ("RefreshResponse", ada.refresh_with(ada.refresh.as_deref().unwrap()).await),
         ("StatusResponse", boss.get("/healthz").await),
-        ("DeleteResponse", boss.delete(&format!("/api/v1/users/{}", ada.id())).await),
+        ("Message", boss.delete(&format!("/api/v1/users/{}", ada.id())).await),
     ];
     for (schema, answer) in &answers {
         let (properties, _) = fields_of(schema);
