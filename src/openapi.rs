@@ -4,7 +4,7 @@
 //! and every code becomes an answer with the status that the one table of codes gives it.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -72,38 +72,43 @@ fn forbid_null_body(operation: &mut Value) {
     }
 }
 
+/// What a body may be refused for.
+const BODY_CODES: [Code; 4] = [
+    Code::MalformedRequest,
+    Code::PayloadTooLarge,
+    Code::UnsupportedMediaType,
+    Code::ValidationFailed,
+];
+/// What an access token may be refused for.
+const USER_CODES: [Code; 5] = [
+    Code::MalformedRequest,
+    Code::TokenMissing,
+    Code::TokenInvalid,
+    Code::TokenExpired,
+    Code::SessionEnded,
+];
+
 fn add_errors(operation: &mut Value) {
-    let mut codes: BTreeSet<String> = ["internal".to_owned()].into();
-    let mut add = |more: &[&str]| codes.extend(more.iter().map(|&code| code.to_owned()));
     let own = operation.as_object_mut().and_then(|operation| operation.remove("x-codes"));
     let own: Vec<String> = own.and_then(|own| serde_json::from_value(own).ok()).unwrap_or_default();
-    add(&own.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut codes = vec![Code::Internal];
     let needs_user = operation["security"]
         .as_array()
         .is_some_and(|any| any.iter().any(|security| security.get("bearer").is_some()));
     if needs_user {
-        add(&[
-            "malformed_request",
-            "token_missing",
-            "token_invalid",
-            "token_expired",
-            "session_ended",
-        ]);
+        codes.extend(USER_CODES);
     }
     if operation.get("requestBody").is_some() {
-        add(&[
-            "malformed_request",
-            "payload_too_large",
-            "unsupported_media_type",
-            "validation_failed",
-        ]);
+        codes.extend(BODY_CODES);
     }
     if operation["tags"] != json!(["service"]) {
-        add(&["busy", "database_unavailable"]);
+        codes.extend([Code::Busy, Code::DatabaseUnavailable]);
     }
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
-    for code in Code::ALL.iter().filter(|code| codes.contains(code.as_str())) {
-        by_status.entry(code.status().as_u16()).or_default().push(*code);
+    for &code in Code::ALL {
+        if codes.contains(&code) || own.iter().any(|own| own == code.as_str()) {
+            by_status.entry(code.status().as_u16()).or_default().push(code);
+        }
     }
     let has_pages = operation.pointer("/responses/200/content/text~1html").is_some();
     for (status, codes) in by_status {
@@ -118,13 +123,12 @@ fn add_errors(operation: &mut Value) {
 fn error_response(codes: &[Code]) -> Value {
     let lines: Vec<String> =
         codes.iter().map(|code| format!("- `{}`: {}", code.as_str(), code.message())).collect();
-    let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
     let mut response = json!({
         "description": lines.join("\n"),
         "content": { "application/json": { "schema": {
             "allOf": [
                 { "$ref": "#/components/schemas/Error" },
-                { "type": "object", "properties": { "code": { "enum": names } } },
+                { "type": "object", "properties": { "code": { "enum": codes } } },
             ],
         } } },
     });

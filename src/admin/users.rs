@@ -71,7 +71,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PublicId {
     security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
     responses((status = 200, description = "The user.", body = UserAnswer)),
-    extensions(("x-codes" = json!(["forbidden", "user_not_found"]))),
+    extensions(("x-codes" = json!([Code::Forbidden, Code::UserNotFound]))),
 )]
 pub async fn show(
     _: AdminUser,
@@ -98,7 +98,7 @@ pub async fn show(
     request_body = Option<RoleRequest>,
     responses((status = 200, description = "The user has the role.", body = UserMessage)),
     extensions(("x-codes" = json!([
-        "forbidden", "user_not_found", "email_not_verified", "last_admin",
+        Code::Forbidden, Code::UserNotFound, Code::EmailNotVerified, Code::LastAdmin,
     ]))),
 )]
 pub async fn set_role(
@@ -137,7 +137,7 @@ pub async fn set_role(
     security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
     responses((status = 200, description = "Deleted.", body = Message)),
-    extensions(("x-codes" = json!(["forbidden", "user_not_found", "last_admin"]))),
+    extensions(("x-codes" = json!([Code::Forbidden, Code::UserNotFound, Code::LastAdmin]))),
 )]
 pub async fn delete(
     AdminUser(caller): AdminUser,

@@ -45,7 +45,10 @@ impl LoginResponse {
 #[utoipa::path(
     post, path = "/api/v1/login", tag = "auth", security(("basic" = [])),
     responses((status = 200, description = "Logged in.", body = LoginResponse)),
-    extensions(("x-codes" = json!(["malformed_request", "credentials_missing", "invalid_credentials", "rate_limited"]))),
+    extensions(("x-codes" = json!([
+        Code::MalformedRequest, Code::CredentialsMissing, Code::InvalidCredentials,
+        Code::RateLimited,
+    ]))),
 )]
 pub async fn login(
     State(state): State<AppState>,

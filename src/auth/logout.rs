@@ -24,9 +24,9 @@ use crate::store::users;
     params(("everywhere" = Option<bool>, Query, description = "End every session of the user.")),
     responses((status = 200, description = "Logged out.", body = Message)),
     extensions(("x-codes" = json!([
-        "malformed_request", "token_missing", "token_invalid", "token_expired",
-        "refresh_token_invalid", "refresh_token_expired", "refresh_token_reused",
-        "session_ended", "token_mismatch", "validation_failed",
+        Code::MalformedRequest, Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired,
+        Code::RefreshTokenInvalid, Code::RefreshTokenExpired, Code::RefreshTokenReused,
+        Code::SessionEnded, Code::TokenMismatch, Code::ValidationFailed,
     ]))),
 )]
 pub async fn logout(

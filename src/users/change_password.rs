@@ -9,7 +9,7 @@ use crate::account::password;
 use crate::fields::{NewPassword, Password, PasswordContext};
 use crate::http::answer::Message;
 use crate::http::body::JsonBody;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
 use crate::http::session::CurrentUser;
 use crate::state::AppState;
@@ -43,7 +43,7 @@ impl ChangePasswordRequest {
     put, path = "/api/v1/users/me/change_password", tag = "users", security(("access_token" = []), ("bearer" = [])),
     request_body = ChangePasswordRequest,
     responses((status = 200, description = "Changed.", body = Message)),
-    extensions(("x-codes" = json!(["wrong_password", "rate_limited"]))),
+    extensions(("x-codes" = json!([Code::WrongPassword, Code::RateLimited]))),
 )]
 pub async fn change_password(
     State(state): State<AppState>,

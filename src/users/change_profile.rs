@@ -39,7 +39,9 @@ pub struct UpdateResponse {
     security(("access_token" = []), ("bearer" = [])),
     request_body = ProfileChanges,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),
-    extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken", "rate_limited"]))),
+    extensions(("x-codes" = json!([
+        Code::WrongPassword, Code::UsernameTaken, Code::EmailTaken, Code::RateLimited,
+    ]))),
 )]
 pub async fn update(
     State(state): State<AppState>,
@@ -75,7 +77,9 @@ pub async fn update(
     security(("access_token" = []), ("bearer" = [])),
     request_body = ProfileChanges,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),
-    extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken", "rate_limited"]))),
+    extensions(("x-codes" = json!([
+        Code::WrongPassword, Code::UsernameTaken, Code::EmailTaken, Code::RateLimited,
+    ]))),
 )]
 pub async fn patch(
     state: State<AppState>,

@@ -13,7 +13,7 @@ use crate::account::{letters, password};
 use crate::fields::{Email, Name, NewPassword, PasswordContext, Role, Username};
 use crate::http::answer::UserMessage;
 use crate::http::body::JsonBody;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
 use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
 use crate::state::AppState;
@@ -56,7 +56,7 @@ impl RegisterRequest {
 #[utoipa::path(
     post, path = "/api/v1/users", tag = "users", request_body = RegisterRequest,
     responses((status = 201, description = "Registered.", body = UserMessage)),
-    extensions(("x-codes" = json!(["username_taken", "email_taken", "rate_limited"]))),
+    extensions(("x-codes" = json!([Code::UsernameTaken, Code::EmailTaken, Code::RateLimited]))),
 )]
 pub async fn register(
     State(state): State<AppState>,

@@ -16,7 +16,7 @@ use crate::store::users::{self, User};
 #[utoipa::path(
     post, path = "/api/v1/users/me/verify_email", tag = "users", security(("access_token" = []), ("bearer" = [])),
     responses((status = 202, description = "The mail is on its way.", body = Message)),
-    extensions(("x-codes" = json!(["email_already_verified"]))),
+    extensions(("x-codes" = json!([Code::EmailAlreadyVerified]))),
 )]
 pub async fn verify_email(
     State(state): State<AppState>,
