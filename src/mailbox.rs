@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{Router, get};
+use axum::routing::get;
 use axum::{Extension, Json};
 use serde_json::json;
 
@@ -12,16 +12,15 @@ use crate::config::without_port;
 use crate::http::client::ConnectionInfo;
 use crate::http::error::{ApiError, Code};
 use crate::http::html::{self, wants_page};
+use crate::http::routes::Routes;
 use crate::mail::KeptLetter;
 use crate::state::AppState;
 
 /// How many letters are shown, newest first.
 const SHOWN: usize = 50;
 
-pub const PATH: &str = "/dev/mailbox";
-
-pub fn routes() -> Router<AppState> {
-    Router::new().route(PATH, get(show))
+pub fn routes() -> Routes {
+    Routes::default().route("/dev/mailbox", get(show))
 }
 
 #[derive(Template)]

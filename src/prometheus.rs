@@ -8,12 +8,13 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
-use axum::routing::{Router, get};
+use axum::routing::get;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::config::Config;
 use crate::http::credentials::bearer;
 use crate::http::error::{ApiError, Code};
+use crate::http::routes::Routes;
 use crate::limits;
 use crate::metrics::{self, Exposition, Kind, LETTERS, Route};
 use crate::security;
@@ -28,11 +29,9 @@ const COUNTED: i64 = 10_000;
 /// Letters that wait are counted up to here.
 const MAX_LETTERS: i64 = 100_000;
 
-pub const PATH: &str = "/metrics";
-
-pub fn routes(config: &Config) -> Router<AppState> {
-    let router = Router::new();
-    if config.metrics_token.is_some() { router.route(PATH, get(metrics)) } else { router }
+pub fn routes(config: &Config) -> Routes {
+    let routes = Routes::default();
+    if config.metrics_token.is_some() { routes.route("/metrics", get(metrics)) } else { routes }
 }
 
 async fn metrics(

@@ -25,15 +25,13 @@ pub fn app(state: AppState) -> App {
     let (router, api) = features().split_for_parts();
     let document =
         openapi::document(&api, &state.config.public_url, state.config.min_password_length);
-    let metrics = state.config.metrics_token.is_some().then_some(prometheus::PATH);
-    let others = [mailbox::PATH].into_iter().chain(metrics).map(str::to_owned);
-    state
-        .metrics
-        .register_routes(api.paths.paths.into_keys().chain(openapi::paths()).chain(others));
-    let router = router
-        .merge(openapi::routes(&document))
+    let (undocumented, paths) = openapi::routes(&document)
         .merge(mailbox::routes())
         .merge(prometheus::routes(&state.config))
+        .into_parts();
+    state.metrics.register_routes(api.paths.paths.into_keys().chain(paths));
+    let router = router
+        .merge(undocumented)
         .fallback(async || ApiError::from(Code::NotFound))
         .method_not_allowed_fallback(async || ApiError::from(Code::MethodNotAllowed))
         .with_state(state.clone());
