@@ -7,6 +7,7 @@ use doorward::router::openapi_document;
 use serde_json::{Value, json};
 
 use crate::harness::app::{PUBLIC_URL, TestApp};
+use crate::harness::machine::root;
 use crate::harness::person::PASSWORD;
 
 /// The contract's table; POST on the link is the button of its page.
@@ -64,6 +65,22 @@ fn the_document_has_every_call_of_the_contract_and_no_other() {
     assert_eq!(document["servers"][0]["url"], PUBLIC_URL);
     let calls: BTreeSet<String> = calls(&document).map(|(call, _)| call).collect();
     assert_eq!(calls, CALLS.map(str::to_owned).into());
+}
+
+/// How to write the document anew. Both settings stand in it.
+const RENEW: &str = "PUBLIC_URL=https://auth.example.com MIN_PASSWORD_LENGTH=8 \
+    cargo run -- openapi > docs/openapi.json";
+
+#[test]
+fn the_document_in_the_repository_is_the_one_that_the_program_makes() {
+    let made = format!("{:#}\n", openapi_document(PUBLIC_URL, 8));
+    let kept = std::fs::read_to_string(root().join("docs/openapi.json")).unwrap();
+    let differs = made.lines().zip(kept.lines()).position(|(made, kept)| made != kept);
+    let line = differs.unwrap_or(made.lines().count().min(kept.lines().count())) + 1;
+    assert!(
+        made == kept,
+        "the contract is another one from line {line} of docs/openapi.json on. If that is meant: {RENEW}"
+    );
 }
 
 #[test]
