@@ -106,7 +106,9 @@ async fn insert(
     let user = users::insert(&mut tx, new, now).await?;
     if let Some(counted) = letter {
         letters::queue_confirmation(&mut tx, &user, now).await?;
-        counted.into_iter().for_each(|counted| counted.charge_in(&mut tx));
+        for counted in counted {
+            counted.charge_in(&mut tx);
+        }
     }
     let event = Event::new(EventKind::Registered).by_oneself(user.id).from(client.ip);
     state.record(&mut tx, event, now).await?;

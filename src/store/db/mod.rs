@@ -189,7 +189,7 @@ impl Db {
     ) -> sqlx::Result<T> {
         if !self.is_behind_pooler() {
             let conn = Conn::for_statement(&self.pool).await?;
-            match timeout(STATEMENT_TIMEOUT, write(self.transaction(conn))).await {
+            match timeout(STATEMENT_TIMEOUT, write(Tx::new(conn))).await {
                 Ok(Err(error)) if is_broken(&error) => {}
                 Ok(outcome) => return outcome,
                 Err(_) => return Err(timed_out()),
@@ -229,11 +229,7 @@ impl Db {
         } else {
             Conn::begin(&self.pool, "begin", false).await?
         };
-        Ok(self.transaction(inner))
-    }
-
-    fn transaction(&self, inner: Conn) -> Tx {
-        Tx::new(inner)
+        Ok(Tx::new(inner))
     }
 
     /// A transaction in which sqlx may begin another one, as its migrator does.
