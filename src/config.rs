@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use secrecy::SecretString;
-use url::{Host, Url};
+use url::Url;
 
 pub use secret_file::development_secret;
 use vars::Vars;
@@ -183,12 +183,7 @@ impl Config {
     /// The host of the public URL: what people know the service by.
     pub fn site(&self) -> &str {
         let authority = self.public_url.split("://").nth(1).unwrap_or_default();
-        let authority = authority.split('/').next().unwrap_or_default();
-        // The colons of an IPv6 address stand in brackets; the one before a port does not.
-        match authority.rsplit_once(':') {
-            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-            _ => authority,
-        }
+        without_port(authority.split('/').next().unwrap_or_default())
     }
 
     /// Whether browsers reach the service over TLS.
@@ -197,13 +192,12 @@ impl Config {
     }
 }
 
-/// Whether a URL leads to the machine of whoever follows it: `localhost`, a name below it, or an address of its own.
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
+/// The host of `host:port`. The colons of an IPv6 address stand in brackets; the one before a port
+/// does not.
+pub fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
     }
 }
 

@@ -59,7 +59,7 @@ pub async fn healthz() -> Json<StatusResponse> {
 #[utoipa::path(
     get, path = "/readyz", tag = "service",
     responses((status = 200, description = "It can.", body = StatusResponse)),
-    extensions(("x-codes" = json!(["busy", "database_unavailable"]))),
+    extensions(("x-codes" = json!([Code::Busy, Code::DatabaseUnavailable]))),
 )]
 pub async fn readyz(State(state): State<AppState>) -> Result<Json<StatusResponse>, ApiError> {
     if state.readiness.is_draining() {

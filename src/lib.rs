@@ -40,4 +40,5 @@ pub mod fields;
 pub mod local_postgres;
 pub mod machine;
 pub mod metrics;
+pub mod network;
 pub mod telemetry;

@@ -4,23 +4,23 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{Router, get};
+use axum::routing::get;
 use axum::{Extension, Json};
 use serde_json::json;
 
+use crate::config::without_port;
 use crate::http::client::ConnectionInfo;
 use crate::http::error::{ApiError, Code};
 use crate::http::html::{self, wants_page};
+use crate::http::routes::Routes;
 use crate::mail::KeptLetter;
 use crate::state::AppState;
 
 /// How many letters are shown, newest first.
 const SHOWN: usize = 50;
 
-pub const PATH: &str = "/dev/mailbox";
-
-pub fn routes() -> Router<AppState> {
-    Router::new().route(PATH, get(show))
+pub fn routes() -> Routes {
+    Routes::default().route("/dev/mailbox", get(show))
 }
 
 #[derive(Template)]
@@ -57,9 +57,5 @@ async fn show(
 
 fn is_own_host(headers: &HeaderMap, site: &str) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    };
-    [site, "localhost", "127.0.0.1", "[::1]"].contains(&name)
+    [site, "localhost", "127.0.0.1", "[::1]"].contains(&without_port(host))
 }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
-use axum::routing::{Router, get};
+use axum::routing::get;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::config::Config;
+use crate::http::credentials::bearer;
 use crate::http::error::{ApiError, Code};
+use crate::http::routes::Routes;
 use crate::limits;
 use crate::metrics::{self, Exposition, Kind, LETTERS, Route};
 use crate::security;
@@ -27,11 +29,9 @@ const COUNTED: i64 = 10_000;
 /// Letters that wait are counted up to here.
 const MAX_LETTERS: i64 = 100_000;
 
-pub const PATH: &str = "/metrics";
-
-pub fn routes(config: &Config) -> Router<AppState> {
-    let router = Router::new();
-    if config.metrics_token.is_some() { router.route(PATH, get(metrics)) } else { router }
+pub fn routes(config: &Config) -> Routes {
+    let routes = Routes::default();
+    if config.metrics_token.is_some() { routes.route("/metrics", get(metrics)) } else { routes }
 }
 
 async fn metrics(
@@ -57,16 +57,12 @@ async fn metrics(
 fn authorize(config: &Config, headers: &HeaderMap) -> Result<(), ApiError> {
     let refused =
         |code: Code, message: &str| ApiError { message: Some(message.into()), ..code.into() };
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().ok_or_else(|| {
-        refused(Code::TokenMissing, "METRICS_TOKEN is needed as authorization: Bearer.")
-    })?;
-    let token = value.to_str().ok().and_then(|value| value.split_once(' '));
-    let token = token
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim_start_matches(' '));
-    match (token, &config.metrics_token, values.next()) {
-        (Some(token), Some(secret), None) if security::is_secret(token, secret) => Ok(()),
+    if !headers.contains_key(header::AUTHORIZATION) {
+        let message = "METRICS_TOKEN is needed as authorization: Bearer.";
+        return Err(refused(Code::TokenMissing, message));
+    }
+    match (bearer(headers), &config.metrics_token) {
+        (Ok(Some(token)), Some(secret)) if security::is_secret(token, secret) => Ok(()),
         _ => Err(refused(Code::TokenInvalid, "This is not METRICS_TOKEN.")),
     }
 }

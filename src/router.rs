@@ -9,10 +9,12 @@ use tower_http::normalize_path::{NormalizePath, NormalizePathLayer};
 use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::config::{CorsOrigins, is_loopback};
+use crate::config::CorsOrigins;
 use crate::http::admission::Admission;
+use crate::http::credentials::{ACCESS_TOKEN, REFRESH_TOKEN};
 use crate::http::error::{ApiError, Code};
 use crate::http::middleware::Middleware;
+use crate::network::is_loopback_url;
 use crate::state::AppState;
 use crate::{admin, auth, health, mailbox, openapi, prometheus, users};
 
@@ -23,15 +25,13 @@ pub fn app(state: AppState) -> App {
     let (router, api) = features().split_for_parts();
     let document =
         openapi::document(&api, &state.config.public_url, state.config.min_password_length);
-    let metrics = state.config.metrics_token.is_some().then_some(prometheus::PATH);
-    let others = [mailbox::PATH].into_iter().chain(metrics).map(str::to_owned);
-    state
-        .metrics
-        .register_routes(api.paths.paths.into_keys().chain(openapi::paths()).chain(others));
-    let router = router
-        .merge(openapi::routes(&document))
+    let (undocumented, paths) = openapi::routes(&document)
         .merge(mailbox::routes())
         .merge(prometheus::routes(&state.config))
+        .into_parts();
+    state.metrics.register_routes(api.paths.paths.into_keys().chain(paths));
+    let router = router
+        .merge(undocumented)
         .fallback(async || ApiError::from(Code::NotFound))
         .method_not_allowed_fallback(async || ApiError::from(Code::MethodNotAllowed))
         .with_state(state.clone());
@@ -63,8 +63,7 @@ fn cors(origins: &CorsOrigins) -> Option<CorsLayer> {
             AllowOrigin::list(list.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
         }
     };
-    let access_token = HeaderName::from_static("x-access-token");
-    let refresh_token = HeaderName::from_static("x-refresh-token");
+    let (access_token, refresh_token) = (ACCESS_TOKEN.clone(), REFRESH_TOKEN.clone());
     let request_id = HeaderName::from_static("x-request-id");
     let cors = CorsLayer::new()
         .allow_origin(allowed)
@@ -84,5 +83,5 @@ fn cors(origins: &CorsOrigins) -> Option<CorsLayer> {
 
 fn is_localhost(origin: &HeaderValue) -> bool {
     let origin = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
-    origin.is_some_and(|origin| is_loopback(&origin))
+    origin.is_some_and(|origin| is_loopback_url(&origin))
 }

@@ -78,8 +78,8 @@ pub struct CachedSession {
     /// Without the hash of the password: whoever checks one reads the database.
     pub user: User,
     pub session: Session,
-    /// The serialised answer, so that it is written once.
-    pub answer: OnceLock<Bytes>,
+    /// The user as an answer shows them, in bytes: room for `http`, which writes them once.
+    pub rendered: OnceLock<Bytes>,
     /// When the token runs out.
     expires_at: DateTime<Utc>,
     stamp: u64,
@@ -121,7 +121,8 @@ impl Equivalent<Token<Box<str>>> for Token<&str> {
     }
 }
 
-/// The memory of an entry: the token, the [`CachedSession`] with its strings, and the answer, which repeats them.
+/// The memory of an entry: the token, the [`CachedSession`] with its strings, and the rendered user,
+/// which repeats them.
 #[derive(Clone)]
 struct Size;
 
@@ -199,9 +200,15 @@ impl SessionCache {
         user: User,
     ) -> Arc<CachedSession> {
         let user = User { password_hash: String::new(), ..user };
-        let (answer, read_at) = (OnceLock::new(), Instant::now());
-        let seen =
-            Arc::new(CachedSession { user, session, answer, expires_at, stamp: stamp.0, read_at });
+        let (rendered, read_at) = (OnceLock::new(), Instant::now());
+        let seen = Arc::new(CachedSession {
+            user,
+            session,
+            rendered,
+            expires_at,
+            stamp: stamp.0,
+            read_at,
+        });
         if self.is_live() {
             self.kept.insert(Token(token.into()), Arc::clone(&seen));
         }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::network::Network;
 use crate::security::password::Requester;
 
 /// Who calls, as far as the network tells.
@@ -14,13 +15,9 @@ pub struct ClientInfo {
 impl ClientInfo {
     /// As a requester of the hashing queue. `is_known`: the client has logged in to the account before.
     pub fn requester(&self, is_known: bool) -> Requester {
-        let key = match self.ip.map(|ip| ip.to_canonical()) {
-            None => 0,
-            Some(IpAddr::V4(ip)) => u128::from(u32::from(ip)),
-            // One home connection has up to 65,536 IPv6 networks (a /48) and could fill the queue with one job from
-            // each. So a /48 counts as one client, as an IPv4 address does.
-            Some(IpAddr::V6(ip)) => u128::from(ip) >> 80 << 80,
-        };
+        // One home connection has up to 65,536 IPv6 networks (a /48) and could fill the queue with
+        // one job from each. So a /48 counts as one client, as an IPv4 address does.
+        let key = self.ip.map_or(0, |ip| Network::of(ip, 32, 48).number());
         Requester { key, is_known }
     }
 }

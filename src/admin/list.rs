@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::fields::{FieldError, Role, RoleName};
 use crate::http::body::QueryString;
 use crate::http::cursor;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
 use crate::http::session::AdminUser;
 use crate::http::user::PublicUser;
@@ -62,7 +62,9 @@ pub struct ListResponse {
     responses((status = 200, description = "A page of users, or all of them as a stream.",
         headers(("link" = String, description = "The next page, `rel=\"next\"`.")),
         content((ListResponse = "application/json"), (PublicUser = "application/x-ndjson")))),
-    extensions(("x-codes" = json!(["malformed_request", "forbidden", "validation_failed"]))),
+    extensions(("x-codes" = json!([
+        Code::MalformedRequest, Code::Forbidden, Code::ValidationFailed,
+    ]))),
 )]
 pub async fn list(
     caller: AdminUser,

@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
@@ -12,46 +11,44 @@ use uuid::Uuid;
 
 use crate::account::client::ClientInfo;
 use crate::fields::{Role, RoleName};
+use crate::http::answer::{Message, UserAnswer, UserMessage};
 use crate::http::body::{OptionalJsonBody, QueryString};
 use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
 use crate::http::session::{AdminUser, CurrentUser};
-use crate::http::user::PublicUser;
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::db::Conn;
 use crate::store::users::User;
 use crate::store::{sessions, users};
 
-#[derive(Serialize, ToSchema)]
-pub struct UserResponse {
-    success: bool,
-    user: PublicUser,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct RoleResponse {
-    success: bool,
-    message: String,
-    user: PublicUser,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct DeleteResponse {
-    success: bool,
-    message: &'static str,
-}
-
 /// The role may come in the body as well as in the query.
 #[derive(ToSchema)]
-#[expect(
-    dead_code,
-    reason = "describes the body in the OpenAPI document; the form is read field by field"
-)]
 pub struct RoleRequest {
-    /// In any case.
-    #[schema(inline)]
     role: Option<RoleName>,
+}
+
+impl RoleRequest {
+    /// The role that the query, the body or both of them name.
+    fn parse(mut query: Input, mut body: Input) -> Result<Role, ApiError> {
+        let in_query = query.optional("role", Role::parse);
+        query.check()?;
+        let role = if in_query.is_some() {
+            body.optional("role", RoleName::parse)
+        } else {
+            body.required("role", RoleName::parse)
+        };
+        let Self { role } = body.finish(|| Some(Self { role }))?;
+        match (in_query, role.map(|RoleName(role)| role)) {
+            (Some(one), Some(other)) if one != other => {
+                let message = "The query and the body name different roles.";
+                Err(ApiError::invalid_field("role", "ambiguous", message))
+            }
+            (one, other) => {
+                one.or(other).ok_or_else(|| ApiError::internal("a required role is missing"))
+            }
+        }
+    }
 }
 
 /// The id in the path; anything but a UUID is no user.
@@ -73,21 +70,21 @@ impl<S: Send + Sync> FromRequestParts<S> for PublicId {
     get, path = "/api/v1/users/{public_id}", operation_id = "show_user", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
-    responses((status = 200, description = "The user.", body = UserResponse)),
-    extensions(("x-codes" = json!(["forbidden", "user_not_found"]))),
+    responses((status = 200, description = "The user.", body = UserAnswer)),
+    extensions(("x-codes" = json!([Code::Forbidden, Code::UserNotFound]))),
 )]
 pub async fn show(
     _: AdminUser,
     State(state): State<AppState>,
     PublicId(id): PublicId,
-) -> Result<Json<UserResponse>, ApiError> {
+) -> Result<Json<UserAnswer>, ApiError> {
     let find = |mut db: Conn| async move {
         let found = users::find(&mut db, id).await;
         db.done(found)
     };
     let found = state.db.read(find).await?;
     let user = found.ok_or(Code::UserNotFound)?;
-    Ok(Json(UserResponse { success: true, user: user.into() }))
+    Ok(Json(UserAnswer::new(user)))
 }
 
 /// Gives a user a role. Whoever is promoted needs a verified address; the last admin stays one.
@@ -99,8 +96,10 @@ pub async fn show(
         ("role" = inline(Option<RoleName>), Query, description = "Staff, Admin or User, in any case.", example = "Staff"),
     ),
     request_body = Option<RoleRequest>,
-    responses((status = 200, description = "The user has the role.", body = RoleResponse)),
-    extensions(("x-codes" = json!(["forbidden", "user_not_found", "email_not_verified", "last_admin"]))),
+    responses((status = 200, description = "The user has the role.", body = UserMessage)),
+    extensions(("x-codes" = json!([
+        Code::Forbidden, Code::UserNotFound, Code::EmailNotVerified, Code::LastAdmin,
+    ]))),
 )]
 pub async fn set_role(
     AdminUser(caller): AdminUser,
@@ -109,8 +108,8 @@ pub async fn set_role(
     QueryString(query): QueryString,
     client: ClientInfo,
     OptionalJsonBody(body): OptionalJsonBody,
-) -> Result<Json<RoleResponse>, ApiError> {
-    let role = wanted_role(query, body)?;
+) -> Result<Json<UserMessage>, ApiError> {
+    let role = RoleRequest::parse(query, body)?;
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
     let (admins, mut user) = lock(&mut tx, &caller, id, now).await?;
@@ -129,28 +128,7 @@ pub async fn set_role(
     }
     state.commit(tx, id).await?;
     let message = format!("{} is {role} now.", user.username);
-    Ok(Json(RoleResponse { success: true, message, user: user.into() }))
-}
-
-/// The role in the query or in the body.
-fn wanted_role(mut query: Input, mut body: Input) -> Result<Role, ApiError> {
-    let in_query = query.optional("role", Role::parse);
-    query.check()?;
-    let in_body = if in_query.is_some() {
-        body.optional("role", Role::parse)
-    } else {
-        body.required("role", Role::parse)
-    };
-    body.check()?;
-    match (in_query, in_body) {
-        (Some(one), Some(other)) if one != other => {
-            let message = "The query and the body name different roles.";
-            Err(ApiError::invalid_field("role", "ambiguous", message))
-        }
-        (one, other) => {
-            one.or(other).ok_or_else(|| ApiError::internal("a role that was required is missing"))
-        }
-    }
+    Ok(Json(UserMessage::new(message, user)))
 }
 
 /// Deletes a user, and every session of theirs. The last admin stays.
@@ -158,15 +136,15 @@ fn wanted_role(mut query: Input, mut body: Input) -> Result<Role, ApiError> {
     delete, path = "/api/v1/users/{public_id}", operation_id = "delete_user", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
-    responses((status = 200, description = "Deleted.", body = DeleteResponse)),
-    extensions(("x-codes" = json!(["forbidden", "user_not_found", "last_admin"]))),
+    responses((status = 200, description = "Deleted.", body = Message)),
+    extensions(("x-codes" = json!([Code::Forbidden, Code::UserNotFound, Code::LastAdmin]))),
 )]
 pub async fn delete(
     AdminUser(caller): AdminUser,
     State(state): State<AppState>,
     PublicId(id): PublicId,
     client: ClientInfo,
-) -> Result<Json<DeleteResponse>, ApiError> {
+) -> Result<Json<Message>, ApiError> {
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
     let (admins, user) = lock(&mut tx, &caller, id, now).await?;
@@ -177,7 +155,7 @@ pub async fn delete(
     let event = Event::by(caller.actor(&client), EventKind::UserDeleted).on(id);
     state.record(&mut tx, event.with(json!({ "role": user.role })), now).await?;
     state.commit(tx, id).await?;
-    Ok(Json(DeleteResponse { success: true, message: "The user is deleted." }))
+    Ok(Json(Message::new("The user is deleted.")))
 }
 
 /// All admins, whom nobody else can demote or delete before this transaction ends, and the target user, locked. The

@@ -46,7 +46,9 @@ struct ConfirmPage<'a> {
     params(("token" = String, Query, description = "From the link in the mail.")),
     responses((status = 200, description = "Confirmed; or, for `accept: text/html`, a page with a button.",
         content((ConfirmResponse = "application/json"), (String = "text/html")))),
-    extensions(("x-codes" = json!(["malformed_request", "link_invalid", "link_expired", "email_taken"]))),
+    extensions(("x-codes" = json!([
+        Code::MalformedRequest, Code::LinkInvalid, Code::LinkExpired, Code::EmailTaken,
+    ]))),
 )]
 pub async fn show(
     State(state): State<AppState>,
@@ -84,7 +86,9 @@ pub async fn show(
         (status = 200, description = "Confirmed.", content((ConfirmResponse = "application/json"), (String = "text/html"))),
         (status = 303, description = "Confirmed; a browser goes on to `CONFIRM_REDIRECT_URL`, where that is set."),
     ),
-    extensions(("x-codes" = json!(["malformed_request", "link_invalid", "link_expired", "email_taken"]))),
+    extensions(("x-codes" = json!([
+        Code::MalformedRequest, Code::LinkInvalid, Code::LinkExpired, Code::EmailTaken,
+    ]))),
 )]
 pub async fn confirm(
     State(state): State<AppState>,

@@ -3,11 +3,10 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::account::client::ClientInfo;
 use crate::account::sessions;
+use crate::http::answer::Message;
 use crate::http::body::QueryString;
 use crate::http::error::{ApiError, Code};
 use crate::http::session::PresentedTokens;
@@ -17,22 +16,17 @@ use crate::store::audit::{Actor, Event, EventKind};
 use crate::store::db::Tx;
 use crate::store::users;
 
-#[derive(Serialize, ToSchema)]
-pub struct LogoutResponse {
-    success: bool,
-    message: &'static str,
-}
-
 /// Logs out with either token; an access token must not have expired.
 ///
 /// `?everywhere=true` ends every session of the user.
 #[utoipa::path(
     post, path = "/api/v1/logout", tag = "auth", security(("access_token" = []), ("bearer" = []), ("refresh_token" = [])),
     params(("everywhere" = Option<bool>, Query, description = "End every session of the user.")),
-    responses((status = 200, description = "Logged out.", body = LogoutResponse)),
+    responses((status = 200, description = "Logged out.", body = Message)),
     extensions(("x-codes" = json!([
-        "malformed_request", "token_missing", "token_invalid", "token_expired", "refresh_token_invalid",
-        "refresh_token_expired", "refresh_token_reused", "session_ended", "token_mismatch", "validation_failed",
+        Code::MalformedRequest, Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired,
+        Code::RefreshTokenInvalid, Code::RefreshTokenExpired, Code::RefreshTokenReused,
+        Code::SessionEnded, Code::TokenMismatch, Code::ValidationFailed,
     ]))),
 )]
 pub async fn logout(
@@ -40,7 +34,7 @@ pub async fn logout(
     client: ClientInfo,
     tokens: PresentedTokens,
     QueryString(mut query): QueryString,
-) -> Result<Json<LogoutResponse>, ApiError> {
+) -> Result<Json<Message>, ApiError> {
     let (session_id, user_id) = match (&tokens.refresh, tokens.access) {
         (Some(refresh), _) => (refresh.sid, refresh.sub),
         (None, Some(access)) => access.unexpired().map(|claims| (claims.sid, claims.sub))?,
@@ -56,7 +50,7 @@ pub async fn logout(
     let (actor, now) = (Actor { user_id, session_id, ip: client.ip }, state.clock.now());
     if !everywhere {
         end(&state, actor, EventKind::Logout, now).await?;
-        return Ok(Json(LogoutResponse { success: true, message: "Logged out." }));
+        return Ok(Json(Message::new("Logged out.")));
     }
     // Before anything is locked: the tokens of an ended session make no other call wait.
     let active = sessions::find_active(&state, session_id, user_id, now).await?;
@@ -69,7 +63,7 @@ pub async fn logout(
         return Err(Code::RefreshTokenReused.into());
     }
     end_all(&state, actor, now).await?;
-    Ok(Json(LogoutResponse { success: true, message: "Logged out everywhere." }))
+    Ok(Json(Message::new("Logged out everywhere.")))
 }
 
 /// Ends the actor's own session.

@@ -35,8 +35,9 @@ pub struct RefreshResponse {
     post, path = "/api/v1/refresh", tag = "auth", security(("refresh_token" = []), ("refresh_token" = [], "access_token" = []), ("refresh_token" = [], "bearer" = [])),
     responses((status = 200, description = "The next pair.", body = RefreshResponse)),
     extensions(("x-codes" = json!([
-        "malformed_request", "refresh_token_missing", "refresh_token_invalid", "refresh_token_expired",
-        "refresh_token_reused", "session_ended", "token_invalid", "token_mismatch", "rate_limited",
+        Code::MalformedRequest, Code::RefreshTokenMissing, Code::RefreshTokenInvalid,
+        Code::RefreshTokenExpired, Code::RefreshTokenReused, Code::SessionEnded, Code::TokenInvalid,
+        Code::TokenMismatch, Code::RateLimited,
     ]))),
 )]
 pub async fn refresh(

@@ -10,7 +10,7 @@ use super::Failure;
 use crate::account::client::ClientInfo;
 use crate::config::{Config, FirstAdmin};
 use crate::fields::{
-    Email, FieldError, Name, Password, PasswordContext, Role, Username, parse_new_password,
+    Email, FieldError, MIN_USERNAME_CHARS, Name, NewPassword, PasswordContext, Role, Username,
 };
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
@@ -100,13 +100,13 @@ impl NewAdmin {
         Ok(Self { email, username, password })
     }
 
-    fn usable_password(&self, min_length: usize) -> Result<Password, Failure> {
+    fn usable_password(&self, min_length: usize) -> Result<NewPassword, Failure> {
         let context = PasswordContext {
             username: self.username.as_str(),
             email: self.email.as_str(),
             ..PasswordContext::default()
         };
-        parse_new_password(self.password.expose_secret(), min_length, &context)
+        NewPassword::parse(self.password.expose_secret(), min_length, &context)
             .map_err(|error| complaint("password", &error))
     }
 }
@@ -116,7 +116,7 @@ fn name_from(email: &Email) -> String {
     let plain = |c: &char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(c);
     let name: String = email.local_part().chars().filter(plain).collect();
     let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-    if name.len() < 3 {
+    if name.len() < MIN_USERNAME_CHARS {
         format!("{name}-admin").trim_start_matches('-').to_owned()
     } else {
         name.to_owned()
@@ -127,7 +127,7 @@ async fn insert(state: &AppState, admin: &NewAdmin, event: EventKind) -> Result<
     let password = admin.usable_password(state.config.min_password_length)?;
     let password_hash = state
         .hasher
-        .hash(ClientInfo::default().requester(true), password)
+        .hash(ClientInfo::default().requester(true), password.into())
         .await
         .map_err(|_| "busy")?;
     let now = state.clock.now();

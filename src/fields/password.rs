@@ -1,9 +1,23 @@
 //! Passwords: as they are claimed, and as they may be chosen.
 
+use std::sync::LazyLock;
+
 use secrecy::{ExposeSecret, SecretString};
 use unicode_normalization::UnicodeNormalization;
+use utoipa::openapi::schema::{KnownFormat, SchemaFormat};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
-use super::FieldError;
+use super::{FieldError, string_schema};
+
+/// Longest password in bytes, after NFC.
+const MAX_PASSWORD_BYTES: usize = 1024;
+/// Longest password in code points, after NFC.
+const MAX_PASSWORD_CHARS: usize = 256;
+
+/// Passwords of 8 and more characters that attackers try first: lower case, one a line, sorted by
+/// bytes.
+static COMMON_PASSWORDS: &str = include_str!("common_passwords.txt");
 
 /// A password as given for a check: normalised (NFC), not validated.
 #[derive(Clone, Debug)]
@@ -19,48 +33,78 @@ impl Password {
     }
 }
 
-/// Longest password in bytes, after NFC.
-const MAX_PASSWORD_BYTES: usize = 1024;
-/// Longest password in code points, after NFC.
-const MAX_PASSWORD_CHARS: usize = 256;
-
-/// Passwords of 8 and more characters that everybody tries first: lower case, one a line, sorted by bytes.
-static COMMON_PASSWORDS: &str = include_str!("common_passwords.txt");
-
-/// A password that may be set: NIST SP 800-63B's rules, that is a length, a list of what attackers try first,
-/// nothing that the account itself gives away, and no rules of composition.
-pub fn parse_new_password(
-    raw: &str,
-    min_chars: usize,
-    context: &PasswordContext<'_>,
-) -> Result<Password, FieldError> {
-    // Checked before normalising too, so that nobody makes us normalise a megabyte.
-    let too_long = || FieldError::new("too_long", "Use at most 256 characters.");
-    if raw.len() > 4 * MAX_PASSWORD_BYTES {
-        return Err(too_long());
+impl PartialSchema for Password {
+    fn schema() -> RefOr<Schema> {
+        let schema = string_schema()
+            .description(Some("The present password."))
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)))
+            .examples(["a long and good one"]);
+        schema.into()
     }
-    let password: String = raw.nfc().collect();
-    let chars = password.chars().count();
-    if chars < min_chars {
-        return Err(FieldError::new("too_short", format!("Use at least {min_chars} characters.")));
-    }
-    if chars > MAX_PASSWORD_CHARS || password.len() > MAX_PASSWORD_BYTES {
-        return Err(too_long());
-    }
-    let folded = password.to_lowercase();
-    if let Some(refusal) = context.refusal(&folded) {
-        return Err(refusal);
-    }
-    if is_common(&folded) {
-        return Err(FieldError::new(
-            "too_common",
-            "This password is on the list of common passwords.",
-        ));
-    }
-    Ok(Password(SecretString::from(password)))
 }
 
-/// What the account says about itself, so that a password may not repeat it. Empty parts are skipped.
+impl ToSchema for Password {}
+
+/// A password that may be set.
+#[derive(Clone, Debug)]
+pub struct NewPassword(Password);
+
+impl NewPassword {
+    /// By NIST SP 800-63B's rules, that is a length, a list of what attackers try first, nothing
+    /// that the account itself gives away, and no rules of composition.
+    pub fn parse(
+        raw: &str,
+        min_chars: usize,
+        context: &PasswordContext<'_>,
+    ) -> Result<Self, FieldError> {
+        // Checked before normalising too: a request must not cause a megabyte to be normalised.
+        if raw.len() > 4 * MAX_PASSWORD_BYTES {
+            return Err(FieldError::too_long(MAX_PASSWORD_CHARS));
+        }
+        let password: String = raw.nfc().collect();
+        let chars = password.chars().count();
+        if chars < min_chars {
+            return Err(FieldError::too_short(min_chars));
+        }
+        if chars > MAX_PASSWORD_CHARS || password.len() > MAX_PASSWORD_BYTES {
+            return Err(FieldError::too_long(MAX_PASSWORD_CHARS));
+        }
+        let folded = password.to_lowercase();
+        if let Some(refusal) = context.refusal(&folded) {
+            return Err(refusal);
+        }
+        if is_common(&folded) {
+            let message = "This password is on the list of common passwords.";
+            return Err(FieldError::new("too_common", message));
+        }
+        Ok(Self(Password(SecretString::from(password))))
+    }
+}
+
+impl From<NewPassword> for Password {
+    fn from(new: NewPassword) -> Self {
+        new.0
+    }
+}
+
+impl PartialSchema for NewPassword {
+    /// Without the least length, which is a setting: the document adds it.
+    fn schema() -> RefOr<Schema> {
+        let description = "Not a common password, and nothing that the account itself says. The \
+                           length is counted after NFC.";
+        let schema = string_schema()
+            .description(Some(description))
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)))
+            .max_length(Some(MAX_PASSWORD_CHARS))
+            .examples(["an even better one"]);
+        schema.into()
+    }
+}
+
+impl ToSchema for NewPassword {}
+
+/// What the account says about itself, so that a password may not repeat it. Empty parts are
+/// skipped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PasswordContext<'a> {
     pub username: &'a str,
@@ -97,33 +141,16 @@ impl PasswordContext<'_> {
     }
 }
 
-/// Binary search over the embedded text itself: no table to build, nothing beside it in memory.
 fn is_common(folded: &str) -> bool {
-    let list = COMMON_PASSWORDS.as_bytes();
-    let (mut low, mut high) = (0, list.len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let start = list[..middle].iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-        let end =
-            list[middle..].iter().position(|&b| b == b'\n').map_or(list.len(), |at| middle + at);
-        match list[start..end].cmp(folded.as_bytes()) {
-            std::cmp::Ordering::Equal => return true,
-            std::cmp::Ordering::Less => low = end + 1,
-            std::cmp::Ordering::Greater => high = start,
-        }
-    }
-    false
+    /// 260 KB from the first new password on, so that a search is one line.
+    static LINES: LazyLock<Vec<&str>> = LazyLock::new(|| COMMON_PASSWORDS.lines().collect());
+    LINES.binary_search(&folded).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fmt;
-
+    use super::super::code;
     use super::*;
-
-    fn code<T: fmt::Debug>(result: Result<T, FieldError>) -> &'static str {
-        result.expect_err("refused").code
-    }
 
     #[test]
     fn every_common_password_is_found_and_their_neighbours_are_not() {
@@ -145,7 +172,7 @@ mod tests {
             first_name: "Augusta",
             last_name: "Lovelace",
         };
-        let parse = |raw: &str| parse_new_password(raw, 8, &context);
+        let parse = |raw: &str| NewPassword::parse(raw, 8, &context);
         assert!(parse("correct horse").is_ok());
         assert_eq!(code(parse("1234567")), "too_short");
         assert_eq!(code(parse(&"x".repeat(257))), "too_long");

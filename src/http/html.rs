@@ -8,7 +8,7 @@ use crate::http::error::ApiError;
 use crate::security::csp_hash;
 
 /// The style sheet of every page, inside the page itself.
-pub const STYLE: &str = include_str!("page.css");
+pub const STYLE: &str = include_str!("html.css");
 
 /// Whether the client is a browser that shows pages: `text/html` stands in its `accept` by name.
 pub fn wants_page(headers: &HeaderMap) -> bool {

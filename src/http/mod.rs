@@ -1,15 +1,19 @@
 //! What every feature needs to speak HTTP.
 
 pub mod admission;
+pub mod answer;
 pub mod body;
 pub mod client;
+pub mod credentials;
 pub mod cursor;
 pub mod error;
 pub mod html;
 pub mod input;
 pub mod middleware;
 mod request_span;
+pub mod routes;
 pub mod session;
 mod small_frames;
+pub mod static_file;
 mod strict_json;
 pub mod user;

@@ -1,14 +1,14 @@
-//! The two token headers, and the arguments that prove who calls.
+//! The arguments of handlers that prove who calls.
 
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
 use chrono::{DateTime, Utc};
 
 use crate::account;
 use crate::account::client::ClientInfo;
+use crate::http::credentials::{access_token, refresh_token};
 use crate::http::error::{ApiError, Code};
 use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenError};
 use crate::session_cache::CachedSession;
@@ -17,9 +17,6 @@ use crate::store::audit::{Actor, Event, EventKind};
 use crate::store::db::Tx;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
-
-static ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
-static REFRESH_TOKEN: HeaderName = HeaderName::from_static("x-refresh-token");
 
 /// A caller with an active session. Token, session and user are checked on every request, the latter two in one query.
 #[derive(Clone, Debug)]
@@ -134,7 +131,7 @@ impl FromRequestParts<AppState> for PresentedTokens {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let now = state.clock.now();
-        let refresh = match single(&parts.headers, &REFRESH_TOKEN)? {
+        let refresh = match refresh_token(&parts.headers)? {
             None => None,
             Some(token) => {
                 Some(state.keys.open_refresh(token, now).map_err(|error| match error {
@@ -154,30 +151,4 @@ impl FromRequestParts<AppState> for PresentedTokens {
         }
         Ok(Self { access, refresh })
     }
-}
-
-/// The access token from `x-access-token` or `Authorization: Bearer`; two different ones are refused.
-fn access_token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let own = single(headers, &ACCESS_TOKEN)?;
-    let bearer = single(headers, &header::AUTHORIZATION)?
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim_start_matches(' '));
-    match (own, bearer) {
-        (Some(own), Some(bearer)) if own != bearer => {
-            Err(ApiError::malformed("x-access-token and authorization hold different tokens."))
-        }
-        (own, bearer) => Ok(own.or(bearer)),
-    }
-}
-
-/// The value of a header that may occur once; an empty one counts as none.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    if values.next().is_some() {
-        return Err(ApiError::malformed(format!("The header {name} is given twice.")));
-    }
-    // A value that is not ASCII becomes `?`: no token check accepts that, and as `authorization` it holds no token.
-    Ok(first.map(|value| value.to_str().unwrap_or("?")).filter(|value| !value.is_empty()))
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Limit, REFRESH, Refusal};
+use crate::network::Network;
 use crate::store::audit::{Event, EventKind};
 
 /// Something tried: the limit that counts it, and whom it is about.
@@ -53,12 +54,11 @@ pub fn account_subject(user: Option<Uuid>, login: &str) -> String {
     user.map_or_else(|| format!("nobody {}", login.to_ascii_lowercase()), |id| id.to_string())
 }
 
-fn network(ip: Option<IpAddr>, v4_bits: u8, v6_bits: u8) -> String {
-    match ip.map(|ip| ip.to_canonical()) {
-        None => "nowhere".to_owned(),
-        Some(IpAddr::V4(ip)) => format!("{:x}", u32::from(ip) >> (32 - v4_bits)),
-        Some(IpAddr::V6(ip)) => format!("{:x}", u128::from(ip) >> (128 - u32::from(v6_bits))),
-    }
+/// A part of keys in the database: with another text a release would not find what the one before
+/// it has counted.
+fn network(ip: Option<IpAddr>, v4_bits: u32, v6_bits: u32) -> String {
+    let prefix = ip.map(|ip| Network::of(ip, v4_bits, v6_bits).prefix());
+    prefix.map_or_else(|| "nowhere".to_owned(), |prefix| format!("{prefix:x}"))
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use url::{Host, Url};
 
+use crate::network::is_loopback;
+
 const GMAIL: &str = "smtp.gmail.com";
 
 const FORMS: &str = "write smtps://user:password@host:465 (TLS) or \
@@ -142,10 +144,6 @@ fn security(url: &Url, host: &str) -> Result<Security, String> {
             Err(format!("would send the password and the mail in the clear: {FORMS}"))
         }
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn login(url: &Url, host: &str) -> Result<Option<(String, SecretString)>, String> {

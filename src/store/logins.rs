@@ -15,6 +15,8 @@ use uuid::Uuid;
 use super::db::{Batcher, Conn, Db, Tx};
 use super::users::{User, query_users, user_of};
 
+use crate::network::Network;
+
 /// Who wants to log in: a username or an e-mail address, and where they call from.
 #[derive(Clone, Debug)]
 pub struct LoginLookup {
@@ -107,10 +109,8 @@ pub async fn find_all(
         .iter()
         .map(|claim| {
             // An IPv6 client has a /64 to itself and changes within it.
-            let prefix = if claim.address.is_some_and(|ip| ip.is_ipv6()) { 64 } else { 32 };
-            let network = claim.address.and_then(|ip| IpNetwork::new(ip, prefix).ok());
-            let ends = |net: IpNetwork| (net.network().into(), net.broadcast().into());
-            network.map(ends).unzip()
+            let network = claim.address.map(|ip| Network::of(ip, 32, 64));
+            network.map(|net| (IpNetwork::from(net.first), IpNetwork::from(net.last))).unzip()
         })
         .unzip();
     let rows = query_users!(

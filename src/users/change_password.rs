@@ -2,39 +2,38 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::account::client::ClientInfo;
 use crate::account::password;
-use crate::fields::{Password, PasswordContext, parse_new_password};
+use crate::fields::{NewPassword, Password, PasswordContext};
+use crate::http::answer::Message;
 use crate::http::body::JsonBody;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, Code};
+use crate::http::input::Input;
 use crate::http::session::CurrentUser;
 use crate::state::AppState;
+use crate::store::users::User;
 
 #[derive(ToSchema)]
-#[expect(
-    dead_code,
-    reason = "describes the body in the OpenAPI document; the form is read field by field"
-)]
 pub struct ChangePasswordRequest {
-    #[schema(format = "password", example = "a long and good one")]
-    old_password: String,
-    /// Not a common password, and nothing that the account itself says. The length is counted after NFC.
-    #[schema(
-        format = "password",
-        min_length = 8,
-        max_length = 256,
-        example = "an even better one"
-    )]
-    new_password: String,
+    old_password: Password,
+    new_password: NewPassword,
 }
 
-#[derive(Serialize, ToSchema)]
-pub struct ChangePasswordResponse {
-    success: bool,
-    message: &'static str,
+impl ChangePasswordRequest {
+    fn parse(mut form: Input, min_password_chars: usize, user: &User) -> Result<Self, ApiError> {
+        let context = PasswordContext {
+            username: &user.username,
+            email: &user.email,
+            first_name: &user.first_name,
+            last_name: &user.last_name,
+        };
+        let old = form.required("old_password", |raw| Ok(Password::claimed(raw)));
+        let parse = |raw: &str| NewPassword::parse(raw, min_password_chars, &context);
+        let new = form.required("new_password", parse);
+        form.finish(|| Some(Self { old_password: old?, new_password: new? }))
+    }
 }
 
 /// Changes the password and ends every other session of the user.
@@ -43,28 +42,20 @@ pub struct ChangePasswordResponse {
 #[utoipa::path(
     put, path = "/api/v1/users/me/change_password", tag = "users", security(("access_token" = []), ("bearer" = [])),
     request_body = ChangePasswordRequest,
-    responses((status = 200, description = "Changed.", body = ChangePasswordResponse)),
-    extensions(("x-codes" = json!(["wrong_password", "rate_limited"]))),
+    responses((status = 200, description = "Changed.", body = Message)),
+    extensions(("x-codes" = json!([Code::WrongPassword, Code::RateLimited]))),
 )]
 pub async fn change_password(
     State(state): State<AppState>,
     caller: CurrentUser,
     client: ClientInfo,
-    JsonBody(mut form): JsonBody,
-) -> Result<Json<ChangePasswordResponse>, ApiError> {
+    JsonBody(form): JsonBody,
+) -> Result<Json<Message>, ApiError> {
     let user = &caller.user;
-    let context = PasswordContext {
-        username: &user.username,
-        email: &user.email,
-        first_name: &user.first_name,
-        last_name: &user.last_name,
-    };
-    let min_length = state.config.min_password_length;
-    let old = form.required("old_password", |raw| Ok(Password::claimed(raw)));
-    let new = form.required("new_password", |raw| parse_new_password(raw, min_length, &context));
-    let (old, new) = form.finish(|| Some((old?, new?)))?;
+    let ChangePasswordRequest { old_password: old, new_password: new } =
+        ChangePasswordRequest::parse(form, state.config.min_password_length, user)?;
     let (actor, now) = (caller.actor(&client), state.clock.now());
-    password::change(&state, actor, user, [&old, &new], &client, now).await?;
+    password::change(&state, actor, user, [&old, &new.into()], &client, now).await?;
     let message = "The password is changed. Every other session has ended.";
-    Ok(Json(ChangePasswordResponse { success: true, message }))
+    Ok(Json(Message::new(message)))
 }

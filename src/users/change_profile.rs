@@ -25,32 +25,6 @@ use crate::store::users::{self, User};
 use crate::users::profile_changes::ProfileChanges;
 use crate::users::record_if_taken;
 
-/// Only the fields that are given change; anything else is ignored.
-#[derive(ToSchema)]
-#[expect(
-    dead_code,
-    reason = "describes the body in the OpenAPI document; the form is read field by field"
-)]
-pub struct UpdateRequest {
-    #[schema(max_length = 100, example = "Ada")]
-    first_name: Option<String>,
-    #[schema(max_length = 100, example = "Lovelace")]
-    last_name: Option<String>,
-    #[schema(
-        min_length = 3,
-        max_length = 64,
-        pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        example = "ada"
-    )]
-    username: Option<String>,
-    /// Replaces an unverified address at once; waits in `pending_email` beside a verified one.
-    #[schema(format = "email", max_length = 254, example = "ada@example.com")]
-    email: Option<String>,
-    /// The present password: needed to change a verified address.
-    #[schema(format = "password")]
-    password: Option<String>,
-}
-
 #[derive(Serialize, ToSchema)]
 pub struct UpdateResponse {
     success: bool,
@@ -59,13 +33,15 @@ pub struct UpdateResponse {
     updated: Vec<&'static str>,
 }
 
-/// ProfileChanges the fields that are given, all or nothing.
+/// Changes the fields that are given, all or nothing.
 #[utoipa::path(
     put, path = "/api/v1/users/me", operation_id = "update_me", tag = "users",
     security(("access_token" = []), ("bearer" = [])),
-    request_body = UpdateRequest,
+    request_body = ProfileChanges,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),
-    extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken", "rate_limited"]))),
+    extensions(("x-codes" = json!([
+        Code::WrongPassword, Code::UsernameTaken, Code::EmailTaken, Code::RateLimited,
+    ]))),
 )]
 pub async fn update(
     State(state): State<AppState>,
@@ -73,9 +49,9 @@ pub async fn update(
     client: ClientInfo,
     JsonBody(mut form): JsonBody,
 ) -> Result<Json<UpdateResponse>, ApiError> {
-    let changes = ProfileChanges::read(&mut form, &caller.user);
-    let password = form.optional("password", |raw| Ok(Password::claimed(raw)));
+    let mut changes = ProfileChanges::read(&mut form, &caller.user);
     let needs_proof = changes.replace_verified_address(&caller.user);
+    let password = changes.password.take().filter(|_| needs_proof);
     if needs_proof && password.is_none() {
         form.refuse("password", password_required());
     }
@@ -83,7 +59,7 @@ pub async fn update(
     let actor = caller.actor(&client);
     let call =
         Call { state: &state, caller: &caller, client: &client, actor, now: state.clock.now() };
-    let (counted, proof) = prove(&call, password.filter(|_| needs_proof)).await?;
+    let (counted, proof) = prove(&call, password).await?;
     let mut counted = Some(counted);
     let mut written = write(&call, &changes, &mut counted, proof).await;
     if let Some(counted) = counted {
@@ -99,9 +75,11 @@ pub async fn update(
 #[utoipa::path(
     patch, path = "/api/v1/users/me", operation_id = "patch_me", tag = "users",
     security(("access_token" = []), ("bearer" = [])),
-    request_body = UpdateRequest,
+    request_body = ProfileChanges,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),
-    extensions(("x-codes" = json!(["wrong_password", "username_taken", "email_taken", "rate_limited"]))),
+    extensions(("x-codes" = json!([
+        Code::WrongPassword, Code::UsernameTaken, Code::EmailTaken, Code::RateLimited,
+    ]))),
 )]
 pub async fn patch(
     state: State<AppState>,

@@ -1,15 +1,23 @@
-//! The changes that a user asks for to their own data, as values: nothing here waits or asks anybody.
+//! The changes that a user asks for to their own data, as values: nothing here waits or asks
+//! another part.
 
-use crate::fields::{Email, Name, Username};
+use utoipa::ToSchema;
+
+use crate::fields::{Email, Name, Password, Username};
 use crate::http::input::Input;
 use crate::store::users::User;
 
-/// What a user wants to change about themselves: `None` where a field was not given.
+/// Only the fields that are given change; any other field is ignored.
+#[derive(ToSchema)]
+#[schema(as = UpdateRequest)]
 pub struct ProfileChanges {
     first_name: Option<Name>,
     last_name: Option<Name>,
     username: Option<Username>,
+    /// Replaces an unverified address at once; waits in `pending_email` beside a verified one.
     email: Option<Email>,
+    /// The present password: needed to change a verified address.
+    pub password: Option<Password>,
 }
 
 impl ProfileChanges {
@@ -18,12 +26,13 @@ impl ProfileChanges {
         Self {
             first_name: form.optional("first_name", Name::parse),
             last_name: form.optional("last_name", Name::parse),
-            // Whoever was given a reserved name keeps it, in any spelling.
+            // A user who was given a reserved name keeps it, in any spelling.
             username: form.optional("username", |raw| {
                 let is_own = raw.eq_ignore_ascii_case(&user.username);
                 if is_own { Username::parse_reserved_too(raw) } else { Username::parse(raw) }
             }),
             email: form.optional("email", Email::parse),
+            password: form.optional("password", |raw| Ok(Password::claimed(raw))),
         }
     }
 

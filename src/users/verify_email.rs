@@ -3,33 +3,26 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::account::client::ClientInfo;
 use crate::account::letters;
+use crate::http::answer::Message;
 use crate::http::error::{ApiError, Code};
 use crate::http::session::CurrentUser;
 use crate::state::AppState;
 use crate::store::users::{self, User};
 
-#[derive(Serialize, ToSchema)]
-pub struct VerifyEmailResponse {
-    success: bool,
-    message: &'static str,
-}
-
 /// Queues the confirmation mail again, for the pending address where there is one.
 #[utoipa::path(
     post, path = "/api/v1/users/me/verify_email", tag = "users", security(("access_token" = []), ("bearer" = [])),
-    responses((status = 202, description = "The mail is on its way.", body = VerifyEmailResponse)),
-    extensions(("x-codes" = json!(["email_already_verified"]))),
+    responses((status = 202, description = "The mail is on its way.", body = Message)),
+    extensions(("x-codes" = json!([Code::EmailAlreadyVerified]))),
 )]
 pub async fn verify_email(
     State(state): State<AppState>,
     CurrentUser { user, .. }: CurrentUser,
     client: ClientInfo,
-) -> Result<(StatusCode, Json<VerifyEmailResponse>), ApiError> {
+) -> Result<(StatusCode, Json<Message>), ApiError> {
     let now = state.clock.now();
     let needs_none = |user: &User| user.is_email_verified() && user.pending_email.is_none();
     if needs_none(&user) {
@@ -51,5 +44,5 @@ pub async fn verify_email(
         }
     }
     let message = "The confirmation mail is on its way.";
-    Ok((StatusCode::ACCEPTED, Json(VerifyEmailResponse { success: true, message })))
+    Ok((StatusCode::ACCEPTED, Json(Message::new(message))))
 }

@@ -5,7 +5,8 @@ use url::Url;
 
 use super::{Findings, is_usable};
 use crate::cli::create_admin;
-use crate::config::{Config, CorsOrigins, is_loopback};
+use crate::config::{Config, CorsOrigins};
+use crate::network::is_loopback_url;
 use crate::telemetry;
 
 type Check = fn(&Config, &mut Findings);
@@ -93,7 +94,7 @@ fn looks_made_up(key: &str) -> bool {
 }
 
 fn public_url(config: &Config, findings: &mut Findings) {
-    let leads_here = Url::parse(&config.public_url).is_ok_and(|url| is_loopback(&url));
+    let leads_here = Url::parse(&config.public_url).is_ok_and(|url| is_loopback_url(&url));
     if config.is_production() && leads_here {
         let message = "PUBLIC_URL is this machine: the links in letters lead to the reader's own. Write the name that \
                        browsers use";
@@ -121,7 +122,7 @@ fn cors(config: &Config, findings: &mut Findings) {
         CorsOrigins::List(list) => {
             findings.ok("cors", format!("these may call: {}", list.join(", ")));
             let plain = |origin: &&String| {
-                Url::parse(origin).is_ok_and(|url| url.scheme() == "http" && !is_loopback(&url))
+                Url::parse(origin).is_ok_and(|url| url.scheme() == "http" && !is_loopback_url(&url))
             };
             if let Some(plain) = list.iter().find(plain).filter(|_| config.is_https()) {
                 let message = format!(

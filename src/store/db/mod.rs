@@ -11,7 +11,6 @@ mod server_facts;
 mod standby;
 mod transaction;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,6 +30,8 @@ pub use schema::Schema;
 pub use server_facts::ServerFacts;
 pub use standby::StandbyFacts;
 pub use transaction::Tx;
+
+use crate::network::is_loopback;
 
 /// How long the server may run a statement, wait for a lock, and keep a transaction idle: an abandoned request must not
 /// hold on to its connection or its locks.
@@ -188,7 +189,7 @@ impl Db {
     ) -> sqlx::Result<T> {
         if !self.is_behind_pooler() {
             let conn = Conn::for_statement(&self.pool).await?;
-            match timeout(STATEMENT_TIMEOUT, write(self.transaction(conn))).await {
+            match timeout(STATEMENT_TIMEOUT, write(Tx::new(conn))).await {
                 Ok(Err(error)) if is_broken(&error) => {}
                 Ok(outcome) => return outcome,
                 Err(_) => return Err(timed_out()),
@@ -228,11 +229,7 @@ impl Db {
         } else {
             Conn::begin(&self.pool, "begin", false).await?
         };
-        Ok(self.transaction(inner))
-    }
-
-    fn transaction(&self, inner: Conn) -> Tx {
-        Tx::new(inner)
+        Ok(Tx::new(inner))
     }
 
     /// A transaction in which sqlx may begin another one, as its migrator does.
@@ -259,9 +256,7 @@ impl Db {
     /// Whether the server is reached over a network.
     pub fn is_remote(&self) -> bool {
         let host = self.options.get_host();
-        let is_loopback =
-            || host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        !(self.options.get_socket().is_some() || host.starts_with('/') || is_loopback())
+        !(self.options.get_socket().is_some() || host.starts_with('/') || is_loopback(host))
     }
 }
 

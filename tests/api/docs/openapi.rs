@@ -7,6 +7,7 @@ use doorward::router::openapi_document;
 use serde_json::{Value, json};
 
 use crate::harness::app::{PUBLIC_URL, TestApp};
+use crate::harness::machine::root;
 use crate::harness::person::PASSWORD;
 
 /// The contract's table; POST on the link is the button of its page.
@@ -66,6 +67,22 @@ fn the_document_has_every_call_of_the_contract_and_no_other() {
     assert_eq!(calls, CALLS.map(str::to_owned).into());
 }
 
+/// How to write the document anew. Both settings stand in it.
+const RENEW: &str = "PUBLIC_URL=https://auth.example.com MIN_PASSWORD_LENGTH=8 \
+    cargo run -- openapi > docs/openapi.json";
+
+#[test]
+fn the_document_in_the_repository_is_the_one_that_the_program_makes() {
+    let made = format!("{:#}\n", openapi_document(PUBLIC_URL, 8));
+    let kept = std::fs::read_to_string(root().join("docs/openapi.json")).unwrap();
+    let differs = made.lines().zip(kept.lines()).position(|(made, kept)| made != kept);
+    let line = differs.unwrap_or(made.lines().count().min(kept.lines().count())) + 1;
+    assert!(
+        made == kept,
+        "the contract is another one from line {line} of docs/openapi.json on. If that is meant: {RENEW}"
+    );
+}
+
 #[test]
 fn every_operation_has_a_tag_and_words_and_nothing_of_our_own() {
     let document = openapi_document(PUBLIC_URL, 8);
@@ -111,13 +128,19 @@ fn every_reference_leads_somewhere_and_every_schema_is_referred_to() {
 #[test]
 fn new_passwords_are_as_long_as_the_settings_ask_for() {
     let document = openapi_document(PUBLIC_URL, 12);
-    for (schema, field, least) in [
-        ("RegisterRequest", "password", json!(12)),
-        ("ChangePasswordRequest", "new_password", json!(12)),
-        ("ChangePasswordRequest", "old_password", json!(null)),
+    let schemas = &document["components"]["schemas"];
+    for (schema, field, of_type, min_length) in [
+        ("RegisterRequest", "password", "NewPassword", json!(12)),
+        ("ChangePasswordRequest", "new_password", "NewPassword", json!(12)),
+        ("ChangePasswordRequest", "old_password", "Password", json!(null)),
     ] {
-        let property = &document["components"]["schemas"][schema]["properties"][field];
-        assert_eq!((&property["format"], &property["minLength"]), (&json!("password"), &least));
+        let reference = &schemas[schema]["properties"][field]["$ref"];
+        assert_eq!(reference, &format!("#/components/schemas/{of_type}"), "{schema} {field}");
+        let property = &schemas[of_type];
+        assert_eq!(
+            (&property["format"], &property["minLength"]),
+            (&json!("password"), &min_length)
+        );
     }
 }
 
@@ -211,18 +234,18 @@ async fn an_answer_has_the_fields_of_its_schema_and_no_others() {
         (properties, required.map(|name| name.as_str().unwrap().to_owned()).collect())
     };
     let mut answers = vec![
-        ("MeResponse", ada.get("/api/v1/users/me").await),
+        ("UserAnswer", ada.get("/api/v1/users/me").await),
         ("UpdateResponse", ada.put("/api/v1/users/me", &json!({})).await),
         ("ListResponse", boss.get("/api/v1/users?count=true").await),
-        ("UserResponse", boss.get(&format!("/api/v1/users/{}", ada.id())).await),
+        ("UserAnswer", boss.get(&format!("/api/v1/users/{}", ada.id())).await),
         (
-            "RoleResponse",
+            "UserMessage",
             boss.put(&format!("/api/v1/users/{}?role=staff", ada.id()), &json!({})).await,
         ),
         ("LoginResponse", boss.log_in("ada", PASSWORD).await),
         ("RefreshResponse", ada.refresh_with(ada.refresh.as_deref().unwrap()).await),
         ("StatusResponse", boss.get("/healthz").await),
-        ("DeleteResponse", boss.delete(&format!("/api/v1/users/{}", ada.id())).await),
+        ("Message", boss.delete(&format!("/api/v1/users/{}", ada.id())).await),
     ];
     for (schema, answer) in &answers {
         let (properties, _) = fields_of(schema);

@@ -3,8 +3,8 @@
 use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use doorward::auth::login::basic_credentials;
 use doorward::fields::Password;
+use doorward::http::credentials::basic;
 
 /// As a whole header, and as what a client would encode.
 pub fn check(data: &[u8]) {
@@ -41,7 +41,7 @@ pub fn check(data: &[u8]) {
     let mut twice = HeaderMap::new();
     twice.append("authorization", HeaderValue::from_static("Basic YTpi"));
     twice.append("authorization", HeaderValue::from_static("Basic YTpi"));
-    assert!(basic_credentials(&twice).is_err());
+    assert!(basic(&twice).is_err());
 }
 
 fn read_text(header: &str) -> Option<(String, Vec<u8>)> {
@@ -51,6 +51,6 @@ fn read_text(header: &str) -> Option<(String, Vec<u8>)> {
 fn read(header: &HeaderValue) -> Option<(String, Vec<u8>)> {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", header.clone());
-    let (name, password) = basic_credentials(&headers).expect("one header is no mistake")?;
+    let (name, password) = basic(&headers).expect("one header is no mistake")?;
     Some((name, password.expose().to_vec()))
 }

@@ -66,7 +66,8 @@ fn register(mut form: Input) -> Result<(Username, Email, Name), ApiError> {
     let email = form.required("email", Email::parse);
     let name = form.optional("first_name", Name::parse).unwrap_or_default();
     form.optional("password", |raw| {
-        let password = fields::parse_new_password(raw, 8, &PasswordContext::default())?;
+        let new = fields::NewPassword::parse(raw, 8, &PasswordContext::default())?;
+        let password = fields::Password::from(new);
         let text = std::str::from_utf8(password.expose()).expect("a password is text");
         assert!((8..=256).contains(&text.chars().count()) && text.len() <= 1024, "{text:?}");
         Ok::<_, FieldError>(())

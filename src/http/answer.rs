@@ -1,0 +1,65 @@
+//! The answers that several calls give.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::user::PublicUser;
+use crate::session_cache::CachedSession;
+
+/// It is done, and there is nothing to show.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Message {
+    success: bool,
+    #[schema(value_type = String)]
+    message: Cow<'static, str>,
+}
+
+impl Message {
+    pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { success: true, message: message.into() }
+    }
+}
+
+/// A user.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UserAnswer {
+    success: bool,
+    user: PublicUser,
+}
+
+impl UserAnswer {
+    pub fn new(user: impl Into<PublicUser>) -> Self {
+        Self { success: true, user: user.into() }
+    }
+
+    /// The answer of a cached session's user, which is serialised once.
+    pub fn cached(seen: &CachedSession) -> Response {
+        let write = || {
+            let answer = Self::new(seen.user.clone());
+            serde_json::to_vec(&answer).expect("a struct of strings is JSON").into()
+        };
+        let body = Body::from(seen.rendered.get_or_init(write).clone());
+        let json = HeaderValue::from_static("application/json");
+        ([(header::CONTENT_TYPE, json)], body).into_response()
+    }
+}
+
+/// What was done to a user, and the user as they are now.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UserMessage {
+    success: bool,
+    #[schema(value_type = String)]
+    message: Cow<'static, str>,
+    user: PublicUser,
+}
+
+impl UserMessage {
+    pub fn new(message: impl Into<Cow<'static, str>>, user: impl Into<PublicUser>) -> Self {
+        Self { success: true, message: message.into(), user: user.into() }
+    }
+}
