@@ -19,7 +19,6 @@ use crate::http::session::{AdminUser, CurrentUser};
 use crate::http::user::PublicUser;
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
-use crate::store::db::Conn;
 use crate::store::users::User;
 use crate::store::{sessions, users};
 
@@ -81,11 +80,7 @@ pub async fn show(
     State(state): State<AppState>,
     PublicId(id): PublicId,
 ) -> Result<Json<UserResponse>, ApiError> {
-    let find = |mut db: Conn| async move {
-        let found = users::find(&mut db, id).await;
-        db.done(found)
-    };
-    let found = state.db.read(find).await?;
+    let found = state.db.read(|db| Box::pin(users::find(db, id))).await?;
     let user = found.ok_or(Code::UserNotFound)?;
     Ok(Json(UserResponse { success: true, user: user.into() }))
 }

@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::db::{Batcher, Conn, Db, Tx};
+use super::db::{Batcher, Db};
 use super::users::{User, query_users, user_of};
 
 /// Who wants to log in: a username or an e-mail address, and where they call from.
@@ -60,13 +61,13 @@ impl Logins {
         let (db, claim) =
             (self.db.clone(), LoginLookup { login: login.to_ascii_lowercase(), address });
         let find = move |claims: Vec<LoginLookup>| {
-            let db = db.clone();
+            let (db, claims) = (db.clone(), Arc::new(claims));
             async move {
-                let find = |mut conn: Conn| async {
-                    let found = find_all(&mut conn, &claims).await;
-                    conn.done(found)
-                };
-                db.read(find).await
+                db.read(|conn| {
+                    let claims = Arc::clone(&claims);
+                    Box::pin(async move { find_all(conn, &claims).await })
+                })
+                .await
             }
         };
         self.finding.ask(claim, find).await
@@ -77,15 +78,14 @@ impl Logins {
     pub async fn open(&self, session: NewSession) -> sqlx::Result<Option<User>> {
         let db = self.db.clone();
         let open = move |sessions: Vec<NewSession>| {
-            let db = db.clone();
+            let (db, sessions) = (db.clone(), Arc::new(sessions));
             async move {
-                let open = |mut tx: Tx| async {
-                    let users = open_all(&mut tx, &sessions).await?;
-                    tx.commit().await?;
-                    Ok(users)
-                };
                 let is_final = sessions.len() == 1;
-                let opened = db.write(open).await?.into_iter();
+                let open = db.write(|conn| {
+                    let sessions = Arc::clone(&sessions);
+                    Box::pin(async move { open_all(conn, &sessions).await })
+                });
+                let opened = open.await?.into_iter();
                 Ok(opened.map(|user| (user.is_some() || is_final).then_some(user)).collect())
             }
         };
@@ -147,7 +147,10 @@ pub async fn find_all(
 ///
 /// Locks the users' rows, so that a concurrent password change either sees this session and ends it, or is seen here:
 /// after a wait for the lock the hash is compared again. Harmless when repeated.
-pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<Option<User>>> {
+pub async fn open_all(
+    db: &mut PgConnection,
+    sessions: &[NewSession],
+) -> sqlx::Result<Vec<Option<User>>> {
     fn column<'a, T>(sessions: &'a [NewSession], value: impl Fn(&'a NewSession) -> T) -> Vec<T> {
         sessions.iter().map(value).collect()
     }
@@ -220,7 +223,7 @@ pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<
         &counted as &[&[u8]],
         &counted_by,
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(db)
     .await?;
     // Of a CTE PostgreSQL does not say that its columns are never null, as all of these are.
     let users = rows.into_iter().filter_map(|row| Some((row.session_id?, user_of!(row?))));

@@ -33,7 +33,8 @@ pub fn timed_out() -> sqlx::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer").into()
 }
 
-/// A connection to read with, to write a statement with, or in a transaction; back in the pool when dropped.
+/// A connection to read with, to write a statement with, or in a transaction; back in the pool when
+/// dropped.
 #[derive(Debug)]
 pub struct Conn {
     pool: Pool,
@@ -75,17 +76,13 @@ impl Conn {
         Self::take(pool, Unsettled::Statement, false).await
     }
 
-    /// Gives the connection back, with the outcome of its last query: after `Ok` nothing is left to be read.
-    pub fn done<T>(mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
+    /// Gives the connection back, with the outcome of its last query: after `Ok` nothing is left to be
+    /// read, and only a transaction has something to roll back.
+    pub(super) fn done<T>(mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
         if outcome.is_ok() {
-            self.unsettled.take_if(|unsettled| *unsettled == Unsettled::Reading);
+            self.unsettled.take_if(|unsettled| *unsettled != Unsettled::Transaction);
         }
         outcome
-    }
-
-    /// Whether there is nothing to commit: autocommit.
-    pub(super) fn commits_itself(&self) -> bool {
-        self.unsettled == Some(Unsettled::Statement)
     }
 
     pub(super) async fn begin(
@@ -100,9 +97,7 @@ impl Conn {
     }
 
     pub(super) async fn commit(mut self) -> sqlx::Result<()> {
-        if !self.commits_itself() {
-            with_timeout(sqlx::raw_sql("commit").execute(&mut *self)).await?;
-        }
+        with_timeout(sqlx::raw_sql("commit").execute(&mut *self)).await?;
         self.unsettled = None;
         Ok(())
     }

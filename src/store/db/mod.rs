@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Transaction};
 use tokio::time::timeout;
@@ -40,7 +41,7 @@ const SERVER_LIMITS: [(&str, &str); 3] = [
     ("idle_in_transaction_session_timeout", "10s"),
 ];
 
-/// Timeout of a single-statement (autocommit) write: longer than the server waits for a lock.
+/// Timeout of a statement that commits itself: longer than the server waits for a lock.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The database: a pool of connections, and how to use them with a transaction pooler in between.
@@ -160,41 +161,49 @@ impl Db {
         timeout(ACQUIRE_TIMEOUT, asked).await.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 
-    /// Reads a few rows on a connection that is not pinged first, which saves a round trip. If that turns out to be
-    /// broken or does not answer in time, `read` runs once more on one that was pinged. `read` should end with
-    /// [`Conn::done`].
-    pub async fn read<T, F: Future<Output = sqlx::Result<T>>>(
+    /// Reads a few rows on a connection that is not pinged first, which saves a round trip. If that
+    /// turns out to be broken or does not answer in time, `read` runs once more on one that was
+    /// pinged.
+    pub async fn read<T>(
         &self,
-        read: impl Fn(Conn) -> F,
+        read: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
     ) -> sqlx::Result<T> {
         if !self.is_behind_pooler() {
-            let conn = Conn::plain(&self.pool).await?;
-            match timeout(ACQUIRE_TIMEOUT, read(conn)).await {
+            let mut conn = Conn::plain(&self.pool).await?;
+            match timeout(ACQUIRE_TIMEOUT, read(&mut conn)).await {
                 Ok(Err(error)) if is_broken(&error) => {}
-                Ok(outcome) => return outcome,
+                Ok(outcome) => return conn.done(outcome),
                 Err(_) => {}
             }
         }
-        read(self.acquire().await?).await
+        let mut conn = self.acquire().await?;
+        let outcome = read(&mut conn).await;
+        conn.done(outcome)
     }
 
-    /// Runs one autocommit statement in one round trip, on a connection that is not pinged first. If that breaks,
-    /// before the statement or during it, `write` runs once more, in a transaction: nobody can tell whether the first
-    /// run was committed. So `write` must be one statement and a commit, and idempotent, or at least harmless when
-    /// repeated.
-    pub async fn write<T, F: Future<Output = sqlx::Result<T>>>(
+    /// Runs one statement and commits it, in one round trip, on a connection that is not pinged first.
+    /// If that breaks, before the statement or during it, `write` runs once more, in a transaction:
+    /// the first run may or may not have been committed. So `write` must be one statement, and
+    /// idempotent, or at least harmless when repeated.
+    pub async fn write<T>(
         &self,
-        write: impl Fn(Tx) -> F,
+        write: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
     ) -> sqlx::Result<T> {
         if !self.is_behind_pooler() {
-            let conn = Conn::for_statement(&self.pool).await?;
-            match timeout(STATEMENT_TIMEOUT, write(self.transaction(conn))).await {
+            let mut conn = Conn::for_statement(&self.pool).await?;
+            match timeout(STATEMENT_TIMEOUT, write(&mut conn)).await {
                 Ok(Err(error)) if is_broken(&error) => {}
-                Ok(outcome) => return outcome,
+                Ok(outcome) => return conn.done(outcome),
                 Err(_) => return Err(timed_out()),
             }
         }
-        with_timeout(write(self.begin().await?)).await
+        let mut tx = self.begin().await?;
+        with_timeout(async {
+            let written = write(&mut tx).await?;
+            tx.commit().await?;
+            Ok(written)
+        })
+        .await
     }
 
     /// A transaction, rolled back if dropped without `commit`.
@@ -228,11 +237,7 @@ impl Db {
         } else {
             Conn::begin(&self.pool, "begin", false).await?
         };
-        Ok(self.transaction(inner))
-    }
-
-    fn transaction(&self, inner: Conn) -> Tx {
-        Tx::new(inner)
+        Ok(Tx::new(inner))
     }
 
     /// A transaction in which sqlx may begin another one, as its migrator does.

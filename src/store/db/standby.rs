@@ -8,6 +8,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::{sleep, timeout};
@@ -113,9 +114,9 @@ impl Db {
     }
 
     /// Reads many rows: from the standby where there is one that can be used, else from the primary.
-    pub async fn read_many<T, F: Future<Output = sqlx::Result<T>>>(
+    pub async fn read_many<T>(
         &self,
-        read: impl Fn(Conn) -> F,
+        read: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
     ) -> sqlx::Result<T> {
         let now = Instant::now();
         if let Some(standby) = self.standby.as_deref().filter(|standby| standby.should_try(now))
@@ -123,8 +124,8 @@ impl Db {
         {
             let reading = async {
                 let caught_up = timeout(CATCH_UP_TIMEOUT, standby.caught_up(&position)).await;
-                let conn = caught_up.map_err(|_| timed_out())??;
-                timeout(READ_TIMEOUT, read(conn)).await.map_err(|_| timed_out())?
+                let mut conn = caught_up.map_err(|_| timed_out())??;
+                timeout(READ_TIMEOUT, read(&mut conn)).await.map_err(|_| timed_out())?
             };
             match reading.await {
                 // A query too slow for the standby would be so for the primary.
@@ -139,7 +140,12 @@ impl Db {
                 }
             }
         }
-        with_timeout(async { read(self.acquire().await?).await }).await
+        with_timeout(async {
+            let mut conn = self.acquire().await?;
+            let outcome = read(&mut conn).await;
+            conn.done(outcome)
+        })
+        .await
     }
 
     /// The primary's WAL insert position: every acknowledged change lies before it.

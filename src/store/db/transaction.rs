@@ -31,19 +31,15 @@ impl Tx {
     ///
     /// Runs to completion, even if the client hangs up meanwhile.
     pub async fn commit_and(self, afterwards: impl FnOnce() + Send + 'static) -> sqlx::Result<()> {
-        let commits_itself = self.inner.commits_itself();
-        let committing = async move {
+        run_to_completion(async move {
             let outcome = self.inner.commit().await;
             if outcome.is_ok() {
                 self.after_commit.into_iter().for_each(|work| work());
             }
             afterwards();
             outcome
-        };
-        if commits_itself {
-            return committing.await;
-        }
-        run_to_completion(committing).await
+        })
+        .await
     }
 
     pub async fn rollback(self) -> sqlx::Result<()> {
