@@ -3,19 +3,21 @@
 //! One whose last result was read to its end is kept at hand. Any other is pinged: its caller may have left half way.
 //! sqlx's pool waits for that without a limit: forever on a dead connection (a router that forgot it, a server that
 //! hangs), and its slot in the pool is lost. After ten of these nobody gets in until the process restarts. So here the
-//! wait is with_timeout, and the connection is dropped afterwards.
+//! wait is bounded, and the connection is dropped afterwards.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sqlx::{PgConnection, Row, SqlSafeStr};
+use sqlx::{Connection, PgConnection, Row};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::error::is_broken;
 use super::keyed_semaphore::KeyedPermit;
-use super::pool::{Loan, Pool, RETURN_TIMEOUT};
+use super::pool::{ACQUIRE_TIMEOUT, Loan, Pool, RETURN_TIMEOUT};
+use super::pooler;
 
 /// Longest wait for the server: longer than it works on a statement.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(12);
@@ -66,6 +68,20 @@ impl Conn {
         self.permit = Some(permit);
     }
 
+    /// To read with, on a server that has just answered.
+    pub(super) async fn pinged(pool: &Pool) -> sqlx::Result<Self> {
+        let asked = async {
+            for _ in 0..pool.max_connections() {
+                let mut conn = Self::plain(pool).await?;
+                if conn.ping().await.is_ok() {
+                    return Ok(conn);
+                }
+            }
+            Self::plain(pool).await
+        };
+        timeout(ACQUIRE_TIMEOUT, asked).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+    }
+
     /// To read with.
     pub(super) async fn plain(pool: &Pool) -> sqlx::Result<Self> {
         Self::take(pool, Unsettled::Reading, false).await
@@ -85,14 +101,29 @@ impl Conn {
         outcome
     }
 
-    pub(super) async fn begin(
-        pool: &Pool,
-        statement: impl SqlSafeStr,
-        behind_pooler: bool,
-    ) -> sqlx::Result<Self> {
+    /// In a transaction.
+    pub(super) async fn begin(pool: &Pool, behind_pooler: bool) -> sqlx::Result<Self> {
+        let begun = async {
+            let mut left = pool.max_connections();
+            loop {
+                match Self::begin_once(pool, behind_pooler).await {
+                    // It broke while it waited in the pool: nothing was done yet.
+                    Err(error) if is_broken(&error) && left > 0 => left -= 1,
+                    begun => return begun,
+                }
+            }
+        };
+        timeout(ACQUIRE_TIMEOUT, begun).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+    }
+
+    async fn begin_once(pool: &Pool, behind_pooler: bool) -> sqlx::Result<Self> {
         // Set before, in case this is dropped while the statement is in flight.
         let mut conn = Self::take(pool, Unsettled::Transaction, behind_pooler).await?;
-        sqlx::raw_sql(statement).execute(&mut *conn).await?;
+        if behind_pooler {
+            sqlx::raw_sql(pooler::begin_statement()).execute(&mut *conn).await?;
+        } else {
+            sqlx::raw_sql("begin").execute(&mut *conn).await?;
+        }
         Ok(conn)
     }
 

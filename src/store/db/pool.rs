@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -58,9 +59,15 @@ impl Loan {
 }
 
 impl Pool {
-    pub fn new(inner: PgPool) -> Self {
-        let permits = inner.options().get_max_connections() as usize;
-        let permits = Arc::new(Semaphore::new(permits));
+    /// Connects when first used.
+    pub fn new(options: PgConnectOptions, connections: u32) -> Self {
+        let inner = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A broken connection shows at its first statement: to ping each one first would cost a round trip.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        let permits = Arc::new(Semaphore::new(connections as usize));
         Self(Arc::new(Shared { inner, permits, at_hand: Mutex::default() }))
     }
 

@@ -13,8 +13,10 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::{sleep, timeout};
 
-use super::timed_out;
-use super::{Conn, Db, describe, with_timeout};
+use super::connection::{Conn, timed_out, with_timeout};
+use super::error::describe;
+use super::pool::Pool;
+use super::{Db, pooler, start_up_options};
 
 /// How long a server may take to accept `doctor`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -29,7 +31,8 @@ const COOLDOWN: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Standby {
-    db: Db,
+    pool: Pool,
+    options: PgConnectOptions,
     cooldown: Mutex<Option<Cooldown>>,
 }
 
@@ -54,14 +57,14 @@ pub struct StandbyFacts {
 
 impl Standby {
     pub(super) fn new(options: PgConnectOptions, connections: u32) -> Self {
-        let db = Db::new(options, connections);
-        // Works with a pooler in between and without one.
-        db.assume_pooler();
-        Self { db, cooldown: Mutex::default() }
+        // As behind a pooler: that works without one, too.
+        let options = pooler::options(&start_up_options(options));
+        let pool = Pool::new(options.clone(), connections);
+        Self { pool, options, cooldown: Mutex::default() }
     }
 
     pub(super) async fn close(&self) {
-        self.db.pool.close().await;
+        self.pool.close().await;
     }
 
     fn cooldown(&self) -> MutexGuard<'_, Option<Cooldown>> {
@@ -98,7 +101,7 @@ impl Standby {
 
     /// A connection to the standby once it has replayed up to `position`.
     async fn caught_up(&self, position: &str) -> sqlx::Result<Conn> {
-        let mut conn = self.db.acquire().await?;
+        let mut conn = Conn::begin(&self.pool, true).await?;
         if !catch_up(&mut conn, position).await?.is_standby {
             return Err(sqlx::Error::Protocol("it is not a standby".into()));
         }
@@ -159,9 +162,8 @@ impl Db {
         let Some(standby) = &self.standby else { return Ok(None) };
         let position = self.position().await?;
         // Not from the pool, which retries a refused connection and hides the cause.
-        let options = PgConnectOptions::clone(&standby.db.options).statement_cache_capacity(0);
-        let mut conn =
-            timeout(CONNECT_TIMEOUT, options.connect()).await.map_err(|_| timed_out())??;
+        let connecting = timeout(CONNECT_TIMEOUT, standby.options.connect());
+        let mut conn = connecting.await.map_err(|_| timed_out())??;
         let facts = match timeout(CATCH_UP_TIMEOUT, catch_up(&mut conn, &position)).await {
             Ok(facts) => facts?,
             Err(_) => facts(&mut conn, &position).await?,
