@@ -67,7 +67,7 @@ pub async fn list(
 }
 
 pub async fn count(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> {
-    let mut query = QueryBuilder::new("select count(*) from users where true");
+    let mut query = QueryBuilder::new("select count(*) from users u where true");
     push_filter(&mut query, filter);
     query.build_query_scalar().fetch_one(db).await
 }
