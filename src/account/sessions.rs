@@ -283,6 +283,6 @@ pub async fn lock_caller(
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<User>> {
     let Some(user) = users::find_for_update(tx, user_id).await? else { return Ok(None) };
-    let active = sessions::find_with_user(tx, session_id, user_id, now).await?;
-    Ok(active.map(|_| user))
+    let is_active = sessions::is_active(tx, session_id, user_id, now).await?;
+    Ok(is_active.then_some(user))
 }

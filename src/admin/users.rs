@@ -190,7 +190,8 @@ async fn lock(
     }
     let user = users::find_for_update(db, id).await?.ok_or(Code::UserNotFound)?;
     // Last: the locks may have taken their time.
-    let active = sessions::find_with_user(db, caller.session.id, caller.user.id, now).await?;
-    active.ok_or(Code::SessionEnded)?;
+    if !sessions::is_active(db, caller.session.id, caller.user.id, now).await? {
+        return Err(Code::SessionEnded.into());
+    }
     Ok((admins, user))
 }

@@ -45,6 +45,26 @@ pub async fn find_with_user(
     }))
 }
 
+/// Whether a session of this user is active, as of this statement.
+pub async fn is_active(
+    db: &mut PgConnection,
+    id: Uuid,
+    user_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from sessions
+               where id = $1 and user_id = $2 and ended_at is null and expires_at > $3
+           ) as "is_active!""#,
+        id,
+        user_id,
+        now,
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// The state of a session after a refresh.
 #[derive(Clone, Debug)]
 pub struct Rotated {
