@@ -160,8 +160,9 @@ const SORTS: [(&str, SortBy); 4] = [
     ("email", SortBy::Email),
 ];
 
-/// Every user that matches, one JSON object a line. Each batch is a query of its own, so that a slow reader holds
-/// neither memory nor a connection; before each it is checked that the caller still is an admin.
+/// Every user that matches, one JSON object a line. Each batch is a query of its own, so that a
+/// slow reader holds neither memory nor a connection; before each it is checked that the caller
+/// still is an admin.
 fn all(state: AppState, caller: AdminUser, request: ListRequest) -> Response {
     let start = Some((state, caller, request));
     let batches = stream::try_unfold(start, async |position| {

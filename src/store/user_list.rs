@@ -77,8 +77,8 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
         let part = format!("%{}%", escape_like(search));
         query.push(" and (username_key like ").push_bind(part.to_ascii_lowercase());
         query.push(" or email_key like ").push_bind(part.to_ascii_lowercase());
-        // Names may be in any script, and lower-casing depends on the database's locale. So the database folds both
-        // sides: a name's own spelling finds it under every locale.
+        // Names may be in any script, and lower-casing depends on the database's locale. So the
+        // database folds both sides: a name's own spelling finds it under every locale.
         query
             .push(" or lower(first_name || ' ' || last_name) like lower(")
             .push_bind(part)

@@ -1,9 +1,10 @@
 //! A connection on loan from the pool, and how it goes back.
 //!
-//! One whose last result was read to its end is kept at hand. Any other is pinged: its caller may have left half way.
-//! sqlx's pool waits for that without a limit: forever on a dead connection (a router that forgot it, a server that
-//! hangs), and its slot in the pool is lost. After ten of these nobody gets in until the process restarts. So here the
-//! wait is bounded, and the connection is dropped afterwards.
+//! A connection whose last result was read to its end is kept at hand. Any other is pinged: its
+//! caller may have left half way. sqlx's pool waits for that without a limit: forever on a dead
+//! connection (a router that forgot it, a server that hangs), and its slot in the pool is lost.
+//! After ten of these no request gets a connection until the process restarts. So here the wait is
+//! bounded, and the connection is dropped afterwards.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -92,8 +93,8 @@ impl Conn {
         Self::take(pool, Unsettled::Statement, false).await
     }
 
-    /// Gives the connection back, with the outcome of its last query: after `Ok` nothing is left to be
-    /// read, and only a transaction has something to roll back.
+    /// Gives the connection back, with the outcome of its last query: after `Ok` nothing is left to
+    /// be read, and only a transaction has something to roll back.
     pub(super) fn done<T>(mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
         if outcome.is_ok() {
             self.unsettled.take_if(|unsettled| *unsettled != Unsettled::Transaction);
@@ -187,9 +188,10 @@ async fn give_back(
     }
 }
 
-/// Rolls back what was not committed; returns whether the connection can be reused. Mostly something has failed, and a
-/// read-only connection is no use to the next caller either: one to a server that became a standby, or that was
-/// read-only at connect time, stays read-only for as long as it lasts.
+/// Rolls back what was not committed; returns whether the connection can be reused. Mostly
+/// something has failed, and a read-only connection is no use to the next caller either: one to a
+/// server that became a standby, or that was read-only at connect time, stays read-only for as long
+/// as it lasts.
 async fn settle(
     inner: &mut PgConnection,
     unsettled: Unsettled,

@@ -1,4 +1,4 @@
-//! The database: a pool of connections, transactions, and what they need behind a transaction pooler.
+//! The database: connections and transactions, directly or behind a transaction pooler.
 
 mod batch;
 mod connection;
@@ -106,10 +106,10 @@ impl Db {
         conn.done(outcome)
     }
 
-    /// Runs one statement and commits it, in one round trip, on a connection that is not pinged first.
-    /// If that breaks, before the statement or during it, `write` runs once more, in a transaction:
-    /// the first run may or may not have been committed. So `write` must be one statement, and
-    /// idempotent, or at least harmless when repeated.
+    /// Runs one statement and commits it, in one round trip, on a connection that is not pinged
+    /// first. If that breaks, before the statement or during it, `write` runs once more, in a
+    /// transaction: the first run may or may not have been committed. So `write` must be one
+    /// statement, and idempotent, or at least harmless when repeated.
     pub async fn write<T>(
         &self,
         write: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
@@ -137,8 +137,9 @@ impl Db {
         Ok(Tx::new(inner))
     }
 
-    /// A transaction that will lock this user's row. Calls for one user within this process wait for each other before
-    /// they take a connection: else many at once could hold the whole pool while they wait for one row.
+    /// A transaction that will lock this user's row. Calls for one user within this process wait
+    /// for each other before they take a connection: else many at once could hold the whole pool
+    /// while they wait for one row.
     pub async fn begin_for(&self, user_id: Uuid) -> Result<Tx, BeginError> {
         let permit =
             self.users.acquire(&user_id, ACQUIRE_TIMEOUT).await.map_err(BeginError::Busy)?;

@@ -1,8 +1,9 @@
 //! Transaction poolers: whether one stands before the database, and how it is used then.
 //!
-//! Behind a pooler in transaction mode (PgBouncer), each statement outside a transaction may reach a different server
-//! process, where other clients have prepared statements under the same names. So there every use is a transaction that
-//! begins with `deallocate all`, and sqlx caches no statements.
+//! Behind a pooler in transaction mode (PgBouncer), each statement outside a transaction may reach
+//! a different server process, where other clients have prepared statements under the same names.
+//! So there every use is a transaction that begins with `deallocate all`, and sqlx caches no
+//! statements.
 
 use std::sync::atomic::Ordering;
 
@@ -13,8 +14,8 @@ use super::Db;
 use super::connection::with_timeout;
 use super::error::refuses_settings;
 
-/// How long the server may run a statement, wait for a lock, and keep a transaction idle: an abandoned request must not
-/// hold on to its connection or its locks.
+/// How long the server may run a statement, wait for a lock, and keep a transaction idle: an
+/// abandoned request must not hold on to its connection or its locks.
 const SERVER_LIMITS: [(&str, &str); 3] = [
     ("statement_timeout", "10s"),
     ("lock_timeout", "3s"),
@@ -39,7 +40,8 @@ impl Db {
         self.pool.inner().set_connect_options(options.options(SERVER_LIMITS));
     }
 
-    /// Assumes that a transaction pooler stands before the database. To be called before the first statement.
+    /// Assumes that a transaction pooler stands before the database. To be called before the first
+    /// statement.
     pub fn assume_pooler(&self) {
         self.pool.inner().set_connect_options(options(&self.options));
         self.behind_pooler.store(true, Ordering::SeqCst);
@@ -49,8 +51,8 @@ impl Db {
         self.behind_pooler.load(Ordering::SeqCst)
     }
 
-    /// Whether two open connections share one server process, or one connection is served by two, or the limits of a
-    /// session are refused: only a pooler does that.
+    /// Whether two open connections share one server process, or one connection is served by two,
+    /// or the limits of a session are refused: only a pooler does that.
     pub async fn detect_pooler(&self) -> sqlx::Result<bool> {
         with_timeout(self.look_for_pooler()).await
     }

@@ -1,9 +1,9 @@
 //! Reads that a streaming standby can do, so that the primary does not have to.
 //!
-//! The primary is asked for its WAL position, which costs next to nothing, and the standby reads once it has replayed
-//! that far. So no read is older than its call, however far the standby lags: whoever has changed something finds it
-//! changed, at every instance. It pays only for reads of many rows: to read one row by key costs the primary no more
-//! than to tell its position.
+//! The primary is asked for its WAL position, which costs next to nothing, and the standby reads
+//! once it has replayed that far. So no read is older than its call, however far the standby lags:
+//! a client finds its change at every instance. It pays only for reads of many rows: to read one
+//! row by key costs the primary no more than to tell its position.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -116,7 +116,8 @@ impl Db {
         Self { standby: Some(Standby::new(options, connections).into()), ..self }
     }
 
-    /// Reads many rows: from the standby where there is one that can be used, else from the primary.
+    /// Reads many rows: from the standby where there is one that can be used, else from the
+    /// primary.
     pub async fn read_many<T>(
         &self,
         read: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,

@@ -18,7 +18,8 @@ impl Tx {
         Self { inner, after_commit: Vec::new() }
     }
 
-    /// Calls `work` once the transaction is committed; never if it is rolled back or the commit fails.
+    /// Calls `work` once the transaction is committed; never if it is rolled back or the commit
+    /// fails.
     pub fn after_commit(&mut self, work: impl FnOnce() + Send + 'static) {
         self.after_commit.push(Box::new(work));
     }
@@ -27,7 +28,8 @@ impl Tx {
         self.commit_and(|| {}).await
     }
 
-    /// Commits, then runs `afterwards` in any case: a commit that failed may have taken effect all the same.
+    /// Commits, then runs `afterwards` in any case: a commit that failed may have taken effect all
+    /// the same.
     ///
     /// Runs to completion, even if the client hangs up meanwhile.
     pub async fn commit_and(self, afterwards: impl FnOnce() + Send + 'static) -> sqlx::Result<()> {
