@@ -14,7 +14,7 @@ use crate::context::{self, run_to_completion};
 use crate::security::token::{AccessClaims, RefreshClaims};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
-use crate::store::db::{Conn, Tx, describe, with_timeout};
+use crate::store::db::{Tx, describe, with_timeout};
 use crate::store::logins::{self, NewSession};
 use crate::store::sessions::{self, Rotated, Session};
 use crate::store::users::{self, User};
@@ -189,12 +189,10 @@ pub async fn renew(
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<TokenPair>> {
     let (id, user_id, counter) = (claims.sid, claims.sub, claims.counter);
-    let renew = |mut tx: Tx| async move {
-        let renewed = sessions::renew(&mut tx, id, user_id, counter, now, IDLE_LIFETIME).await?;
-        tx.commit().await?;
-        Ok(renewed)
-    };
-    let renewed = state.db.write(renew).await?;
+    let renewed = state
+        .db
+        .write(|db| Box::pin(sessions::renew(db, id, user_id, counter, now, IDLE_LIFETIME)))
+        .await?;
     Ok(renewed.map(|renewed| rotated_pair(state, id, &renewed, now)))
 }
 
@@ -263,12 +261,8 @@ pub async fn is_reused(
     claims: &RefreshClaims,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
-    let ask = |mut db: Conn| async move {
-        let (id, counter) = (claims.sid, claims.counter);
-        let is_reused = sessions::is_reused(&mut db, id, counter, now, ROTATION_GRACE).await;
-        db.done(is_reused)
-    };
-    state.db.read(ask).await
+    let (id, counter) = (claims.sid, claims.counter);
+    state.db.read(|db| Box::pin(sessions::is_reused(db, id, counter, now, ROTATION_GRACE))).await
 }
 
 /// An active session and its user, read without a lock.
@@ -278,11 +272,7 @@ pub async fn find_active(
     user_id: Uuid,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<(Session, User)>> {
-    let find = |mut db: Conn| async move {
-        let found = sessions::find_with_user(&mut db, id, user_id, now).await;
-        db.done(found)
-    };
-    state.db.read(find).await
+    state.db.read(|db| Box::pin(sessions::find_with_user(db, id, user_id, now))).await
 }
 
 /// The caller's row, locked until the transaction ends; `None` if their session has ended meanwhile.
@@ -293,6 +283,6 @@ pub async fn lock_caller(
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<User>> {
     let Some(user) = users::find_for_update(tx, user_id).await? else { return Ok(None) };
-    let active = sessions::find_with_user(tx, session_id, user_id, now).await?;
-    Ok(active.map(|_| user))
+    let is_active = sessions::is_active(tx, session_id, user_id, now).await?;
+    Ok(is_active.then_some(user))
 }

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Json};
 use futures_util::stream;
 use serde::Serialize;
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::fields::{FieldError, Role, RoleName};
@@ -17,7 +18,6 @@ use crate::http::input::Input;
 use crate::http::session::AdminUser;
 use crate::http::user::PublicUser;
 use crate::state::AppState;
-use crate::store::db::Conn;
 use crate::store::keyset::Position;
 use crate::store::user_list::{self, Filter, SortBy};
 use crate::store::users::User;
@@ -82,16 +82,9 @@ pub async fn list(
         return Ok(all(state, caller, request));
     }
 
-    let (filter, after) = (&request.filter, request.after.as_ref());
-    let (sort, limit, counts) = (request.sort, request.limit, request.count);
-    let page = |mut db: Conn| async move {
-        // One more than asked for tells whether there is a next page.
-        let found = user_list::list(&mut db, filter, sort, after, limit + 1).await?;
-        let count = if counts { Some(user_list::count(&mut db, filter).await?) } else { None };
-        db.done(Ok((found, count)))
-    };
-    let (mut found, count) = state.db.read_many(page).await?;
-    let next = cursor::cut(&mut found, limit).map(|last| request.cursor(last));
+    let (mut found, count) =
+        state.db.read_many(|db| Box::pin(read_page(db, request.clone()))).await?;
+    let next = cursor::cut(&mut found, request.limit).map(|last| request.cursor(last));
     let url = format!("{}/api/v1/users/", state.config.public_url);
     let link = next.as_ref().and_then(|next| cursor::link(&url, &request.given, next));
     let users = found.into_iter().map(PublicUser::from).collect();
@@ -100,6 +93,17 @@ pub async fn list(
         response.headers_mut().insert(header::LINK, link);
     }
     Ok(response)
+}
+
+/// A page and one row more, which tells whether there is a next page; and the count.
+async fn read_page(
+    db: &mut PgConnection,
+    request: ListRequest,
+) -> sqlx::Result<(Vec<User>, Option<i64>)> {
+    let ListRequest { filter, sort, after, limit, count, .. } = request;
+    let found = user_list::list(db, &filter, sort, after.as_ref(), limit + 1).await?;
+    let count = if count { Some(user_list::count(db, &filter).await?) } else { None };
+    Ok((found, count))
 }
 
 #[derive(Clone, Debug)]
@@ -158,8 +162,9 @@ const SORTS: [(&str, SortBy); 4] = [
     ("email", SortBy::Email),
 ];
 
-/// Every user that matches, one JSON object a line. Each batch is a query of its own, so that a slow reader holds
-/// neither memory nor a connection; before each it is checked that the caller still is an admin.
+/// Every user that matches, one JSON object a line. Each batch is a query of its own, so that a
+/// slow reader holds neither memory nor a connection; before each it is checked that the caller
+/// still is an admin.
 fn all(state: AppState, caller: AdminUser, request: ListRequest) -> Response {
     let start = Some((state, caller, request));
     let batches = stream::try_unfold(start, async |position| {
@@ -167,15 +172,9 @@ fn all(state: AppState, caller: AdminUser, request: ListRequest) -> Response {
         if !caller.is_still_admin(&state).await? {
             return Err(BoxError::from("the reader is an admin no more"));
         }
-        let (filter, after) = (&request.filter, request.after.as_ref());
-        let sort = request.sort;
-        let batch = |mut db: Conn| async move {
-            let found = user_list::list(&mut db, filter, sort, after, STREAM_BATCH).await;
-            db.done(found)
-        };
-        let found = state.db.read_many(batch).await?;
+        let found = state.db.read_many(|db| Box::pin(read_batch(db, request.clone()))).await?;
         let is_last = i64::try_from(found.len()).is_ok_and(|found| found < STREAM_BATCH);
-        request.after = found.last().map(|last| sort.0.position(last));
+        request.after = found.last().map(|last| request.sort.0.position(last));
         let mut lines = Vec::new();
         for user in found {
             serde_json::to_writer(&mut lines, &PublicUser::from(user))?;
@@ -186,4 +185,9 @@ fn all(state: AppState, caller: AdminUser, request: ListRequest) -> Response {
     });
     let media_type = HeaderValue::from_static("application/x-ndjson");
     ([(header::CONTENT_TYPE, media_type)], Body::from_stream(batches)).into_response()
+}
+
+async fn read_batch(db: &mut PgConnection, request: ListRequest) -> sqlx::Result<Vec<User>> {
+    let ListRequest { filter, sort, after, .. } = request;
+    user_list::list(db, &filter, sort, after.as_ref(), STREAM_BATCH).await
 }

@@ -18,7 +18,6 @@ use crate::http::input::Input;
 use crate::http::session::{AdminUser, CurrentUser};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
-use crate::store::db::Conn;
 use crate::store::users::User;
 use crate::store::{sessions, users};
 
@@ -78,11 +77,7 @@ pub async fn show(
     State(state): State<AppState>,
     PublicId(id): PublicId,
 ) -> Result<Json<UserAnswer>, ApiError> {
-    let find = |mut db: Conn| async move {
-        let found = users::find(&mut db, id).await;
-        db.done(found)
-    };
-    let found = state.db.read(find).await?;
+    let found = state.db.read(|db| Box::pin(users::find(db, id))).await?;
     let user = found.ok_or(Code::UserNotFound)?;
     Ok(Json(UserAnswer::new(user)))
 }
@@ -173,7 +168,8 @@ async fn lock(
     }
     let user = users::find_for_update(db, id).await?.ok_or(Code::UserNotFound)?;
     // Last: the locks may have taken their time.
-    let active = sessions::find_with_user(db, caller.session.id, caller.user.id, now).await?;
-    active.ok_or(Code::SessionEnded)?;
+    if !sessions::is_active(db, caller.session.id, caller.user.id, now).await? {
+        return Err(Code::SessionEnded.into());
+    }
     Ok((admins, user))
 }

@@ -20,7 +20,6 @@ use crate::http::input::Input;
 use crate::security::token::{LinkClaims, LinkPurpose, TokenError};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
-use crate::store::db::Conn;
 use crate::store::users::{self, User};
 
 #[derive(Serialize, ToSchema)]
@@ -143,11 +142,8 @@ async fn set_verified(
 ) -> Result<(), ApiError> {
     let now = state.clock.now();
     // First without a lock: a link that is followed again once it has done its work makes nobody wait.
-    let find = |mut db: Conn| async move {
-        let found = users::find(&mut db, claims.sub).await;
-        db.done(found)
-    };
-    let user = state.db.read(find).await?.ok_or(Code::LinkExpired)?;
+    let found = state.db.read(|db| Box::pin(users::find(db, claims.sub))).await?;
+    let user = found.ok_or(Code::LinkExpired)?;
     let is_done = |user: &User| {
         let is_own = user.email.eq_ignore_ascii_case(&claims.email);
         user.is_email_verified() && is_own && user.pending_email.is_none()

@@ -63,8 +63,8 @@ pub fn cut<T>(rows: &mut Vec<T>, limit: i64) -> Option<&T> {
     rows.last()
 }
 
-/// The `link` header to the next page (RFC 8288): `given` is the query that led to this one, without
-/// its cursor.
+/// The `link` header to the next page (RFC 8288): `given` is the query that led to this one,
+/// without its cursor.
 pub fn link(url: &str, given: &[(&str, String)], next: &str) -> Option<HeaderValue> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(given).append_pair("after", next);

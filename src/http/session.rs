@@ -14,7 +14,6 @@ use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenError};
 use crate::session_cache::CachedSession;
 use crate::state::AppState;
 use crate::store::audit::{Actor, Event, EventKind};
-use crate::store::db::Tx;
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
 
@@ -56,11 +55,8 @@ impl CurrentUser {
         if !session.successor_used && claims.generation == Some(session.counter) {
             // The newest pair is in use: from now on its predecessor counts as replaced.
             let (id, counter) = (session.id, session.counter);
-            let set_used = |mut tx: Tx| async move {
-                sessions::set_successor_used(&mut tx, id, counter).await?;
-                tx.commit().await
-            };
-            state.db.write(set_used).await?;
+            let db = &state.db;
+            db.write(|db| Box::pin(sessions::set_successor_used(db, id, counter))).await?;
         }
         Ok(Self { user, session })
     }

@@ -18,7 +18,7 @@ use secrecy::SecretString;
 use crate::metrics::Tally;
 use crate::security::KeyedHash;
 use crate::store::audit::Event;
-use crate::store::db::{AcquireTimedOut, Db, KeyedPermit, KeyedSemaphore, Tx, with_timeout};
+use crate::store::db::{AcquireTimedOut, Db, KeyedPermit, KeyedSemaphore, with_timeout};
 use crate::store::limits::{self, Decision};
 pub use attempt::{Attempt, account_subject};
 pub use table::*;
@@ -215,13 +215,11 @@ async fn decide(
     order.sort_by_key(|&index| &keys[index]);
     let sorted: Vec<Key> = order.iter().map(|&index| keys[index].clone()).collect();
     let allowances: Vec<_> = order.iter().map(|&index| attempts[index].limit.allowance).collect();
-    let (sorted, allowances) = (&sorted, &allowances);
-    let count = |mut tx: Tx| async move {
-        let decisions = limits::reserve(&mut tx, sorted, allowances, now).await?;
-        tx.commit().await?;
-        Ok(decisions)
-    };
-    let decisions = db.write(count).await?;
+    let count = db.write(|db| {
+        let (sorted, allowances) = (sorted.clone(), allowances.clone());
+        Box::pin(async move { limits::reserve(db, &sorted, &allowances, now).await })
+    });
+    let decisions = count.await?;
     let mut in_order = vec![Decision::Allowed; keys.len()];
     order.into_iter().zip(decisions).for_each(|(index, decision)| in_order[index] = decision);
     Ok(in_order)

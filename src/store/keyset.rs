@@ -1,5 +1,5 @@
-//! Pages by keyset: each begins after the last row of the page before it. An index finds what follows,
-//! however far down a list.
+//! Pages by keyset: each begins after the last row of the page before it. An index finds what
+//! follows, however far down a list.
 
 use chrono::{DateTime, Datelike, Utc};
 use sqlx::{Postgres, QueryBuilder};
@@ -49,8 +49,9 @@ impl SortColumn {
         let (Self::Instant(column) | Self::Text(column)) = self;
         let (direction, beyond) = if descending { ("desc", "<") } else { ("asc", ">") };
         if let Some(position) = after {
-            // The key is in sub-selects, hidden from the planner, and the limit is a literal, visible to it: so the
-            // generic plan looks as good as any custom one, and is not remade for each page.
+            // The key is in sub-selects, hidden from the planner, and the limit is a literal,
+            // visible to it: so the generic plan looks as good as any custom one, and is not remade
+            // for each page.
             query.push(format_args!(" and ({column}, id) {beyond} ((select "));
             match self {
                 Self::Instant(_) => query.push_bind(position.instant()),

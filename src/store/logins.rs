@@ -1,18 +1,21 @@
-//! Logins: what is read before the password is checked, and what is written afterwards. One statement each, shared by
-//! those who come together: next to password hashing PostgreSQL finds its caches cold, so every statement counts.
+//! Logins: what is read before the password is checked, and what is written afterwards. One
+//! statement each, shared by the logins that come together: next to password hashing PostgreSQL
+//! finds its caches cold, so every statement counts.
 //!
-//! Values that would sway the planner are hidden from it in sub-selects: else it takes its custom plans for better than
-//! the generic one and plans every login anew, which takes longer than running the statement.
+//! Values that would sway the planner are hidden from it in sub-selects: else it takes its custom
+//! plans for better than the generic one and plans every login anew, which takes longer than
+//! running the statement.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::db::{Batcher, Conn, Db, Tx};
+use super::db::{Batcher, Db};
 use super::users::{User, query_users, user_of};
 
 use crate::network::Network;
@@ -33,7 +36,8 @@ pub type LoginCandidate = (Option<User>, bool);
 pub struct NewSession {
     pub id: Uuid,
     pub user_id: Uuid,
-    /// The hash that the password was checked against; `None` where another proof opens the session.
+    /// The hash that the password was checked against; `None` where another proof opens the
+    /// session.
     pub password_hash: Option<String>,
     pub created_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
@@ -56,38 +60,38 @@ impl Logins {
         Self { db, finding: Batcher::default(), opening: Batcher::default() }
     }
 
-    /// Finds a user by username or e-mail address, ignoring case, and whether `address` has logged in to the account
-    /// before, as far as its sessions are kept.
+    /// Finds a user by username or e-mail address, ignoring case, and whether `address` has logged
+    /// in to the account before, as far as its sessions are kept.
     pub async fn find(&self, login: &str, address: Option<IpAddr>) -> sqlx::Result<LoginCandidate> {
         let (db, claim) =
             (self.db.clone(), LoginLookup { login: login.to_ascii_lowercase(), address });
         let find = move |claims: Vec<LoginLookup>| {
-            let db = db.clone();
+            let (db, claims) = (db.clone(), Arc::new(claims));
             async move {
-                let find = |mut conn: Conn| async {
-                    let found = find_all(&mut conn, &claims).await;
-                    conn.done(found)
-                };
-                db.read(find).await
+                db.read(|conn| {
+                    let claims = Arc::clone(&claims);
+                    Box::pin(async move { find_all(conn, &claims).await })
+                })
+                .await
             }
         };
         self.finding.ask(claim, find).await
     }
 
-    /// Opens a session, refunds the login's counted attempts and records it, but does not log it; returns the user as
-    /// they are now. `None`, with nothing done, if the user is gone or has another hash by now.
+    /// Opens a session, refunds the login's counted attempts and records it, but does not log it;
+    /// returns the user as they are now. `None`, with nothing done, if the user is gone or has
+    /// another hash by now.
     pub async fn open(&self, session: NewSession) -> sqlx::Result<Option<User>> {
         let db = self.db.clone();
         let open = move |sessions: Vec<NewSession>| {
-            let db = db.clone();
+            let (db, sessions) = (db.clone(), Arc::new(sessions));
             async move {
-                let open = |mut tx: Tx| async {
-                    let users = open_all(&mut tx, &sessions).await?;
-                    tx.commit().await?;
-                    Ok(users)
-                };
                 let is_final = sessions.len() == 1;
-                let opened = db.write(open).await?.into_iter();
+                let open = db.write(|conn| {
+                    let sessions = Arc::clone(&sessions);
+                    Box::pin(async move { open_all(conn, &sessions).await })
+                });
+                let opened = open.await?.into_iter();
                 Ok(opened.map(|user| (user.is_some() || is_final).then_some(user)).collect())
             }
         };
@@ -97,8 +101,9 @@ impl Logins {
 
 /// As [`Logins::find`], for all of `claims`, in their order.
 ///
-/// No username contains `@` and every address does, so one query serves both. The left join always yields a row, so
-/// that sessions are looked up for an unknown user too, and the answer takes equally long.
+/// No username contains `@` and every address does, so one query serves both. The left join always
+/// yields a row, so that sessions are looked up for an unknown user too, and the answer takes
+/// equally long.
 pub async fn find_all(
     db: &mut PgConnection,
     claims: &[LoginLookup],
@@ -142,12 +147,17 @@ pub async fn find_all(
     Ok(found)
 }
 
-/// As [`Logins::open`], for all of `sessions`, in their order. One alone waits for a user whose row somebody else has
-/// locked; among several, such a user is passed over as if they were gone, so that they keep nobody waiting.
+/// As [`Logins::open`], for all of `sessions`, in their order. One alone waits for a user whose row
+/// another transaction has locked; among several, such a user is passed over as if they were gone,
+/// so that the other logins need not wait.
 ///
-/// Locks the users' rows, so that a concurrent password change either sees this session and ends it, or is seen here:
-/// after a wait for the lock the hash is compared again. Harmless when repeated.
-pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<Option<User>>> {
+/// Locks the users' rows, so that a concurrent password change either sees this session and ends
+/// it, or is seen here: after a wait for the lock the hash is compared again. Harmless when
+/// repeated.
+pub async fn open_all(
+    db: &mut PgConnection,
+    sessions: &[NewSession],
+) -> sqlx::Result<Vec<Option<User>>> {
     fn column<'a, T>(sessions: &'a [NewSession], value: impl Fn(&'a NewSession) -> T) -> Vec<T> {
         sessions.iter().map(value).collect()
     }
@@ -159,23 +169,30 @@ pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<
            -- The sessions to open.
            asked as materialized (
                select * from unnest(
-                   (select $1::uuid[]), (select $2::uuid[]), (select $3::text[]), (select $4::timestamptz[]),
-                   (select $5::timestamptz[]), (select $6::timestamptz[]), (select $7::inet[]), (select $8::text[])
-               ) as asked (session_id, user_id, hash, opened_at, expires_at, ends_at, ip, user_agent)
+                   (select $1::uuid[]), (select $2::uuid[]), (select $3::text[]),
+                   (select $4::timestamptz[]), (select $5::timestamptz[]),
+                   (select $6::timestamptz[]), (select $7::inet[]), (select $8::text[])
+               ) as asked (
+                   session_id, user_id, hash, opened_at, expires_at, ends_at, ip, user_agent
+               )
            ),
-           -- Of one session: the user, after a wait for the row's lock, with the hash compared again if
-           -- a password opens the session.
+           -- Of one session: the user, after a wait for the row's lock, with the hash compared again
+           -- if a password opens the session.
            waited_for as (
-               select asked.*, u as person from asked join users u on u.id = asked.user_id and (asked.hash is null or u.password_hash = asked.hash)
+               select asked.*, u as person
+               from asked join users u on u.id = asked.user_id
+                   and (asked.hash is null or u.password_hash = asked.hash)
                where (select $9::boolean) for no key update of u
            ),
            -- Of several sessions: the users whose rows can be locked without a wait.
            at_hand as (
-               select asked.*, u as person from asked join users u on u.id = asked.user_id and (asked.hash is null or u.password_hash = asked.hash)
+               select asked.*, u as person
+               from asked join users u on u.id = asked.user_id
+                   and (asked.hash is null or u.password_hash = asked.hash)
                where not (select $9::boolean) for no key update of u skip locked
            ),
-           -- One of the two is empty. A user is read from here, as the lock found the row: the table,
-           -- read once more, would show the row as it was before a wait.
+           -- One of the two is empty. A user is read from here, as the lock found the row: the
+           -- table, read once more, would show the row as it was before a wait.
            present as (
                select * from waited_for union all select * from at_hand
            ),
@@ -183,7 +200,8 @@ pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<
            -- statement records and refunds nothing a second time.
            opened as (
                insert into sessions (id, user_id, created_at, expires_at, ends_at, ip, user_agent)
-               select session_id, user_id, opened_at, expires_at, ends_at, ip, user_agent from present
+               select session_id, user_id, opened_at, expires_at, ends_at, ip, user_agent
+               from present
                on conflict (id) do nothing
                returning id, user_id, created_at, ip
            ),
@@ -205,9 +223,11 @@ pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<
            ),
            -- What was counted is taken back; a level that has drained meanwhile stays at zero.
            refunded as (
-               update limits l set level = greatest(0, level - times) from locked where l.key = locked.key
+               update limits l set level = greatest(0, level - times)
+               from locked where l.key = locked.key
            )
-           select u.session_id, "# + COLUMNS + " from (select session_id, (person).* from present) u",
+           select u.session_id, "# + COLUMNS
+            + " from (select session_id, (person).* from present) u",
         &column(sessions, |s| s.id),
         &column(sessions, |s| s.user_id),
         &column(sessions, |s| s.password_hash.as_deref()) as &[Option<&str>],
@@ -220,7 +240,7 @@ pub async fn open_all(tx: &mut Tx, sessions: &[NewSession]) -> sqlx::Result<Vec<
         &counted as &[&[u8]],
         &counted_by,
     )
-    .fetch_all(&mut **tx)
+    .fetch_all(db)
     .await?;
     // Of a CTE PostgreSQL does not say that its columns are never null, as all of these are.
     let users = rows.into_iter().filter_map(|row| Some((row.session_id?, user_of!(row?))));

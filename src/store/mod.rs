@@ -1,5 +1,6 @@
-//! All SQL: one file per table; plain functions on a connection. Logins touch four tables and share their statements, so
-//! they have a file of their own. Queries are checked at compile time. `db/` is the connection's machinery.
+//! All SQL: one file per table; plain functions on a connection. Logins touch four tables and share
+//! their statements, so they have a file of their own; so have the lists of users. Queries are
+//! checked at compile time. `db/` is the connection's machinery.
 
 pub mod audit;
 pub mod db;

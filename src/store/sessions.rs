@@ -45,6 +45,26 @@ pub async fn find_with_user(
     }))
 }
 
+/// Whether a session of this user is active, as of this statement.
+pub async fn is_active(
+    db: &mut PgConnection,
+    id: Uuid,
+    user_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from sessions
+               where id = $1 and user_id = $2 and ended_at is null and expires_at > $3
+           ) as "is_active!""#,
+        id,
+        user_id,
+        now,
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// The state of a session after a refresh.
 #[derive(Clone, Debug)]
 pub struct Rotated {
@@ -57,8 +77,8 @@ pub struct Rotated {
     pub user: User,
 }
 
-/// The fast path of [`rotate`], for the current counter or a later one: replaces it with its successor. `None` if it is
-/// an older one or there is no such session: [`rotate`] tells.
+/// The fast path of [`rotate`], for the current counter or a later one: replaces it with its
+/// successor. `None` if it is an older one or there is no such session: [`rotate`] tells.
 pub async fn renew(
     db: &mut PgConnection,
     id: Uuid,
@@ -69,11 +89,13 @@ pub async fn renew(
 ) -> sqlx::Result<Option<Rotated>> {
     let row = query_users!(
         r#"update sessions s
-           set counter = $3 + 1, rotated_at = $4, expires_at = least($5, ends_at), successor_used = false
+           set counter = $3 + 1, rotated_at = $4, expires_at = least($5, ends_at),
+               successor_used = false
            from users u
-           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4 and s.counter <= $3
-               and u.id = s.user_id
-           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at, "# + COLUMNS,
+           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4
+               and s.counter <= $3 and u.id = s.user_id
+           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at, "#
+            + COLUMNS,
         id,
         user_id,
         presented,
@@ -91,13 +113,14 @@ pub async fn renew(
     }))
 }
 
-/// Presents the counter of a refresh token: one statement, so that the database settles a race. It reads the user for
-/// the next pair as well.
+/// Presents the counter of a refresh token: one statement, so that the database settles a race. It
+/// reads the user for the next pair as well.
 ///
-/// - The current counter is replaced by its successor. So is a later one: tokens are genuine, so it was issued, before
-///   a fail-over to a standby that had not received it yet.
-/// - The previous one yields the same successor again while nobody has used that, and for `grace` after it was last
-///   issued unused: of two tabs that retry after a lost answer, one may use it before the other asks.
+/// - The current counter is replaced by its successor. So is a later one: tokens are genuine, so it
+///   was issued, before a fail-over to a standby that had not received it yet.
+/// - The previous one yields the same successor again while that is unused, and for `grace` after
+///   it was last issued unused: of two tabs that retry after a lost answer, one may use it before
+///   the other asks.
 /// - Anything older ends the session.
 ///
 /// `None`: no such session, or it has ended before.
@@ -122,11 +145,15 @@ pub async fn rotate(
                (ended_at, end_reason) = (
                    select $4::timestamptz, 'refresh_token_reused'
                    where $3 < counter - 1
-                       or ($3 = counter - 1 and successor_used and greatest(rotated_at, successor_given_at) <= $6)
+                       or ($3 = counter - 1 and successor_used
+                           and greatest(rotated_at, successor_given_at) <= $6)
                )
            from users u
-           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4 and u.id = s.user_id
-           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at, s.ended_at is not null as "reused!", "# + COLUMNS,
+           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4
+               and u.id = s.user_id
+           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at,
+               s.ended_at is not null as "reused!", "#
+            + COLUMNS,
         id,
         user_id,
         presented,
@@ -155,7 +182,8 @@ pub async fn is_reused(
 ) -> sqlx::Result<bool> {
     let is_reused = sqlx::query_scalar!(
         r#"select $2 < counter - 1
-               or ($2 = counter - 1 and successor_used and greatest(rotated_at, successor_given_at) <= $3) as "is_reused!"
+               or ($2 = counter - 1 and successor_used
+                   and greatest(rotated_at, successor_given_at) <= $3) as "is_reused!"
            from sessions where id = $1"#,
         id,
         presented,
@@ -169,7 +197,8 @@ pub async fn is_reused(
 /// Marks the pair with this counter as used.
 pub async fn set_successor_used(db: &mut PgConnection, id: Uuid, counter: i64) -> sqlx::Result<()> {
     sqlx::query!(
-        "update sessions set successor_used = true where id = $1 and counter = $2 and not successor_used",
+        "update sessions set successor_used = true
+         where id = $1 and counter = $2 and not successor_used",
         id,
         counter
     )
@@ -220,8 +249,8 @@ pub async fn revoke_all(
     Ok(done.rows_affected())
 }
 
-/// Ranks a user's sessions, active and most recently used first, and deletes at most 1,000 beyond the first `kept`;
-/// returns how many. Skips rows that are locked or refreshed meanwhile.
+/// Ranks a user's sessions, active and most recently used first, and deletes at most 1,000 beyond
+/// the first `kept`; returns how many. Skips rows that are locked or refreshed meanwhile.
 pub async fn delete_surplus(db: &mut PgConnection, user_id: Uuid, kept: i64) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "with surplus as materialized (
@@ -241,13 +270,14 @@ pub async fn delete_surplus(db: &mut PgConnection, user_id: Uuid, kept: i64) -> 
     Ok(done.rows_affected())
 }
 
-/// Deletes at most 1,000 sessions whose `ends_at` lies before `before`. Skips locked rows, as others lock them in
-/// another order. Sessions that ran out earlier, unused, stay until then: an index to find them by would make every
-/// refresh slower.
+/// Deletes at most 1,000 sessions whose `ends_at` lies before `before`. Skips locked rows, as
+/// others lock them in another order. Sessions that ran out earlier, unused, stay until then: an
+/// index to find them by would make every refresh slower.
 pub async fn delete_expired(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "with old as materialized (
-             select id from sessions where ends_at < $1 order by ends_at limit 1000 for update skip locked
+             select id from sessions where ends_at < $1
+             order by ends_at limit 1000 for update skip locked
          )
          delete from sessions where id in (select id from old)",
         before

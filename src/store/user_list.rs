@@ -67,7 +67,7 @@ pub async fn list(
 }
 
 pub async fn count(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> {
-    let mut query = QueryBuilder::new("select count(*) from users where true");
+    let mut query = QueryBuilder::new("select count(*) from users u where true");
     push_filter(&mut query, filter);
     query.build_query_scalar().fetch_one(db).await
 }
@@ -77,8 +77,8 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
         let part = format!("%{}%", escape_like(search));
         query.push(" and (username_key like ").push_bind(part.to_ascii_lowercase());
         query.push(" or email_key like ").push_bind(part.to_ascii_lowercase());
-        // Names may be in any script, and lower-casing depends on the database's locale. So the database folds both
-        // sides: a name's own spelling finds it under every locale.
+        // Names may be in any script, and lower-casing depends on the database's locale. So the
+        // database folds both sides: a name's own spelling finds it under every locale.
         query
             .push(" or lower(first_name || ' ' || last_name) like lower(")
             .push_bind(part)

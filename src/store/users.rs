@@ -46,9 +46,9 @@ impl<'r> sqlx::Decode<'r, Postgres> for Role {
     }
 }
 
-/// `query!("before" + COLUMNS + "after", arguments)`: a checked query that yields all columns of the
-/// user `u`, for [`user_of!`]. Other columns of it need other names. `query_users!(COLUMNS)` is the
-/// list for a query that is put together at run time: plain text, without the password's hash.
+/// `query!("before" + COLUMNS + "after", arguments)`: a checked query that yields all columns of
+/// the user `u`, for [`user_of!`]. Other columns of it need other names. `query_users!(COLUMNS)` is
+/// the list for a query that is put together at run time: plain text, without the password's hash.
 ///
 /// A column of `users` is named here, in [`user_of!`] and in [`User`], and by what writes it.
 macro_rules! query_users {
@@ -103,17 +103,19 @@ pub struct NewUser<'a> {
     pub password_hash: &'a str,
 }
 
-/// Fails with a violation of `users_username_key` or `users_email_key` when the name or the address is taken.
+/// Fails with a violation of `users_username_key` or `users_email_key` when the name or the address
+/// is taken.
 pub async fn insert(
     db: &mut PgConnection,
     user: &NewUser<'_>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<User> {
     let row = query_users!(
-        "insert into users as u (id, username, email, email_verified_at, first_name, last_name, role,
-             password_hash, created_at, modified_at)
+        "insert into users as u (id, username, email, email_verified_at, first_name, last_name,
+             role, password_hash, created_at, modified_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
-         returning " + COLUMNS,
+         returning "
+            + COLUMNS,
         user.id,
         user.username.as_str(),
         user.email.as_str(),
@@ -132,28 +134,30 @@ pub async fn find(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>>
     row.map(|row| user_of!(row)).fetch_optional(db).await
 }
 
-/// Reads a user and keeps everybody else from changing it until the transaction ends.
+/// Reads a user, whom no other transaction changes until this one ends.
 pub async fn find_for_update(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>> {
     let row =
         query_users!("select " + COLUMNS + " from users u where u.id = $1 for no key update", id);
     row.map(|row| user_of!(row)).fetch_optional(db).await
 }
 
-/// Reads a user as whoever is changing them at this moment leaves them; nobody changes them until the transaction ends.
+/// Reads a user after a change that is in flight; no other transaction changes them until this one
+/// ends.
 pub async fn find_for_share(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>> {
     let row = query_users!("select " + COLUMNS + " from users u where u.id = $1 for share", id);
     row.map(|row| user_of!(row)).fetch_optional(db).await
 }
 
-/// Writes what a user may change about themselves. `false`, with nothing written, if `new_pending` is some user's address.
+/// Writes what a user may change about themselves. `false`, with nothing written, if `new_pending`
+/// is some user's address.
 pub async fn update_profile(
     db: &mut PgConnection,
     user: &User,
     new_pending: Option<&str>,
 ) -> sqlx::Result<bool> {
     let done = sqlx::query!(
-        "update users set username = $2, email = $3, email_verified_at = $4, pending_email = $5, first_name = $6,
-             last_name = $7, modified_at = $8
+        "update users set username = $2, email = $3, email_verified_at = $4, pending_email = $5,
+             first_name = $6, last_name = $7, modified_at = $8
          where id = $1 and not exists (select from users where email_key = $9)",
         user.id,
         user.username,
@@ -170,8 +174,8 @@ pub async fn update_profile(
     Ok(done.rows_affected() > 0)
 }
 
-/// Replaces the hash of a password that was changed. An address that waits to be confirmed is dropped: whoever knew the
-/// old password may have set it.
+/// Replaces the hash of a password that was changed. An address that waits to be confirmed is
+/// dropped: a thief of the old password may have set it.
 pub async fn set_password_hash(
     db: &mut PgConnection,
     id: Uuid,
@@ -189,7 +193,8 @@ pub async fn set_password_hash(
     Ok(())
 }
 
-/// Replaces the hash of an unchanged password with one of today's parameters, if `old` is still the stored one.
+/// Replaces the hash of an unchanged password with one of today's parameters, if `old` is still the
+/// stored one.
 pub async fn set_rehashed_password(
     db: &mut PgConnection,
     id: Uuid,
@@ -232,9 +237,10 @@ pub async fn delete(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
 /// Advisory lock for taking an admin's role away. The number is arbitrary but must never change.
 const ADMINS_LOCK: i64 = 0x6164_6d69_6e73;
 
-/// The ids of all admins, under an advisory lock until the transaction ends, so that the caller's decision about the
-/// last admin stands. Row locks would not do: a row demoted while somebody waits for it stays locked but leaves the
-/// list, and then two callers lock the rest in different orders.
+/// The ids of all admins, under an advisory lock until the transaction ends, so that the caller's
+/// decision about the last admin stands. Row locks would not do: a row demoted while a transaction
+/// waits for it stays locked but leaves the list, and then two transactions lock the rest in
+/// different orders.
 pub async fn list_admins_for_update(db: &mut PgConnection) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query!("select pg_advisory_xact_lock($1)", ADMINS_LOCK).execute(&mut *db).await?;
     sqlx::query_scalar!("select id from users where role = 'admin'").fetch_all(db).await
@@ -246,7 +252,8 @@ pub async fn count_admins(db: &mut PgConnection) -> sqlx::Result<i64> {
         .await
 }
 
-/// How many there are: exact up to `most`, beyond that the planner's estimate, as a count reads every row.
+/// How many there are: exact up to `most`, beyond that the planner's estimate, as a count reads
+/// every row.
 pub async fn count_about(db: &mut PgConnection, most: i64) -> sqlx::Result<i64> {
     let counted = sqlx::query_scalar!(
         r#"select count(*) as "count!" from (select from users limit $1) sample"#,

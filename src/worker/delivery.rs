@@ -9,16 +9,15 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use super::letters;
 use crate::mail::{Letter, Mailer, SendError};
 use crate::metrics::{DELAYED, FAILED, SENT};
 use crate::security;
 use crate::state::AppState;
-use crate::store::db::{self, Conn, Tx};
+use crate::store::db;
 use crate::store::outbox::{self, ClaimedLetter};
-use crate::store::users::{self, User};
+use crate::store::users;
 
 /// Longer than the mailer takes at most.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
@@ -66,17 +65,12 @@ pub async fn deliver_next(state: &AppState) -> sqlx::Result<bool> {
 
 async fn claim(state: &AppState) -> sqlx::Result<Option<ClaimedLetter>> {
     let now = state.clock.now();
-    let claim = async |mut tx: Tx| {
-        let claimed = outbox::claim_next(&mut tx, now, LEASE).await?;
-        tx.commit().await?;
-        Ok(claimed)
-    };
-    state.db.write(claim).await
+    state.db.write(|db| Box::pin(outbox::claim_next(db, now, LEASE))).await
 }
 
 async fn deliver(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()> {
     let user = match claimed.user_id {
-        Some(id) => find_user(state, id).await?,
+        Some(id) => state.db.read(|db| Box::pin(users::find(db, id))).await?,
         None => None,
     };
     let outcome = match letters::compose(state, claimed, user.as_ref(), state.clock.now()) {
@@ -86,14 +80,6 @@ async fn deliver(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()> 
         Err(_) => Err(SendError::Transient("its data cannot be read".to_owned())),
     };
     db::with_timeout(settle(state, claimed, outcome)).await
-}
-
-async fn find_user(state: &AppState, id: Uuid) -> sqlx::Result<Option<User>> {
-    let find = async |mut conn: Conn| {
-        let found = users::find(&mut conn, id).await;
-        conn.done(found)
-    };
-    state.db.read(find).await
 }
 
 /// To be called with no transaction open: the mail server takes its time.

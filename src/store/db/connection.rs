@@ -1,21 +1,24 @@
 //! A connection on loan from the pool, and how it goes back.
 //!
-//! One whose last result was read to its end is kept at hand. Any other is pinged: its caller may have left half way.
-//! sqlx's pool waits for that without a limit: forever on a dead connection (a router that forgot it, a server that
-//! hangs), and its slot in the pool is lost. After ten of these nobody gets in until the process restarts. So here the
-//! wait is `with_timeout`, and the connection is dropped afterwards.
+//! A connection whose last result was read to its end is kept at hand. Any other is pinged: its
+//! caller may have left half way. sqlx's pool waits for that without a limit: forever on a dead
+//! connection (a router that forgot it, a server that hangs), and its slot in the pool is lost.
+//! After ten of these no request gets a connection until the process restarts. So here the wait is
+//! bounded, and the connection is dropped afterwards.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sqlx::{PgConnection, Row, SqlSafeStr};
+use sqlx::{Connection, PgConnection, Row};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::error::is_broken;
 use super::keyed_semaphore::KeyedPermit;
-use super::pool::{Loan, Pool, RETURN_TIMEOUT};
+use super::pool::{ACQUIRE_TIMEOUT, Loan, Pool, RETURN_TIMEOUT};
+use super::pooler;
 
 /// Longest wait for the server: longer than it works on a statement.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(12);
@@ -33,7 +36,8 @@ pub fn timed_out() -> sqlx::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer").into()
 }
 
-/// A connection to read with, to write a statement with, or in a transaction; back in the pool when dropped.
+/// A connection to read with, to write a statement with, or in a transaction; back in the pool when
+/// dropped.
 #[derive(Debug)]
 pub struct Conn {
     pool: Pool,
@@ -65,6 +69,20 @@ impl Conn {
         self.permit = Some(permit);
     }
 
+    /// To read with, on a server that has just answered.
+    pub(super) async fn pinged(pool: &Pool) -> sqlx::Result<Self> {
+        let asked = async {
+            for _ in 0..pool.max_connections() {
+                let mut conn = Self::plain(pool).await?;
+                if conn.ping().await.is_ok() {
+                    return Ok(conn);
+                }
+            }
+            Self::plain(pool).await
+        };
+        timeout(ACQUIRE_TIMEOUT, asked).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+    }
+
     /// To read with.
     pub(super) async fn plain(pool: &Pool) -> sqlx::Result<Self> {
         Self::take(pool, Unsettled::Reading, false).await
@@ -75,34 +93,43 @@ impl Conn {
         Self::take(pool, Unsettled::Statement, false).await
     }
 
-    /// Gives the connection back, with the outcome of its last query: after `Ok` nothing is left to be read.
-    pub fn done<T>(mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
+    /// Gives the connection back, with the outcome of its last query: after `Ok` nothing is left to
+    /// be read, and only a transaction has something to roll back.
+    pub(super) fn done<T>(mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
         if outcome.is_ok() {
-            self.unsettled.take_if(|unsettled| *unsettled == Unsettled::Reading);
+            self.unsettled.take_if(|unsettled| *unsettled != Unsettled::Transaction);
         }
         outcome
     }
 
-    /// Whether there is nothing to commit: autocommit.
-    pub(super) fn commits_itself(&self) -> bool {
-        self.unsettled == Some(Unsettled::Statement)
+    /// In a transaction.
+    pub(super) async fn begin(pool: &Pool, behind_pooler: bool) -> sqlx::Result<Self> {
+        let begun = async {
+            let mut left = pool.max_connections();
+            loop {
+                match Self::begin_once(pool, behind_pooler).await {
+                    // It broke while it waited in the pool: nothing was done yet.
+                    Err(error) if is_broken(&error) && left > 0 => left -= 1,
+                    begun => return begun,
+                }
+            }
+        };
+        timeout(ACQUIRE_TIMEOUT, begun).await.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 
-    pub(super) async fn begin(
-        pool: &Pool,
-        statement: impl SqlSafeStr,
-        behind_pooler: bool,
-    ) -> sqlx::Result<Self> {
+    async fn begin_once(pool: &Pool, behind_pooler: bool) -> sqlx::Result<Self> {
         // Set before, in case this is dropped while the statement is in flight.
         let mut conn = Self::take(pool, Unsettled::Transaction, behind_pooler).await?;
-        sqlx::raw_sql(statement).execute(&mut *conn).await?;
+        if behind_pooler {
+            sqlx::raw_sql(pooler::begin_statement()).execute(&mut *conn).await?;
+        } else {
+            sqlx::raw_sql("begin").execute(&mut *conn).await?;
+        }
         Ok(conn)
     }
 
     pub(super) async fn commit(mut self) -> sqlx::Result<()> {
-        if !self.commits_itself() {
-            with_timeout(sqlx::raw_sql("commit").execute(&mut *self)).await?;
-        }
+        with_timeout(sqlx::raw_sql("commit").execute(&mut *self)).await?;
         self.unsettled = None;
         Ok(())
     }
@@ -161,9 +188,10 @@ async fn give_back(
     }
 }
 
-/// Rolls back what was not committed; returns whether the connection can be reused. Mostly something has failed, and a
-/// read-only connection is no use to the next caller either: one to a server that became a standby, or that was
-/// read-only at connect time, stays read-only for as long as it lasts.
+/// Rolls back what was not committed; returns whether the connection can be reused. Mostly
+/// something has failed, and a read-only connection is no use to the next caller either: one to a
+/// server that became a standby, or that was read-only at connect time, stays read-only for as long
+/// as it lasts.
 async fn settle(
     inner: &mut PgConnection,
     unsettled: Unsettled,

@@ -1,4 +1,4 @@
-//! The database: a pool of connections, transactions, and what they need behind a transaction pooler.
+//! The database: connections and transactions, directly or behind a transaction pooler.
 
 mod batch;
 mod connection;
@@ -6,17 +6,19 @@ mod error;
 mod keyed_semaphore;
 pub mod notifications;
 mod pool;
+mod pooler;
 mod schema;
 mod server_facts;
 mod standby;
 mod transaction;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Transaction};
+use futures_util::future::BoxFuture;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -33,22 +35,10 @@ pub use transaction::Tx;
 
 use crate::network::is_loopback;
 
-/// How long the server may run a statement, wait for a lock, and keep a transaction idle: an abandoned request must not
-/// hold on to its connection or its locks.
-const SERVER_LIMITS: [(&str, &str); 3] = [
-    ("statement_timeout", "10s"),
-    ("lock_timeout", "3s"),
-    ("idle_in_transaction_session_timeout", "10s"),
-];
-
-/// Timeout of a single-statement (autocommit) write: longer than the server waits for a lock.
+/// Timeout of a statement that commits itself: longer than the server waits for a lock.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The database: a pool of connections, and how to use them with a transaction pooler in between.
-///
-/// Behind a pooler in transaction mode (PgBouncer), each statement outside a transaction may reach a different server
-/// process, where other clients have prepared statements under the same names. So there every use is a transaction that
-/// begins with `deallocate all`, and sqlx caches no statements.
+/// The database: a pool of connections, and how to use them.
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: Pool,
@@ -64,16 +54,9 @@ pub struct Db {
 impl Db {
     /// Connects when first used.
     pub fn new(options: PgConnectOptions, connections: u32) -> Self {
-        // PgBouncer rejects start-up parameters that it does not know; nothing here reads floats.
-        let options = options.extra_float_digits(None).application_name("doorward");
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A broken connection shows at its first statement: to ping each one first would cost a round trip.
-            .test_before_acquire(false)
-            .connect_lazy_with(options.clone());
+        let options = start_up_options(options);
         Self {
-            pool: Pool::new(pool),
+            pool: Pool::new(options.clone(), connections),
             options: options.into(),
             direct_options: None,
             behind_pooler: Arc::default(),
@@ -85,9 +68,8 @@ impl Db {
     /// Sets the address past the pooler, for what does not work through one.
     #[must_use]
     pub fn with_direct(self, options: PgConnectOptions) -> Self {
-        // As above: this address may belong to a pooler in session mode.
-        let options = options.extra_float_digits(None).application_name("doorward");
-        Self { direct_options: Some(options.into()), ..self }
+        // This address, too, may be a pooler's: one in session mode.
+        Self { direct_options: Some(start_up_options(options).into()), ..self }
     }
 
     /// How to reach the server itself; `None` where that is not known.
@@ -97,124 +79,68 @@ impl Db {
         Some(PgConnectOptions::clone(options))
     }
 
-    /// Assumes that the database is reached directly. To be called before the first statement.
-    pub fn assume_direct(&self) {
-        let options = PgConnectOptions::clone(&self.options);
-        self.pool.inner().set_connect_options(options.options(SERVER_LIMITS));
-    }
-
-    /// Assumes that a transaction pooler stands before the database. To be called before the first statement.
-    pub fn assume_pooler(&self) {
-        let options = PgConnectOptions::clone(&self.options);
-        self.pool.inner().set_connect_options(options.statement_cache_capacity(0));
-        self.behind_pooler.store(true, Ordering::SeqCst);
-    }
-
-    pub fn is_behind_pooler(&self) -> bool {
-        self.behind_pooler.load(Ordering::SeqCst)
-    }
-
-    /// Whether two open connections share one server process, or one connection is served by two, or the limits of a
-    /// session are refused: only a pooler does that.
-    pub async fn detect_pooler(&self) -> sqlx::Result<bool> {
-        with_timeout(self.look_for_pooler()).await
-    }
-
-    async fn look_for_pooler(&self) -> sqlx::Result<bool> {
-        let limited = PgConnectOptions::clone(&self.options).options(SERVER_LIMITS);
-        let first = match limited.connect().await {
-            Err(error) if refuses_settings(&error) => return Ok(true),
-            connected => connected?,
-        };
-        let mut connections = [first, self.options.connect().await?];
-        let mut seen = [None, None];
-        let mut found = false;
-        // Not strictly alternating: a round-robin pooler would then give each its own process.
-        for number in [0, 1, 1, 0, 0, 1, 1, 0] {
-            // The simple protocol: it leaves no prepared statement behind.
-            let query = "select pg_backend_pid()";
-            let row = sqlx::Executor::fetch_one(&mut connections[number], query).await?;
-            let pid: i32 = sqlx::Row::try_get_unchecked(&row, 0)?;
-            found |= seen[1 - number] == Some(pid) || seen[number].is_some_and(|own| own != pid);
-            seen[number] = Some(pid);
-        }
-        for connection in connections {
-            connection.close().await?;
-        }
-        Ok(found)
-    }
-
     /// A connection for reads. Writes go through [`Db::begin`] or [`Db::write`].
     pub async fn acquire(&self) -> sqlx::Result<Conn> {
         if self.is_behind_pooler() {
-            return Ok(self.begin().await?.inner);
+            return Conn::begin(&self.pool, true).await;
         }
-        let asked = async {
-            for _ in 0..self.pool.max_connections() {
-                let mut conn = Conn::plain(&self.pool).await?;
-                if conn.ping().await.is_ok() {
-                    return Ok(conn);
-                }
-            }
-            Conn::plain(&self.pool).await
-        };
-        timeout(ACQUIRE_TIMEOUT, asked).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+        Conn::pinged(&self.pool).await
     }
 
-    /// Reads a few rows on a connection that is not pinged first, which saves a round trip. If that turns out to be
-    /// broken or does not answer in time, `read` runs once more on one that was pinged. `read` should end with
-    /// [`Conn::done`].
-    pub async fn read<T, F: Future<Output = sqlx::Result<T>>>(
+    /// Reads a few rows on a connection that is not pinged first, which saves a round trip. If that
+    /// turns out to be broken or does not answer in time, `read` runs once more on one that was
+    /// pinged.
+    pub async fn read<T>(
         &self,
-        read: impl Fn(Conn) -> F,
+        read: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
     ) -> sqlx::Result<T> {
         if !self.is_behind_pooler() {
-            let conn = Conn::plain(&self.pool).await?;
-            match timeout(ACQUIRE_TIMEOUT, read(conn)).await {
+            let mut conn = Conn::plain(&self.pool).await?;
+            match timeout(ACQUIRE_TIMEOUT, read(&mut conn)).await {
                 Ok(Err(error)) if is_broken(&error) => {}
-                Ok(outcome) => return outcome,
+                Ok(outcome) => return conn.done(outcome),
                 Err(_) => {}
             }
         }
-        read(self.acquire().await?).await
+        let mut conn = self.acquire().await?;
+        let outcome = read(&mut conn).await;
+        conn.done(outcome)
     }
 
-    /// Runs one autocommit statement in one round trip, on a connection that is not pinged first. If that breaks,
-    /// before the statement or during it, `write` runs once more, in a transaction: nobody can tell whether the first
-    /// run was committed. So `write` must be one statement and a commit, and idempotent, or at least harmless when
-    /// repeated.
-    pub async fn write<T, F: Future<Output = sqlx::Result<T>>>(
+    /// Runs one statement and commits it, in one round trip, on a connection that is not pinged
+    /// first. If that breaks, before the statement or during it, `write` runs once more, in a
+    /// transaction: the first run may or may not have been committed. So `write` must be one
+    /// statement, and idempotent, or at least harmless when repeated.
+    pub async fn write<T>(
         &self,
-        write: impl Fn(Tx) -> F,
+        write: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
     ) -> sqlx::Result<T> {
         if !self.is_behind_pooler() {
-            let conn = Conn::for_statement(&self.pool).await?;
-            match timeout(STATEMENT_TIMEOUT, write(Tx::new(conn))).await {
+            let mut conn = Conn::for_statement(&self.pool).await?;
+            match timeout(STATEMENT_TIMEOUT, write(&mut conn)).await {
                 Ok(Err(error)) if is_broken(&error) => {}
-                Ok(outcome) => return outcome,
+                Ok(outcome) => return conn.done(outcome),
                 Err(_) => return Err(timed_out()),
             }
         }
-        with_timeout(write(self.begin().await?)).await
+        let mut tx = self.begin().await?;
+        with_timeout(async {
+            let written = write(&mut tx).await?;
+            tx.commit().await?;
+            Ok(written)
+        })
+        .await
     }
 
     /// A transaction, rolled back if dropped without `commit`.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
-        let begun = async {
-            let mut left = self.pool.max_connections();
-            loop {
-                match self.begin_once().await {
-                    // It broke while it waited in the pool: nothing was done yet.
-                    Err(error) if is_broken(&error) && left > 0 => left -= 1,
-                    begun => return begun,
-                }
-            }
-        };
-        timeout(ACQUIRE_TIMEOUT, begun).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+        let inner = Conn::begin(&self.pool, self.is_behind_pooler()).await?;
+        Ok(Tx::new(inner))
     }
 
-    /// A transaction that will lock this user's row. Calls for one user within this process wait for each other before
-    /// they take a connection: else many at once could hold the whole pool while they wait for one row.
+    /// A transaction that will lock this user's row. Calls for one user within this process wait
+    /// for each other before they take a connection: else many at once could hold the whole pool
+    /// while they wait for one row.
     pub async fn begin_for(&self, user_id: Uuid) -> Result<Tx, BeginError> {
         let permit =
             self.users.acquire(&user_id, ACQUIRE_TIMEOUT).await.map_err(BeginError::Busy)?;
@@ -223,19 +149,10 @@ impl Db {
         Ok(tx)
     }
 
-    async fn begin_once(&self) -> sqlx::Result<Tx> {
-        let inner = if self.is_behind_pooler() {
-            Conn::begin(&self.pool, AssertSqlSafe(begin_behind_pooler()), true).await?
-        } else {
-            Conn::begin(&self.pool, "begin", false).await?
-        };
-        Ok(Tx::new(inner))
-    }
-
     /// A transaction in which sqlx may begin another one, as its migrator does.
     async fn begin_nestable(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
         if self.is_behind_pooler() {
-            with_timeout(self.pool.inner().begin_with(AssertSqlSafe(begin_behind_pooler()))).await
+            with_timeout(self.pool.inner().begin_with(pooler::begin_statement())).await
         } else {
             with_timeout(self.pool.inner().begin()).await
         }
@@ -267,9 +184,9 @@ pub enum BeginError {
     Database(sqlx::Error),
 }
 
-fn begin_behind_pooler() -> String {
-    let limits = SERVER_LIMITS.map(|(name, limit)| format!("set local {name} = '{limit}'"));
-    format!("begin; deallocate all; {}", limits.join("; "))
+/// PgBouncer rejects start-up parameters that it does not know; nothing here reads floats.
+fn start_up_options(options: PgConnectOptions) -> PgConnectOptions {
+    options.extra_float_digits(None).application_name("doorward")
 }
 
 /// The planner's row estimate for one of our own queries. It uses statistics and reads no row.

@@ -1,13 +1,15 @@
 //! The connection pool: sqlx's, and in front of it the connections just used.
 //!
-//! sqlx's pool pings every connection that is returned: a round trip, and a task that waits for it, after each
-//! statement. Here a connection whose last result was read to its end stays at hand for the next caller, and goes back
-//! to sqlx's pool once a second, to be pinged there, and replaced when it is old.
+//! sqlx's pool pings every connection that is returned: a round trip, and a task that waits for it,
+//! after each statement. Here a connection whose last result was read to its end stays at hand for
+//! the next caller, and goes back to sqlx's pool once a second, to be pinged there, and replaced
+//! when it is old.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -27,9 +29,10 @@ pub(super) struct Pool(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     inner: PgPool,
-    /// One permit per possible connection, held by each that is in use, being pinged, or on its way back. So whoever
-    /// has a permit and finds nothing at hand is sure of a free slot in sqlx's pool. Whoever waited for a slot in there
-    /// would miss the connections that come to hand meanwhile.
+    /// One permit per possible connection, held by each that is in use, being pinged, or on its way
+    /// back. So a caller that has a permit and finds nothing at hand is sure of a free slot in
+    /// sqlx's pool. A caller that waited for a slot in there would miss the connections that come
+    /// to hand meanwhile.
     permits: Arc<Semaphore>,
     at_hand: Mutex<Vec<Kept>>,
 }
@@ -58,13 +61,21 @@ impl Loan {
 }
 
 impl Pool {
-    pub fn new(inner: PgPool) -> Self {
-        let permits = inner.options().get_max_connections() as usize;
-        let permits = Arc::new(Semaphore::new(permits));
+    /// Connects when first used.
+    pub fn new(options: PgConnectOptions, connections: u32) -> Self {
+        let inner = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A broken connection shows at its first statement: to ping each one first would cost a
+            // round trip.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        let permits = Arc::new(Semaphore::new(connections as usize));
         Self(Arc::new(Shared { inner, permits, at_hand: Mutex::default() }))
     }
 
-    /// sqlx's own pool, for what needs more than a connection. What is taken from it directly is not counted here.
+    /// sqlx's own pool, for what needs more than a connection. What is taken from it directly is
+    /// not counted here.
     pub fn inner(&self) -> &PgPool {
         &self.0.inner
     }
@@ -77,7 +88,8 @@ impl Pool {
             let Kept { conn, since } = if let Some(kept) = kept {
                 kept
             } else {
-                // Boxed: else all that may have to connect would be as large as connecting needs, some 15 KB.
+                // Boxed: else all that may have to connect would be as large as connecting needs,
+                // some 15 KB.
                 let conn = Box::pin(self.0.inner.acquire()).await?;
                 Kept { conn, since: Instant::now() }
             };
@@ -117,7 +129,8 @@ impl Pool {
     /// Open connections, idle ones among them, and the maximum.
     pub fn connections(&self) -> (u32, usize, u32) {
         let inner = &self.0.inner;
-        // sqlx counts a connection as idle only after it can be taken: briefly the number may be negative.
+        // sqlx counts a connection as idle only after it can be taken: briefly the number may be
+        // negative.
         let idle = inner.num_idle().wrapping_add(self.0.at_hand().len()).cast_signed();
         (inner.size(), usize::try_from(idle).unwrap_or(0), self.max_connections())
     }
@@ -130,7 +143,7 @@ impl Pool {
     pub async fn close(&self) {
         // First: from now on connections in use go back to sqlx's pool.
         let closing = self.0.inner.close();
-        // Whoever waits hears of it at once.
+        // Callers that wait are refused at once.
         self.0.permits.close();
         for kept in std::mem::take(&mut *self.0.at_hand()) {
             tokio::spawn(return_to_pool(kept.conn));
@@ -147,7 +160,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Not into a pool that nobody asks any more, for which there may be no runtime either.
+        // Not into a pool that is gone, for which there may be no runtime either.
         for kept in std::mem::take(&mut *self.at_hand()) {
             drop(kept.conn.detach());
         }

@@ -1,19 +1,22 @@
 //! Reads that a streaming standby can do, so that the primary does not have to.
 //!
-//! The primary is asked for its WAL position, which costs next to nothing, and the standby reads once it has replayed
-//! that far. So no read is older than its call, however far the standby lags: whoever has changed something finds it
-//! changed, at every instance. It pays only for reads of many rows: to read one row by key costs the primary no more
-//! than to tell its position.
+//! The primary is asked for its WAL position, which costs next to nothing, and the standby reads
+//! once it has replayed that far. So no read is older than its call, however far the standby lags:
+//! a client finds its change at every instance. It pays only for reads of many rows: to read one
+//! row by key costs the primary no more than to tell its position.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::{sleep, timeout};
 
-use super::timed_out;
-use super::{Conn, Db, describe, with_timeout};
+use super::connection::{Conn, timed_out, with_timeout};
+use super::error::describe;
+use super::pool::Pool;
+use super::{Db, pooler, start_up_options};
 
 /// How long a server may take to accept `doctor`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -28,7 +31,8 @@ const COOLDOWN: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Standby {
-    db: Db,
+    pool: Pool,
+    options: PgConnectOptions,
     cooldown: Mutex<Option<Cooldown>>,
 }
 
@@ -53,14 +57,14 @@ pub struct StandbyFacts {
 
 impl Standby {
     pub(super) fn new(options: PgConnectOptions, connections: u32) -> Self {
-        let db = Db::new(options, connections);
-        // Works with a pooler in between and without one.
-        db.assume_pooler();
-        Self { db, cooldown: Mutex::default() }
+        // As behind a pooler: that works without one, too.
+        let options = pooler::options(&start_up_options(options));
+        let pool = Pool::new(options.clone(), connections);
+        Self { pool, options, cooldown: Mutex::default() }
     }
 
     pub(super) async fn close(&self) {
-        self.db.pool.close().await;
+        self.pool.close().await;
     }
 
     fn cooldown(&self) -> MutexGuard<'_, Option<Cooldown>> {
@@ -97,7 +101,7 @@ impl Standby {
 
     /// A connection to the standby once it has replayed up to `position`.
     async fn caught_up(&self, position: &str) -> sqlx::Result<Conn> {
-        let mut conn = self.db.acquire().await?;
+        let mut conn = Conn::begin(&self.pool, true).await?;
         if !catch_up(&mut conn, position).await?.is_standby {
             return Err(sqlx::Error::Protocol("it is not a standby".into()));
         }
@@ -112,10 +116,11 @@ impl Db {
         Self { standby: Some(Standby::new(options, connections).into()), ..self }
     }
 
-    /// Reads many rows: from the standby where there is one that can be used, else from the primary.
-    pub async fn read_many<T, F: Future<Output = sqlx::Result<T>>>(
+    /// Reads many rows: from the standby where there is one that can be used, else from the
+    /// primary.
+    pub async fn read_many<T>(
         &self,
-        read: impl Fn(Conn) -> F,
+        read: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>,
     ) -> sqlx::Result<T> {
         let now = Instant::now();
         if let Some(standby) = self.standby.as_deref().filter(|standby| standby.should_try(now))
@@ -123,8 +128,8 @@ impl Db {
         {
             let reading = async {
                 let caught_up = timeout(CATCH_UP_TIMEOUT, standby.caught_up(&position)).await;
-                let conn = caught_up.map_err(|_| timed_out())??;
-                timeout(READ_TIMEOUT, read(conn)).await.map_err(|_| timed_out())?
+                let mut conn = caught_up.map_err(|_| timed_out())??;
+                timeout(READ_TIMEOUT, read(&mut conn)).await.map_err(|_| timed_out())?
             };
             match reading.await {
                 // A query too slow for the standby would be so for the primary.
@@ -139,7 +144,12 @@ impl Db {
                 }
             }
         }
-        with_timeout(async { read(self.acquire().await?).await }).await
+        with_timeout(async {
+            let mut conn = self.acquire().await?;
+            let outcome = read(&mut conn).await;
+            conn.done(outcome)
+        })
+        .await
     }
 
     /// The primary's WAL insert position: every acknowledged change lies before it.
@@ -153,9 +163,8 @@ impl Db {
         let Some(standby) = &self.standby else { return Ok(None) };
         let position = self.position().await?;
         // Not from the pool, which retries a refused connection and hides the cause.
-        let options = PgConnectOptions::clone(&standby.db.options).statement_cache_capacity(0);
-        let mut conn =
-            timeout(CONNECT_TIMEOUT, options.connect()).await.map_err(|_| timed_out())??;
+        let connecting = timeout(CONNECT_TIMEOUT, standby.options.connect());
+        let mut conn = connecting.await.map_err(|_| timed_out())??;
         let facts = match timeout(CATCH_UP_TIMEOUT, catch_up(&mut conn, &position)).await {
             Ok(facts) => facts?,
             Err(_) => facts(&mut conn, &position).await?,

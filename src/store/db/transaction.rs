@@ -18,7 +18,8 @@ impl Tx {
         Self { inner, after_commit: Vec::new() }
     }
 
-    /// Calls `work` once the transaction is committed; never if it is rolled back or the commit fails.
+    /// Calls `work` once the transaction is committed; never if it is rolled back or the commit
+    /// fails.
     pub fn after_commit(&mut self, work: impl FnOnce() + Send + 'static) {
         self.after_commit.push(Box::new(work));
     }
@@ -27,23 +28,20 @@ impl Tx {
         self.commit_and(|| {}).await
     }
 
-    /// Commits, then runs `afterwards` in any case: a commit that failed may have taken effect all the same.
+    /// Commits, then runs `afterwards` in any case: a commit that failed may have taken effect all
+    /// the same.
     ///
     /// Runs to completion, even if the client hangs up meanwhile.
     pub async fn commit_and(self, afterwards: impl FnOnce() + Send + 'static) -> sqlx::Result<()> {
-        let commits_itself = self.inner.commits_itself();
-        let committing = async move {
+        run_to_completion(async move {
             let outcome = self.inner.commit().await;
             if outcome.is_ok() {
                 self.after_commit.into_iter().for_each(|work| work());
             }
             afterwards();
             outcome
-        };
-        if commits_itself {
-            return committing.await;
-        }
-        run_to_completion(committing).await
+        })
+        .await
     }
 
     pub async fn rollback(self) -> sqlx::Result<()> {

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use doorward::clock::Clock;
-use doorward::store::db::{Db, Tx, is_unavailable};
+use doorward::store::db::{Db, is_unavailable};
 use futures_util::future::{join_all, try_join_all};
 use serde_json::json;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, Executor, PgPool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -255,15 +255,14 @@ async fn a_connection_that_takes_no_writes_is_not_kept() {
         let set = format!("alter database {name} set default_transaction_read_only = on");
         run_outside(set).await;
         let db = Db::new(cluster().await.connect_options(&name), 1);
-        let delete = |mut tx: Tx| async move {
-            sqlx::query("delete from limits").execute(&mut *tx).await?;
-            tx.commit().await
-        };
         let write = async || {
+            let delete = "delete from limits";
             if in_transaction {
-                return delete(db.begin().await?).await;
+                let mut tx = db.begin().await?;
+                tx.execute(delete).await?;
+                return tx.commit().await;
             }
-            db.write(delete).await
+            db.write(|conn| conn.execute(delete)).await.map(drop)
         };
         assert!(is_unavailable(&write().await.unwrap_err()));
         // What was connected meanwhile stays read-only for as long as it lasts.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use doorward::store::db::{Conn, Db, Tx, is_unavailable};
+use doorward::store::db::{Db, is_unavailable};
 use sqlx::{Executor as _, PgConnection, PgPool, Row as _};
 use tokio::time::{sleep, timeout};
 
@@ -59,11 +59,7 @@ async fn is_fresh(conn: &mut PgConnection) -> sqlx::Result<bool> {
 }
 
 async fn read(db: &Db) -> sqlx::Result<bool> {
-    db.read(|mut conn: Conn| async move {
-        let fresh = is_fresh(&mut conn).await;
-        conn.done(fresh)
-    })
-    .await
+    db.read(|conn| Box::pin(is_fresh(conn))).await
 }
 
 async fn mark(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
@@ -75,11 +71,7 @@ async fn mark(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
 }
 
 async fn write(db: &Db, id: i64) -> sqlx::Result<()> {
-    db.write(|mut tx: Tx| async move {
-        mark(&mut tx, id).await?;
-        tx.commit().await
-    })
-    .await
+    db.write(|conn| Box::pin(mark(conn, id))).await
 }
 
 /// What one of many did.
@@ -138,11 +130,7 @@ async fn use_it(db: Db, ids: Arc<AtomicI64>, seed: u64, until: Instant) -> Story
             }
             _ => {
                 // Refused by the server: a transaction that cannot go on.
-                let refused = |mut tx: Tx| async move {
-                    tx.execute("select 1 / 0").await?;
-                    tx.commit().await
-                };
-                let error = db.write(refused).await.unwrap_err();
+                let error = db.write(|conn| conn.execute("select 1 / 0")).await.unwrap_err();
                 assert!(!is_unavailable(&error), "{error}");
             }
         }

@@ -19,7 +19,7 @@ use crate::process::doctor::{Report, good};
 const LOST: &str = "the standby cannot be used";
 const BACK: &str = "the standby can be used again";
 /// The statement of a list, in PostgreSQL's log.
-const LIST: &str = "from users where true";
+const LIST: &str = "from users u where true";
 const LOGGED: &str = "log_statement=all";
 
 /// A service on a primary and its standby, and its admin.
