@@ -123,7 +123,7 @@ pub struct Config {
     pub session_cache: bool,
     pub smtp: Option<SmtpAccess>,
     pub mail_from: Option<String>,
-    /// A PEM file of certificate authorities to trust for SMTP beside the public ones.
+    /// A PEM file of certificate authorities to trust for SMTP besides the public ones.
     pub extra_certificates: Option<PathBuf>,
     pub confirm_redirect_url: Option<Url>,
     /// Whether `serve` sends the letters too.
@@ -144,7 +144,7 @@ pub struct Config {
     pub log: String,
 }
 
-/// What is wrong with the configuration: one line a setting, each with how to mend it.
+/// What is wrong with the configuration: one line a setting, each with how to fix it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Complaints(pub Vec<String>);
 

@@ -65,7 +65,7 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<StatusResponse
     if state.readiness.is_draining() {
         return Err(ApiError { message: Some("Shutting down.".into()), ..Code::Busy.into() });
     }
-    // Until then nobody uses the database here: a connection made before a pooler was noticed would have prepared
+    // Until then no request uses the database: a connection made before a pooler was noticed would have prepared
     // statements, which fail behind one.
     if !state.readiness.is_ready() {
         return Err(Code::DatabaseUnavailable.into());

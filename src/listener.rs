@@ -37,17 +37,17 @@ const MAX_HEADER_FIELDS: usize = 100;
 const MAX_CONNECTIONS: u32 = 4096;
 /// This many more are accepted, for health and metrics alone: a full service is not a dead one.
 const HEALTH_CONNECTIONS: usize = 64;
-/// Clients that come while fewer connections than this are left may stay silent only so long: whoever fills the service
-/// in silence makes room for others.
+/// Clients that come while fewer connections than this are left may stay silent only so long: a
+/// client that fills the service in silence makes room for others.
 const FEW_CONNECTIONS: usize = MAX_CONNECTIONS as usize / 4;
 const SHORT_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a request may still take to arrive on an open connection once the port closes.
 const LAST_CALL: Duration = Duration::from_millis(250);
-/// How long requests in hand may take once the service was told to stop.
+/// How long requests in flight may take once the service was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Opens the port, with a backlog as long as the connection cap: a client that finds the backlog full has to try again
-/// after a second, or takes itself for connected while nobody knows of it.
+/// after a second, or takes itself for connected while the service knows nothing of it.
 pub fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,

@@ -1,10 +1,10 @@
 //! A private PostgreSQL for development and tests, for when no `DATABASE_URL` is given.
 //!
-//! It listens on a Unix socket that only its owner may open, and lives under one folder. Whoever
+//! It listens on a Unix socket that only its owner may open, and lives under one folder. The process that
 //! holds the lock file there owns the server and restarts it when it dies; any other process joins
 //! through the same socket, and becomes the owner if the first one goes away. The server runs
 //! under a small `sh` that waits for the end of its standard input, so it stops with its owner even
-//! when that one is killed; and that `sh` (or `initdb`) holds the lock too, so that nobody starts a
+//! when that one is killed; and that `sh` (or `initdb`) holds the lock too, so that no process starts a
 //! second server before the first is down.
 
 mod error;
@@ -35,7 +35,7 @@ const WATCH_AT_MOST: Duration = Duration::from_secs(10);
 /// How long a start may take: another process may still be creating the cluster, or stopping it.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// What PostgreSQL says while its predecessor is not quite gone: time mends it.
+/// What PostgreSQL says while its predecessor is not quite gone: waiting helps.
 const LEFTOVERS: [&str; 2] = ["lock file", "still in use"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! `/dev/mailbox`: the letters of a development machine, which nobody sends anywhere.
+//! `/dev/mailbox`: the letters of a development machine, which stay there.
 
 use askama::Template;
 use axum::extract::State;
@@ -30,7 +30,7 @@ struct MailboxPage<'a> {
     letters: &'a [KeptLetter],
 }
 
-/// The page for a browser, JSON for anybody else; nothing at all where mail is really sent, or for another machine, a
+/// The page for a browser, JSON for other clients; nothing at all where mail is really sent, or for another machine, a
 /// proxy's clients among them.
 async fn show(
     State(state): State<AppState>,

@@ -1,6 +1,6 @@
 //! `GET /metrics`: what Prometheus asks, with `METRICS_TOKEN`; without that setting there is no such path.
 //!
-//! It is for whoever runs the service, not for clients: the OpenAPI document leaves it out. The numbers are read when
+//! It is for the operator, not for clients: the OpenAPI document leaves it out. The numbers are read when
 //! they are asked for. Every label is one of a few words that the program itself has: no path, address, id or name.
 
 use std::time::Duration;

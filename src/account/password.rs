@@ -109,7 +109,7 @@ async fn prepare(
     }
 }
 
-/// What a login counts as beside its address: an attempt on the account from this block of addresses and, unless the
+/// What a login counts as besides its address: an attempt on the account from this block of addresses and, unless the
 /// address is known to the account, one of all strangers together.
 fn attempts_on_account(
     user: Option<&User>,

@@ -23,8 +23,8 @@ use crate::store::users::{self, User};
 const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
 /// A session ends this long after its login, however busy it is.
 const SESSION_LIFETIME: TimeDelta = TimeDelta::days(90);
-/// Sessions kept per account, the most recently used: whoever logs in for each call makes thousands a day, and ending
-/// all of them has to stay a matter of a second.
+/// Sessions kept per account, the most recently used: a client that logs in for each call makes thousands a day, and
+/// ending all of them has to stay a matter of a second.
 pub const MAX_SESSIONS: i64 = 50_000;
 /// One login in this many checks for surplus sessions: for accounts with few, which is nearly all, the check should
 /// cost nothing.
@@ -38,7 +38,7 @@ const FULL_BATCH: u64 = 500;
 /// For this long after a refresh, the old token yields the same successor again, used or not.
 const ROTATION_GRACE: TimeDelta = TimeDelta::seconds(20);
 
-/// An access token and the refresh token beside it.
+/// An access token and the refresh token issued with it.
 #[derive(Clone, Debug)]
 pub struct TokenPair {
     pub access: String,
@@ -136,7 +136,7 @@ async fn open(
     Ok((Some(user), None))
 }
 
-/// Removes the account's sessions beyond [`MAX_SESSIONS`], a batch at a time. If a removal is already under way in
+/// Removes the account's sessions beyond [`MAX_SESSIONS`], a batch at a time. If a removal is already running in
 /// this process, it is left to a later login.
 async fn remove_surplus_sessions(state: AppState, user_id: Uuid, ip: Option<IpAddr>) {
     let Ok(_alone) = state.surplus_removal.try_lock() else { return };
@@ -174,7 +174,7 @@ async fn remove_some_surplus_sessions(
 #[derive(Debug)]
 pub enum Rotation {
     Renewed(TokenPair),
-    /// Replaced long ago: somebody else has a copy. The session has ended.
+    /// Replaced long ago: a copy of it is in use elsewhere. The session has ended.
     Reused,
     /// The session or the user is gone.
     Ended,
@@ -222,8 +222,8 @@ fn rotated_pair(state: &AppState, id: Uuid, rotated: &Rotated, now: DateTime<Utc
     issue_pair(state, &rotated.user, &refresh, rotated.rotated_at, rotated.expires_at, now)
 }
 
-/// Signs the pair. The refresh token depends on the session's state alone, so that whoever asks again for the same
-/// successor gets the same token.
+/// Signs the pair. The refresh token depends on the session's state alone, so that a client that asks again for
+/// the same successor gets the same token.
 fn issue_pair(
     state: &AppState,
     user: &User,
@@ -255,7 +255,7 @@ fn issue_pair(
     }
 }
 
-/// Whether a refresh token was replaced so long ago that somebody else has a copy.
+/// Whether a refresh token was replaced so long ago that a copy of it is in use elsewhere.
 pub async fn is_reused(
     state: &AppState,
     claims: &RefreshClaims,

@@ -82,7 +82,7 @@ pub async fn show(
     Ok(Json(UserAnswer::new(user)))
 }
 
-/// Gives a user a role. Whoever is promoted needs a verified address; the last admin stays one.
+/// Gives a user a role. A promotion needs a verified address; the last admin stays one.
 #[utoipa::path(
     put, path = "/api/v1/users/{public_id}", operation_id = "set_role", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
@@ -153,7 +153,7 @@ pub async fn delete(
     Ok(Json(Message::new("The user is deleted.")))
 }
 
-/// All admins, whom nobody else can demote or delete before this transaction ends, and the target user, locked. The
+/// All admins, whom no other transaction can demote or delete before this one ends, and the target user, locked. The
 /// caller must still be an admin, in an active session: of two admins who demote each other, the second one comes too
 /// late.
 async fn lock(

@@ -141,7 +141,7 @@ async fn set_verified(
     client: &ClientInfo,
 ) -> Result<(), ApiError> {
     let now = state.clock.now();
-    // First without a lock: a link that is followed again once it has done its work makes nobody wait.
+    // First without a lock: a link that is followed again once it has done its work makes no other call wait.
     let found = state.db.read(|db| Box::pin(users::find(db, claims.sub))).await?;
     let user = found.ok_or(Code::LinkExpired)?;
     let is_done = |user: &User| {

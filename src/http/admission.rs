@@ -26,7 +26,7 @@ use crate::state::AppState;
 /// How long a client may take to send the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a handler may take, beside the time to receive the body, so that an answer comes within 10 seconds.
+/// How long a handler may take, apart from the time to receive the body, so that an answer comes within 10 seconds.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Longest path and query.

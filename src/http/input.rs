@@ -9,7 +9,7 @@ use crate::http::error::{ApiError, InvalidField};
 pub(super) const MAX_UNASKED: usize = 20;
 pub(super) const MAX_UNASKED_CHARS: usize = 64;
 
-/// Named values, and what was found wrong with them so far. Fields that nobody asks for are ignored; `null` is the
+/// Named values, and what was found wrong with them so far. Fields that the endpoint does not read are ignored; `null` is the
 /// same as leaving a field out.
 #[derive(Debug)]
 pub struct Input {

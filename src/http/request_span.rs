@@ -45,7 +45,7 @@ mod traced {
     pub struct RequestSpan(opentelemetry_sdk::trace::Span);
 
     impl RequestSpan {
-        /// A child of the caller's span, if there is one; `None` where nobody asked for spans.
+        /// A child of the caller's span, if there is one; `None` where traces are not set.
         pub fn begin(
             method: &'static str,
             route: Option<&str>,

@@ -4,7 +4,7 @@ use axum::routing::{MethodRouter, Router};
 
 use crate::state::AppState;
 
-/// Routes, with their paths beside them: the metrics count each path by itself, and a router does
+/// Routes, each with its path: the metrics count each path by itself, and a router does
 /// not say which it has.
 #[derive(Debug, Default)]
 pub struct Routes {

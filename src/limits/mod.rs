@@ -143,7 +143,7 @@ impl Limits {
         refused.insert(self.key(attempt), Remembered { refusal, good_until });
     }
 
-    /// Counts all of these, or none of them: what was counted beside one that was refused is refunded at once. Returns
+    /// Counts all of these, or none of them: what was counted along with a refused one is refunded at once. Returns
     /// the keys under which they are counted, in the same order; none where limits are off.
     pub async fn reserve(
         &self,

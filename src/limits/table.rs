@@ -20,7 +20,7 @@ const fn window(name: &'static str, count: i32, minutes: i64) -> Limit {
     Limit { name, allowance: Allowance::Window { count, length: TimeDelta::minutes(minutes) } }
 }
 
-/// Failed logins from one address, whomever they were aimed at.
+/// Failed logins from one address, to any account.
 pub static LOGIN_ADDRESS: Limit = bucket("login_address", 30, 4);
 /// Failed logins to one account from one block of addresses.
 pub static LOGIN_ACCOUNT: Limit = bucket("login_account", 10, 30);
@@ -31,7 +31,7 @@ pub static REGISTER_DAY: Limit = window("register_day", 60, 24 * 60);
 pub static MAIL_RECIPIENT_HOUR: Limit = window("mail_recipient_hour", 3, 60);
 pub static MAIL_RECIPIENT_DAY: Limit = window("mail_recipient_day", 10, 24 * 60);
 pub static MAIL_ADDRESS: Limit = window("mail_address", 20, 60);
-/// Wrong present passwords of somebody who is logged in.
+/// Wrong present passwords of a user who is logged in.
 pub static PASSWORD: Limit = window("password", 5, 15);
 pub static REFRESH: Limit = window("refresh", 30, 1);
 /// Changes of one user's own data: each leaves its row in the audit table, and asks whether a name is taken.

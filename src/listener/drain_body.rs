@@ -106,7 +106,7 @@ impl Drop for TrackedBody {
         if let (Some(body), Some(back)) = (self.body.take(), self.back.take())
             && !body.is_end_stream()
         {
-            // Nobody waits for it where the connection is gone.
+            // No receiver is left where the connection is gone.
             let _ = back.send(Some(body).filter(|_| !self.is_broken));
         }
     }

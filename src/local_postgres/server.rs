@@ -28,7 +28,7 @@ const SETTINGS: [&str; 6] = [
 /// because `sh` gives background commands `/dev/null`, and ignores TERM before it signals: the
 /// kill that ends it after a crash must not make a wanted stop look like one. It signals again and
 /// again: a server that has only just begun ignores the first. The lock file goes
-/// last, for as long as it is there and locked nobody else touches the rest.
+/// last, for as long as it is there and locked no other process touches the rest.
 const SUPERVISOR: &str = r#"
 signal=$1 log=$2 home=$3 sockets=$4 lock=$5; shift 5
 exec 3<&0

@@ -106,7 +106,7 @@ impl Site {
         Ok(there.is_ok_and(|there| there.ino() == held.ino()).then_some(lock))
     }
 
-    /// Makes a folder that only the server's account may enter. One that somebody else put there
+    /// Makes a folder that only the server's account may enter. One that another account put there
     /// first (anyone may write to /tmp) is refused.
     pub(super) fn make_private(&self, path: &Path) -> Result<(), LocalPostgresError> {
         match DirBuilder::new().mode(0o700).create(path) {
@@ -130,7 +130,7 @@ impl Site {
     /// What the supervisor could not remove because it does not run as root. We hold the lock.
     pub(super) fn remove_if_throwaway(&self) {
         if self.durability == Durability::Throwaway {
-            // Mostly they are gone already; the folder stays if somebody else put files there.
+            // Mostly they are gone already; the folder stays if other files are in it.
             let _ = remove(&self.home);
             let _ = fs::remove_file(&self.lock);
             let _ = fs::remove_dir(&self.folder);

@@ -1,6 +1,6 @@
 //! The words of every letter. The templates lie in `templates/`.
 //!
-//! Whoever signs up types somebody's address and a name, and we write to that address: what they typed must not be in
+//! A client that signs up gives an address and a name, and the letter goes to that address: what was given must not be in
 //! the letter, or the sign-up form is a machine that sends strangers any text in our name. Escaping does not help
 //! against that: a first name `cheap pills at evil.example` is a link in most mail programs, and so is the username
 //! `www.evil.example`. So the confirmation holds nothing that its cause could choose. The notice of a change goes only

@@ -38,7 +38,7 @@ fn refuse(why: &str) -> SendError {
 }
 
 /// An address with its domain in ASCII, which every server takes (RFC 5891). Parsing is what keeps line breaks, and with
-/// them headers and commands of somebody else's making, out of the conversation.
+/// them headers and commands that a client made up, out of the conversation.
 fn address(raw: &str) -> Option<Address> {
     let address: Address = raw.parse().ok()?;
     if address.domain().is_ascii() {

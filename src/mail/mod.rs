@@ -39,7 +39,7 @@ pub struct Letter {
     pub html: String,
 }
 
-/// Shows the id alone: the rest holds an address and a link, which are for nobody's log.
+/// Shows the id alone: the rest holds an address and a link, which belong in no log.
 impl fmt::Debug for Letter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Letter").field("message_id", &self.message_id).finish_non_exhaustive()
@@ -50,7 +50,7 @@ impl fmt::Debug for Letter {
 /// its codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// Another attempt may succeed: the server is away or busy, or our own configuration can be mended.
+    /// Another attempt may succeed: the server is away or busy, or our own configuration can be fixed.
     Transient(String),
     /// This letter will never be taken: its recipient or its content was refused.
     Permanent(String),
@@ -81,7 +81,7 @@ pub enum Mailer {
 impl Mailer {
     /// Sends over SMTP, as `from`. Connects only when there is a letter.
     ///
-    /// `extra_roots` is a PEM file of certificate authorities to trust beside the public ones (`SSL_CERT_FILE`). The
+    /// `extra_roots` is a PEM file of certificate authorities to trust besides the public ones (`SSL_CERT_FILE`). The
     /// error is a complaint about that file, in words a person can act on.
     pub fn smtp(
         settings: &SmtpSettings,
@@ -103,8 +103,8 @@ impl Mailer {
         (Self::Memory(letters.clone()), letters)
     }
 
-    /// True if letters cannot leave at all. Whoever holds the outbox then leaves it alone: a letter must not use up its
-    /// attempts while there is nobody to carry it.
+    /// True if letters cannot leave at all. The worker then leaves the outbox alone: a letter must not use up its attempts
+    /// while no server can take it.
     pub fn is_off(&self) -> bool {
         matches!(self, Self::Off)
     }

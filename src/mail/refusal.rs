@@ -2,7 +2,7 @@
 //!
 //! Giving up is for what concerns this letter alone: its recipient does not exist, its content is malformed. Whatever
 //! concerns *us* (the password, the sender's address, a quota, the server's own trouble) holds for every letter alike
-//! and can be mended, so the letter waits. When in doubt it waits too: waiting costs a few more attempts, giving up
+//! and can be fixed, so the letter waits. When in doubt it waits too: waiting costs a few more attempts, giving up
 //! wrongly costs the letter.
 
 use std::fmt;
@@ -102,7 +102,7 @@ fn can_be_mended(stage: Stage, code: u16, status: Option<EnhancedStatus>, text: 
 }
 
 /// Whether a reply to RCPT without an enhanced status names the sender, the account or the server that we are rather
-/// than the recipient. Servers repeat the recipient's address, which anybody may have chosen: it is passed over.
+/// than the recipient. Servers repeat the recipient's address, which any client may have chosen: it is passed over.
 fn speaks_of_us(text: &str) -> bool {
     const WORDS: [&str; 18] = [
         "relay",

@@ -181,7 +181,7 @@ fn mail_command(
     Ok(commands::Mail::new(Some(mail.from.clone()), parameters))
 }
 
-/// Trusts the public authorities, and beside them those in the file.
+/// Trusts the public authorities and those in the file.
 fn tls_parameters(host: &str, extra_roots: Option<&Path>) -> Result<TlsParameters, String> {
     let mut builder =
         TlsParameters::builder(host.to_owned()).certificate_store(CertificateStore::WebpkiRoots);

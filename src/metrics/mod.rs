@@ -93,7 +93,7 @@ impl Tally {
 }
 
 /// The upper bounds of a histogram's buckets: in nanoseconds, and in seconds as they are written. From an answer out
-/// of memory to the time after which nobody waits.
+/// of memory to the time after which no client waits.
 const BOUNDS: [(u64, &str); 15] = [
     (100_000, "0.0001"),
     (250_000, "0.00025"),

@@ -12,7 +12,7 @@ pub struct User {
     pub username: String,
     pub email: String,
     pub email_verified_at: Option<DateTime<Utc>>,
-    /// A new address awaiting confirmation, beside a verified `email`.
+    /// A new address that awaits confirmation while `email` is verified.
     pub pending_email: Option<String>,
     pub first_name: String,
     pub last_name: String,

@@ -43,7 +43,7 @@ pub(super) fn finish() {
     }
 }
 
-/// Makes spans; `None` where nobody asked for traces.
+/// Makes spans; `None` where traces are not set.
 pub fn tracer() -> Option<&'static SdkTracer> {
     EXPORT.get().map(|(_, tracer)| tracer)
 }

@@ -35,7 +35,7 @@ pub async fn verify_email(
         if needs_none(&locked) {
             return Err(Code::EmailAlreadyVerified.into());
         }
-        // A letter to an address that was set meanwhile is for whoever set it to count.
+        // A letter to an address that was set meanwhile is counted by the call that set it.
         if locked.address_to_confirm() == user.address_to_confirm() {
             letters::queue_confirmation(&mut tx, &locked, now).await?;
             letter.charge_in(&mut tx);
