@@ -33,7 +33,10 @@ pub struct StatusResponse {
 }
 
 /// The name of the service, and where to go from here.
-#[utoipa::path(get, path = "/", tag = "service", responses((status = 200, description = "Name and links.", body = Value)))]
+#[utoipa::path(
+    get, path = "/", tag = "service",
+    responses((status = 200, description = "Name and links.", body = Value)),
+)]
 pub async fn root(State(state): State<AppState>) -> Json<Value> {
     let at = |path: &str| format!("{}{path}", state.config.public_url);
     Json(json!({
@@ -50,7 +53,10 @@ pub async fn root(State(state): State<AppState>) -> Json<Value> {
 }
 
 /// Whether the process lives.
-#[utoipa::path(get, path = "/healthz", tag = "service", responses((status = 200, description = "It does.", body = StatusResponse)))]
+#[utoipa::path(
+    get, path = "/healthz", tag = "service",
+    responses((status = 200, description = "It does.", body = StatusResponse)),
+)]
 pub async fn healthz() -> Json<StatusResponse> {
     Json(StatusResponse { success: true, status: "alive" })
 }
@@ -83,7 +89,10 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<StatusResponse
 }
 
 /// The public keys of access tokens, as a JWK set (RFC 7517).
-#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "service", responses((status = 200, description = "The keys.", body = Value)))]
+#[utoipa::path(
+    get, path = "/.well-known/jwks.json", tag = "service",
+    responses((status = 200, description = "The keys.", body = Value)),
+)]
 pub async fn jwks(State(state): State<AppState>) -> Json<Value> {
     Json(state.keys.jwks().clone())
 }

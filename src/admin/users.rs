@@ -88,7 +88,8 @@ pub async fn show(
     security(("access_token" = []), ("bearer" = [])),
     params(
         ("public_id" = Uuid, Path),
-        ("role" = inline(Option<RoleName>), Query, description = "Staff, Admin or User, in any case.", example = "Staff"),
+        ("role" = inline(Option<RoleName>), Query,
+            description = "Staff, Admin or User, in any case.", example = "Staff"),
     ),
     request_body = Option<RoleRequest>,
     responses((status = 200, description = "The user has the role.", body = UserMessage)),

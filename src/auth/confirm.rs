@@ -82,8 +82,10 @@ pub async fn show(
     post, path = "/api/v1/confirm", operation_id = "confirm_by_post", tag = "auth",
     params(("token" = String, Query, description = "From the link in the mail.")),
     responses(
-        (status = 200, description = "Confirmed.", content((ConfirmResponse = "application/json"), (String = "text/html"))),
-        (status = 303, description = "Confirmed; a browser goes on to `CONFIRM_REDIRECT_URL`, where that is set."),
+        (status = 200, description = "Confirmed.",
+            content((ConfirmResponse = "application/json"), (String = "text/html"))),
+        (status = 303,
+            description = "Confirmed; a browser goes on to `CONFIRM_REDIRECT_URL`, where that is set."),
     ),
     extensions(("x-codes" = json!([
         Code::MalformedRequest, Code::LinkInvalid, Code::LinkExpired, Code::EmailTaken,

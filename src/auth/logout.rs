@@ -20,7 +20,8 @@ use crate::store::users;
 ///
 /// `?everywhere=true` ends every session of the user.
 #[utoipa::path(
-    post, path = "/api/v1/logout", tag = "auth", security(("access_token" = []), ("bearer" = []), ("refresh_token" = [])),
+    post, path = "/api/v1/logout", tag = "auth",
+    security(("access_token" = []), ("bearer" = []), ("refresh_token" = [])),
     params(("everywhere" = Option<bool>, Query, description = "End every session of the user.")),
     responses((status = 200, description = "Logged out.", body = Message)),
     extensions(("x-codes" = json!([

@@ -32,7 +32,11 @@ pub struct RefreshResponse {
 /// successor: two tabs or a lost answer log nobody out. Anything older ends the session. `x-access-token` is optional
 /// and may be expired; one of another session is refused.
 #[utoipa::path(
-    post, path = "/api/v1/refresh", tag = "auth", security(("refresh_token" = []), ("refresh_token" = [], "access_token" = []), ("refresh_token" = [], "bearer" = [])),
+    post, path = "/api/v1/refresh", tag = "auth",
+    security(
+        ("refresh_token" = []), ("refresh_token" = [], "access_token" = []),
+        ("refresh_token" = [], "bearer" = [])
+    ),
     responses((status = 200, description = "The next pair.", body = RefreshResponse)),
     extensions(("x-codes" = json!([
         Code::MalformedRequest, Code::RefreshTokenMissing, Code::RefreshTokenInvalid,

@@ -51,16 +51,23 @@ impl Serialize for Code {
 codes! {
     MalformedRequest = BAD_REQUEST "malformed_request": "The request could not be understood.";
     LinkInvalid = BAD_REQUEST "link_invalid": "This link is not valid. Was it copied in full?";
-    CredentialsMissing = UNAUTHORIZED "credentials_missing": "Log in with HTTP Basic: username or e-mail address, and password.";
-    InvalidCredentials = UNAUTHORIZED "invalid_credentials": "The username or the password is wrong.";
-    TokenMissing = UNAUTHORIZED "token_missing": "An access token is needed, in x-access-token or as authorization: Bearer.";
+    CredentialsMissing = UNAUTHORIZED "credentials_missing":
+        "Log in with HTTP Basic: username or e-mail address, and password.";
+    InvalidCredentials = UNAUTHORIZED "invalid_credentials":
+        "The username or the password is wrong.";
+    TokenMissing = UNAUTHORIZED "token_missing":
+        "An access token is needed, in x-access-token or as authorization: Bearer.";
     TokenInvalid = UNAUTHORIZED "token_invalid": "The access token is not valid.";
     TokenExpired = UNAUTHORIZED "token_expired": "The access token has expired: refresh it.";
     SessionEnded = UNAUTHORIZED "session_ended": "The session has ended: log in again.";
-    RefreshTokenMissing = UNAUTHORIZED "refresh_token_missing": "A refresh token is needed in x-refresh-token.";
+    RefreshTokenMissing = UNAUTHORIZED "refresh_token_missing":
+        "A refresh token is needed in x-refresh-token.";
     RefreshTokenInvalid = UNAUTHORIZED "refresh_token_invalid": "The refresh token is not valid.";
-    RefreshTokenExpired = UNAUTHORIZED "refresh_token_expired": "The refresh token has expired: log in again.";
-    RefreshTokenReused = UNAUTHORIZED "refresh_token_reused": "The refresh token had been replaced before. The session has ended for safety: log in again.";
+    RefreshTokenExpired = UNAUTHORIZED "refresh_token_expired":
+        "The refresh token has expired: log in again.";
+    RefreshTokenReused = UNAUTHORIZED "refresh_token_reused":
+        "The refresh token had been replaced before. The session has ended for safety: log in \
+         again.";
     TokenMismatch = UNAUTHORIZED "token_mismatch": "The two tokens belong to different sessions.";
     Forbidden = FORBIDDEN "forbidden": "This is for admins.";
     WrongPassword = FORBIDDEN "wrong_password": "The password is wrong.";
@@ -69,16 +76,20 @@ codes! {
     MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed": "This method is not allowed here.";
     UsernameTaken = CONFLICT "username_taken": "This username is taken.";
     EmailTaken = CONFLICT "email_taken": "This e-mail address is taken.";
-    EmailAlreadyVerified = CONFLICT "email_already_verified": "The e-mail address is verified already.";
-    EmailNotVerified = CONFLICT "email_not_verified": "The user's e-mail address has to be verified first.";
+    EmailAlreadyVerified = CONFLICT "email_already_verified":
+        "The e-mail address is verified already.";
+    EmailNotVerified = CONFLICT "email_not_verified":
+        "The user's e-mail address has to be verified first.";
     LastAdmin = CONFLICT "last_admin": "This is the last admin.";
     LinkExpired = GONE "link_expired": "This link is no longer valid: ask for a new one.";
     PayloadTooLarge = PAYLOAD_TOO_LARGE "payload_too_large": "A body has at most 64 KiB.";
-    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type": "Send the body as application/json, and not compressed.";
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type":
+        "Send the body as application/json, and not compressed.";
     ValidationFailed = UNPROCESSABLE_ENTITY "validation_failed": "Some fields need attention.";
     RateLimited = TOO_MANY_REQUESTS "rate_limited": "Too many attempts: try again later.";
     Busy = SERVICE_UNAVAILABLE "busy": "Too much to do at the moment: try again shortly.";
-    DatabaseUnavailable = SERVICE_UNAVAILABLE "database_unavailable": "The database cannot be reached at the moment: try again shortly.";
+    DatabaseUnavailable = SERVICE_UNAVAILABLE "database_unavailable":
+        "The database cannot be reached at the moment: try again shortly.";
     Internal = INTERNAL_SERVER_ERROR "internal": "Something went wrong here.";
 }
 

@@ -40,7 +40,8 @@ impl ChangePasswordRequest {
 ///
 /// A new address that waits in `pending_email` is dropped: whoever knew the old password may have set it.
 #[utoipa::path(
-    put, path = "/api/v1/users/me/change_password", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    put, path = "/api/v1/users/me/change_password", tag = "users",
+    security(("access_token" = []), ("bearer" = [])),
     request_body = ChangePasswordRequest,
     responses((status = 200, description = "Changed.", body = Message)),
     extensions(("x-codes" = json!([Code::WrongPassword, Code::RateLimited]))),

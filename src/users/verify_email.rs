@@ -14,7 +14,8 @@ use crate::store::users::{self, User};
 
 /// Queues the confirmation mail again, for the pending address where there is one.
 #[utoipa::path(
-    post, path = "/api/v1/users/me/verify_email", tag = "users", security(("access_token" = []), ("bearer" = [])),
+    post, path = "/api/v1/users/me/verify_email", tag = "users",
+    security(("access_token" = []), ("bearer" = [])),
     responses((status = 202, description = "The mail is on its way.", body = Message)),
     extensions(("x-codes" = json!([Code::EmailAlreadyVerified]))),
 )]
