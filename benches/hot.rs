@@ -15,6 +15,7 @@ use axum::http::Request;
 use chrono::{DateTime, TimeDelta, Utc};
 use criterion::{Criterion, criterion_group, criterion_main};
 use doorward::admin::list::ListRequest;
+use doorward::changes;
 use doorward::clock::Clock;
 use doorward::fields::{Password, Role};
 use doorward::http::body::QueryString;
@@ -24,7 +25,7 @@ use doorward::security::password::Requester;
 use doorward::security::password::{Hasher, production_params};
 use doorward::security::random_secret;
 use doorward::security::token::{AccessClaims, RefreshClaims, TokenKeys};
-use doorward::session_cache::{SessionCache, follow_changes};
+use doorward::session_cache::SessionCache;
 use doorward::store::db::Db;
 use doorward::store::sessions::Session;
 use doorward::store::users::User;
@@ -164,7 +165,8 @@ fn session_cache(bench: &mut Criterion) {
     });
     let cache = std::sync::Arc::new(SessionCache::new(true));
     let shared = (std::sync::Arc::clone(&cache), db.clone());
-    let following = runtime.spawn(async move { follow_changes(&shared.0, &shared.1).await });
+    let following =
+        runtime.spawn(async move { changes::follow(&shared.1, Some(&shared.0), None).await });
     while !cache.is_live() {
         std::thread::sleep(Duration::from_millis(10));
     }

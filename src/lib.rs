@@ -24,6 +24,8 @@ pub mod account;
 // what every request shares, the limits among it
 pub mod state;
 
+// what the database notifies of, for the cache and the worker
+pub mod changes;
 pub mod limits;
 pub mod session_cache;
 

@@ -1,30 +1,41 @@
 //! A cache of sessions and their users, for answers that only read.
 //!
-//! The idea: every user has a stamp, a number that advances when anything about them or a session of theirs changes. An
-//! entry carries the stamp from before it was read, and is valid only while the stamp is still the same. So a read that
-//! a change overtook is never served, whichever of the two arrived first.
+//! The idea: every user has a stamp, a number that advances when anything about them or a session
+//! of theirs changes. An entry carries the stamp from before it was read, and is valid only while
+//! the stamp is still the same. So a read that a change overtook is never served, whichever of the
+//! two arrived first.
 //!
 //! Who advances the stamp:
-//! - the instance that makes a change, before it answers ([`SessionCache::forget`]): its next request sees the change;
-//! - each instance's listener ([`follow_changes`]), for changes made elsewhere, even with psql: triggers notify of each. A
-//!   refresh advances none, as it only makes a session last longer.
+//! - the instance that makes a change, before it answers ([`SessionCache::forget`]): its next
+//!   request sees the change;
+//! - each instance's follower (`changes.rs`), for changes made elsewhere, even with psql: triggers
+//!   notify of each. A refresh advances none, as it only makes a session last longer.
 //!
-//! How stale an answer can be. Notifications come through one queue, in the order of their commits, and so does a
-//! heartbeat that is sent through the pool, where changes are made, to the listener: once one that was sent at T is
-//! back, all changes before T have been heard of. Nothing is served unless a heartbeat sent within the last [`PROOF`]
-//! is back, so no answer is staler than that, whatever becomes of the connection (cut, black-holed, a server that
-//! hangs, a failover). While it works, an answer is as stale as a notification takes, which is milliseconds. And
-//! nothing is served that was read more than [`MAX_AGE`] ago, so that even a change made with triggers turned off takes
-//! effect in the end. All this by the clock of the process: one that was frozen together with it (a paused virtual
-//! machine) resumes where it stopped.
+//! How stale an answer can be. Notifications come through one queue, in the order of their commits,
+//! and so does a heartbeat that is sent through the pool, where changes are made, to the follower:
+//! once one that was sent at T is back, all changes before T have been heard of. Nothing is served
+//! unless a heartbeat sent within the last [`PROOF`] is back, so no answer is staler than that,
+//! whatever becomes of the connection (cut, black-holed, a server that hangs, a failover). While it
+//! works, an answer is as stale as a notification takes, which is milliseconds. And nothing is
+//! served that was read more than [`MAX_AGE`] ago, so that even a change made with triggers turned
+//! off takes effect in the end. All this by the clock of the process: one that was frozen together
+//! with it (a paused virtual machine) resumes where it stopped.
 //!
-//! An entry is found by the token itself, which is kept with it and compared as a whole: it does not matter whether two
-//! tokens have the same hash.
+//! The pause. Once the cache was not asked for [`IN_USE_FOR`], no heartbeat is sent, so that an
+//! idle instance lets its database sleep. The last proof runs out, and nothing is served; what was
+//! kept is too old in any case. The connection still listens, and changes advance their stamps. The
+//! first look-up wakes the heartbeat and finds nothing. What is then read is kept under its stamp,
+//! as ever, and served once a heartbeat sent after the pause is back: it proves that all changes
+//! before it were heard, those of the pause among them. A connection that died in the pause brings
+//! no heartbeat back, and all stamps advance before the next connection's does. So a pause costs
+//! reads, and makes no answer staler.
 //!
-//! Only answers that show callers to themselves come from here: whoever changes something, or looks at others, is read
-//! from the database.
+//! An entry is found by the token itself, which is kept with it and compared as a whole: it does
+//! not matter whether two tokens have the same hash.
+//!
+//! Only answers that show callers to themselves come from here: a request that changes something,
+//! or looks at others, reads the database.
 
-use std::convert::Infallible;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -34,15 +45,12 @@ use axum::body::Bytes;
 use chrono::{DateTime, Utc};
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
-use sqlx::postgres::PgConnectOptions;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::metrics::Counter;
 use crate::security::are_equal;
-use crate::store::db::Db;
-use crate::store::db::notifications::{Notification, Notifications};
-use crate::store::db::timed_out;
 use crate::store::sessions::Session;
 use crate::store::users::User;
 
@@ -50,12 +58,12 @@ use crate::store::users::User;
 pub const PROOF: Duration = Duration::from_secs(3);
 /// Greatest age of what is served.
 pub const MAX_AGE: Duration = Duration::from_secs(5);
-/// How often the heartbeat is sent.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Invalid entries are removed once in so many heartbeats.
-const HEARTBEATS_PER_SWEEP: u64 = 10;
-/// Longest wait before a lost connection is tried again.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// For how long after a look-up the heartbeat goes on. Longer than [`MAX_AGE`]: no entry is good
+/// then.
+pub const IN_USE_FOR: Duration = Duration::from_secs(10);
+/// How exactly the last look-up is known: written at each one, it would be a line of memory that
+/// all cores fight for.
+const USE_STEP: Duration = Duration::from_secs(1);
 /// Bytes that may be kept: some 18,000 tokens, unless their users' names are long.
 const CAPACITY: u64 = 32 << 20;
 /// How many stamps all users share: sharing one only costs an unnecessary read.
@@ -68,6 +76,11 @@ pub struct SessionCache {
     started: Instant,
     /// In milliseconds after `started`: until then entries may be served.
     good_until: AtomicU64,
+    /// Likewise: until then the connection counts as alive without a heartbeat.
+    paused_until: AtomicU64,
+    /// Likewise: when an entry was last asked for.
+    asked_at: AtomicU64,
+    asked: Notify,
     pub hits: Counter,
     pub misses: Counter,
 }
@@ -86,8 +99,9 @@ pub struct CachedSession {
     read_at: Instant,
 }
 
-/// A token, by which its entry is found: hashed by its signature alone, and equal as a whole. The signatures are compared
-/// first, in constant time, so that no guess learns how much of a kept one it has right. Cannot be printed.
+/// A token, by which its entry is found: hashed by its signature alone, and equal as a whole. The
+/// signatures are compared first, in constant time, so that no guess learns how much of a kept one
+/// it has right. Cannot be printed.
 struct Token<T>(T);
 
 impl<T: AsRef<str>> Token<T> {
@@ -148,14 +162,23 @@ impl SessionCache {
             stamps: (0..STAMPS).map(|_| AtomicU64::new(0)).collect(),
             started: Instant::now(),
             good_until: AtomicU64::new(0),
+            paused_until: AtomicU64::new(0),
+            asked_at: AtomicU64::new(0),
+            asked: Notify::new(),
             hits: Counter::default(),
             misses: Counter::default(),
         }
     }
 
-    /// Whether changes made elsewhere are heard of, so that what is kept may be served.
+    pub fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// Whether changes made elsewhere are heard of, so that what is kept may be served, or may be
+    /// soon: while the heartbeat pauses, the last one stands for the connection.
     pub fn is_live(&self) -> bool {
-        self.milliseconds(Instant::now()) < self.good_until.load(Ordering::SeqCst)
+        let now = self.milliseconds(Instant::now());
+        self.is_proven(now) || now < self.paused_until.load(Ordering::SeqCst)
     }
 
     /// The entry of a token, if it is still valid.
@@ -172,8 +195,10 @@ impl SessionCache {
 
     fn look_up(&self, token: &str, now: DateTime<Utc>) -> Option<Arc<CachedSession>> {
         let at = Instant::now();
+        let now_ms = self.milliseconds(at);
+        self.note_use(now_ms);
         // Before the stamp: a change proven heard has advanced it.
-        if self.milliseconds(at) >= self.good_until.load(Ordering::SeqCst) {
+        if !self.is_proven(now_ms) {
             return None;
         }
         let seen = self.kept.get(&Token(token))?;
@@ -220,15 +245,58 @@ impl SessionCache {
         self.stamp_of(user_id).fetch_add(1, Ordering::SeqCst);
     }
 
-    fn forget_all(&self) {
+    pub fn forget_all(&self) {
         for stamp in &self.stamps {
             stamp.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     /// All changes from before `instant` have been heard.
-    fn prove(&self, instant: Instant) {
+    pub fn prove(&self, instant: Instant) {
         self.good_until.fetch_max(self.milliseconds(instant + PROOF), Ordering::SeqCst);
+    }
+
+    /// The heartbeat pauses until then. What is kept is too old already.
+    pub fn pause_until(&self, instant: Instant) {
+        self.paused_until.store(self.milliseconds(instant + PROOF), Ordering::SeqCst);
+        self.sweep();
+    }
+
+    /// Changes are no longer heard of.
+    pub fn lose(&self) {
+        self.paused_until.store(0, Ordering::SeqCst);
+        self.kept.clear();
+    }
+
+    /// Removes invalid entries.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        self.kept.retain(|_, seen| self.is_fresh(seen, now));
+    }
+
+    /// Whether it was asked not long ago, or has just been made.
+    pub fn is_in_use(&self) -> bool {
+        let asked_at = Duration::from_millis(self.asked_at.load(Ordering::SeqCst));
+        self.started.elapsed() < asked_at + IN_USE_FOR
+    }
+
+    /// Waits until it is in use.
+    pub async fn asked(&self) {
+        while !self.is_in_use() {
+            self.asked.notified().await;
+        }
+    }
+
+    fn note_use(&self, now_ms: u64) {
+        let before = Duration::from_millis(self.asked_at.load(Ordering::Relaxed));
+        if Duration::from_millis(now_ms) >= before + USE_STEP {
+            self.asked_at.store(now_ms, Ordering::SeqCst);
+            self.asked.notify_one();
+        }
+    }
+
+    fn is_proven(&self, now_ms: u64) -> bool {
+        now_ms < self.good_until.load(Ordering::SeqCst)
     }
 
     fn milliseconds(&self, instant: Instant) -> u64 {
@@ -241,69 +309,4 @@ impl SessionCache {
         let [.., high, low] = *user_id.as_bytes();
         &self.stamps[usize::from(u16::from_be_bytes([high, low])) % STAMPS]
     }
-}
-
-/// Listens for changes made elsewhere, until dropped. While it cannot, everything is read from the database.
-pub async fn follow_changes(cache: &SessionCache, db: &Db) {
-    if !cache.is_on {
-        return;
-    }
-    let Some(options) = db.direct_options() else {
-        tracing::info!(
-            "every session is read from the database: set DATABASE_DIRECT_URL to its own address, past the pooler"
-        );
-        return;
-    };
-    let mut pause = HEARTBEAT;
-    loop {
-        let (since, Err(error)) = (Instant::now(), listen(cache, db, options.clone()).await);
-        cache.kept.clear();
-        if since.elapsed() > MAX_PAUSE {
-            pause = HEARTBEAT;
-        }
-        // One warning per loss, not one per attempt to reconnect.
-        if pause == HEARTBEAT {
-            tracing::warn!(%error, "changes made elsewhere are not heard of: every session is read from the database");
-        } else {
-            tracing::debug!(%error, "changes made elsewhere are still not heard of");
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
-    }
-}
-
-async fn listen(
-    cache: &SessionCache,
-    db: &Db,
-    options: PgConnectOptions,
-) -> sqlx::Result<Infallible> {
-    let mut changes = Notifications::listen(options).await?;
-    // Nobody has told us what changed since the previous connection was lost.
-    cache.forget_all();
-    let mut proven_at = Instant::now();
-    for number in 0.. {
-        let sent_at = Instant::now();
-        timeout(PROOF, changes.heartbeat(db, number)).await.map_err(|_| timed_out())??;
-        // From now, not from `sent_at`: one that had to wait for a connection needs time to come back, too.
-        let until = Instant::now() + HEARTBEAT;
-        while let Ok(change) = timeout_at(until, changes.next()).await {
-            match change? {
-                Notification::User(id) => cache.forget(id),
-                Notification::Anybody => cache.forget_all(),
-                Notification::Heartbeat(back) if back == number => {
-                    cache.prove(sent_at);
-                    proven_at = sent_at;
-                }
-                Notification::Heartbeat(_) => {}
-            }
-        }
-        // A dead connection never reports itself; the next one may work.
-        if proven_at.elapsed() > PROOF {
-            return Err(timed_out());
-        }
-        if number % HEARTBEATS_PER_SWEEP == 0 {
-            cache.kept.retain(|_, seen| cache.is_fresh(seen, sent_at));
-        }
-    }
-    unreachable!("a number that is counted up each second does not come to its end")
 }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use crate::changes::MailQueued;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::limits::Limits;
@@ -38,7 +39,7 @@ pub struct Shared {
     pub readiness: Readiness,
     pub metrics: Metrics,
     /// Notified when a letter was queued, so that the worker does not have to wait for its next poll.
-    pub mail_queued: Notify,
+    pub mail_queued: MailQueued,
     /// Held while surplus sessions of an account are removed: one removal at a time.
     pub surplus_removal: Mutex<()>,
 }

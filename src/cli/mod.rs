@@ -12,9 +12,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
-use tokio::sync::Notify;
 use url::Url;
 
+use crate::changes::MailQueued;
 use crate::clock::Clock;
 use crate::config::{Complaints, Config, Pooler, SmtpAccess, VARIABLES, development_secret};
 use crate::limits::Limits;
@@ -269,7 +269,7 @@ fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
         mailer,
         readiness: Readiness::default(),
         metrics: Metrics::default(),
-        mail_queued: Notify::new(),
+        mail_queued: MailQueued::default(),
         surplus_removal: tokio::sync::Mutex::default(),
         config,
     }))

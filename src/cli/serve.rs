@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::mail::Mailer;
 use crate::state::AppState;
 use crate::store::db;
-use crate::{listener, router, session_cache, telemetry, worker};
+use crate::{changes, listener, router, telemetry, worker};
 
 /// How long to wait before the database is asked again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -61,6 +61,12 @@ pub async fn worker(config: Config, mailer: Mailer) -> Result<(), Failure> {
     let on_signal = tokio::spawn(stop_on_signal(state.clone(), stop));
     let outcome = prepare(&state, stopped.clone()).await;
     if outcome.is_ok() {
+        let shared = state.clone();
+        let mut following = JoinSet::new();
+        following.spawn(async move {
+            let letters = Some(&shared.mail_queued).filter(|_| !shared.mailer.is_off());
+            changes::follow(&shared.db, None, letters).await;
+        });
         worker::run(state, stopped).await;
     }
     db.close().await;
@@ -115,8 +121,11 @@ async fn prepare_and_work(
         return Ok(following);
     }
     let shared = state.clone();
-    following
-        .spawn(async move { session_cache::follow_changes(&shared.sessions, &shared.db).await });
+    following.spawn(async move {
+        let cache = Some(&shared.sessions);
+        let letters = shared.config.worker_inside.then_some(&shared.mail_queued);
+        changes::follow(&shared.db, cache, letters.filter(|_| !shared.mailer.is_off())).await;
+    });
     state.readiness.set_ready();
     tracing::info!("ready");
     if state.config.worker_inside {

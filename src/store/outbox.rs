@@ -66,8 +66,9 @@ pub struct ClaimedLetter {
     pub attempts: i32,
 }
 
-/// Queues letters, all distinct; none that is identical to one of the same user that still awaits its first attempt.
-/// They are due at once, even for an instance whose clock is behind the caller's.
+/// Queues letters, all distinct; none that is identical to one of the same user that still awaits
+/// its first attempt. They are due at once, even for an instance whose clock is behind the
+/// caller's.
 pub async fn insert(
     db: &mut PgConnection,
     letters: &[NewLetter<'_>],
@@ -103,9 +104,9 @@ pub async fn insert(
     Ok(())
 }
 
-/// Claims the letter that has been due longest. No other worker gets it before `now + lease`: by then
-/// the caller has settled it or died. A claim whose answer is lost costs the letter that wait and one
-/// attempt, so the claim may be repeated.
+/// Claims the letter that has been due longest. No other worker gets it before `now + lease`: by
+/// then the caller has settled it or died. A claim whose answer is lost costs the letter that wait
+/// and one attempt, so the claim may be repeated.
 pub async fn claim_next(
     db: &mut PgConnection,
     now: DateTime<Utc>,

@@ -10,8 +10,8 @@ use crate::store::{audit, db, limits, outbox, sessions};
 
 /// How often old rows are removed, and how old they have to be.
 const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
-/// The pause between two batches of 1,000 rows, so that some 2,000 a second go: without it refreshes take twice as long
-/// while there are old rows left.
+/// The pause between two batches of 1,000 rows, so that some 2,000 a second go: without it
+/// refreshes take twice as long while there are old rows left.
 const BATCH_PAUSE: Duration = Duration::from_millis(400);
 const RETENTION: TimeDelta = TimeDelta::days(30);
 

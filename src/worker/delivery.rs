@@ -1,16 +1,19 @@
 //! Sends the letters that wait in the outbox.
 //!
-//! At least once, never lost: a letter is claimed for longer than sending it may take, so a worker that
-//! dies while it sends one leaves it to the next.
+//! At least once, never lost: a letter is claimed for longer than sending it may take, so a worker
+//! that dies while it sends one leaves it to the next.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::letters;
+use crate::changes::QueuedBy;
 use crate::mail::{Letter, Mailer, SendError};
 use crate::metrics::{DELAYED, FAILED, SENT};
 use crate::security;
@@ -21,7 +24,8 @@ use crate::store::users;
 
 /// Longer than the mailer takes at most.
 const LEASE: TimeDelta = TimeDelta::seconds(60);
-/// How long to wait after the first, second ... attempt that failed; the last one counts for all that follow.
+/// How long to wait after the first, second ... attempt that failed; the last one counts for all
+/// that follow.
 const BACKOFF: [TimeDelta; 5] = [
     TimeDelta::minutes(1),
     TimeDelta::minutes(5),
@@ -33,27 +37,90 @@ const BACKOFF: [TimeDelta; 5] = [
 const GIVE_UP_AFTER: TimeDelta = TimeDelta::hours(24);
 /// But not before this many attempts: without a mail server it may have waited long for its first.
 const MIN_ATTEMPTS: i32 = 5;
-/// How long to wait for a letter if none is announced.
-const POLL: Duration = Duration::from_secs(1);
+/// Letters on their way at once.
+const SENDERS: usize = 4;
+/// How long to wait for a letter if none is announced: for one whose announcement was lost.
+const POLL: Duration = Duration::from_secs(30);
+/// The same where letters of other processes are not heard of: behind a pooler, with no way past
+/// it.
+const POLL_UNHEARD: Duration = Duration::from_secs(5);
+/// The least of these waits.
+const MIN_POLL: Duration = Duration::from_secs(1);
+/// For how long that one holds after a letter was announced: others that were queued in that moment
+/// are not announced themselves (migration 0011). As long as a transaction may take.
+const ANNOUNCED_FOR: Duration = Duration::from_secs(10);
+/// How long a letter that is announced by the database is left to the worker of the process that
+/// queued it. All that come meanwhile are looked for once: else all workers would ask for each
+/// letter.
+const HEAD_START: Duration = Duration::from_millis(200);
 
+/// Hands what is due to up to [`SENDERS`] tasks until `stop` says so, and waits for what is on its
+/// way.
 pub(super) async fn send_letters(state: AppState, mut stop: watch::Receiver<bool>) {
+    let mut sending = JoinSet::new();
+    let mut announced_at = Instant::now();
     while !*stop.borrow() {
-        // A letter that panics is one that failed: it is claimed again when its lease ends.
-        match AssertUnwindSafe(deliver_next(&state)).catch_unwind().await {
-            Ok(Ok(true)) => continue,
-            Ok(Ok(false)) => {}
-            Ok(Err(error)) => {
-                let error = db::describe(&error);
-                tracing::warn!(error, "the outbox cannot be used at the moment");
+        let pause = match reported(claim(&state)).await {
+            Some(Some(claimed)) => {
+                let state = state.clone();
+                sending.spawn(async move { Box::pin(reported(deliver(&state, &claimed))).await });
+                None
             }
-            Err(_) => tracing::error!("a letter could not be dealt with: this is a bug"),
-        }
+            Some(None) if announced_at.elapsed() > ANNOUNCED_FOR => {
+                reported(until_due(&state)).await.or(Some(MIN_POLL))
+            }
+            _ => Some(MIN_POLL),
+        };
+        let go_on = async {
+            if let Some(pause) = pause
+                && until_announced(&state, pause).await
+            {
+                announced_at = Instant::now();
+            }
+            while sending.len() == SENDERS {
+                sending.join_next().await;
+            }
+        };
         tokio::select! {
-            () = state.mail_queued.notified() => {}
-            () = tokio::time::sleep(POLL) => {}
+            () = go_on => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
+        while sending.try_join_next().is_some() {}
     }
+    sending.join_all().await;
+}
+
+/// Waits for a letter to be announced, for `pause` at the most; whether one was.
+async fn until_announced(state: &AppState, pause: Duration) -> bool {
+    let Ok(queued_by) = timeout(pause, state.mail_queued.notified()).await else { return false };
+    if queued_by == QueuedBy::AnyProcess {
+        let _ = timeout(HEAD_START, state.mail_queued.notified_here()).await;
+    }
+    true
+}
+
+/// What the work gives; `None` if it failed. A letter that panics is one that failed: it is claimed
+/// again when its lease ends.
+async fn reported<T>(work: impl Future<Output = sqlx::Result<T>>) -> Option<T> {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(Ok(done)) => return Some(done),
+        Ok(Err(error)) => {
+            let error = db::describe(&error);
+            tracing::warn!(error, "the outbox cannot be used at the moment");
+        }
+        Err(_) => tracing::error!("a letter could not be dealt with: this is a bug"),
+    }
+    None
+}
+
+/// How long to wait, if none is announced, before the outbox is asked again: until its next letter
+/// is due, if that is sooner than the next poll.
+async fn until_due(state: &AppState) -> sqlx::Result<Duration> {
+    let due = state.db.read(|db| Box::pin(outbox::first_due(db))).await?;
+    let poll = if state.mail_queued.is_heard() { POLL } else { POLL_UNHEARD };
+    let left = due.map_or(poll, |due| (due - state.clock.now()).to_std().unwrap_or_default());
+    // Another worker may be about to claim what is due.
+    Ok(left.clamp(MIN_POLL, poll))
 }
 
 /// Claims one letter, sends it and settles it; whether there was one.
@@ -93,9 +160,9 @@ async fn send(state: &AppState, letter: &Letter) -> Result<(), SendError> {
     outcome
 }
 
-/// Gives up a letter that is no longer wanted. But a change of the user that was under way when it was
-/// claimed took it for one that still waits, and queued no other: so the user is read again, once that
-/// change is done.
+/// Gives up a letter that is no longer wanted. But a change of the user that was under way when it
+/// was claimed took it for one that still waits, and queued no other: so the user is read again,
+/// once that change is done.
 async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()> {
     let (id, now) = (claimed.id, state.clock.now());
     let mut tx = state.db.begin().await?;
@@ -147,8 +214,8 @@ async fn settle(
     Ok(())
 }
 
-/// The wait after attempt number `attempts`, from 80 to 120 percent of the table's, so that letters that failed
-/// together do not come back together.
+/// The wait after attempt number `attempts`, from 80 to 120 percent of the table's, so that letters
+/// that failed together do not come back together.
 fn backoff(attempts: i32) -> TimeDelta {
     let index = usize::try_from(attempts - 1).unwrap_or(0).min(BACKOFF.len() - 1);
     let percent = 80 + i32::from(security::random_bytes::<1>()[0]) % 41;

@@ -10,18 +10,13 @@ use crate::state::AppState;
 
 pub use delivery::deliver_next;
 
-/// Letters on their way at once.
-const SENDERS: usize = 4;
-
 /// Works until `stop` says so, finishing the letters in hand.
 pub async fn run(state: AppState, stop: watch::Receiver<bool>) {
     let mut tasks = tokio::task::JoinSet::new();
     if state.mailer.is_off() {
         tracing::warn!("no mail server is set: letters wait in the outbox");
     } else {
-        for _ in 0..SENDERS {
-            tasks.spawn(delivery::send_letters(state.clone(), stop.clone()));
-        }
+        tasks.spawn(delivery::send_letters(state.clone(), stop.clone()));
     }
     tasks.spawn(clean_up::clean_up(state, stop));
     tasks.join_all().await;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
+use doorward::changes::MailQueued;
 use doorward::clock::Clock;
 use doorward::config::Config;
 use doorward::limits::Limits;
@@ -21,7 +22,7 @@ use doorward::worker;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::OnceCell;
 
 use super::cluster::{cluster, new_database};
 use super::person::{PASSWORD, Person, email_of};
@@ -168,12 +169,12 @@ impl TestApp {
                 keys: TokenKeys::new(secret, previous, &config.public_url),
                 hasher: hasher.clone(),
                 limits: Limits::new(config.rate_limits, secret),
-                // In use once `session_cache::follow` runs, too.
+                // In use once `changes::follow` runs, too.
                 sessions: SessionCache::new(config.session_cache),
                 mailer: mailer.clone(),
                 readiness: Readiness::default(),
                 metrics: Metrics::default(),
-                mail_queued: Notify::new(),
+                mail_queued: MailQueued::default(),
                 surplus_removal: tokio::sync::Mutex::default(),
                 config: config.clone(),
             });

@@ -165,7 +165,7 @@ async fn way_past_the_pooler(config: &Config, db: &Db, findings: &mut Findings) 
         }
         return;
     };
-    let heard = async { Notifications::listen(direct).await?.hears(db).await };
+    let heard = async { Notifications::listen(direct, &[]).await?.hears(db).await };
     match heard.await {
         Ok(true) => findings.ok("pooler", "DATABASE_DIRECT_URL leads past it"),
         Ok(false) => findings.warn(
@@ -219,7 +219,7 @@ fn clock(facts: &ServerFacts, findings: &mut Findings) {
 
 fn connections(config: &Config, facts: &ServerFacts, findings: &mut Findings) {
     // One more listens to what changes.
-    let listening = i64::from(config.session_cache);
+    let listening = i64::from(config.session_cache || config.worker_inside);
     let (left, wanted) =
         (facts.connections_left, i64::from(config.database_connections) + listening);
     let room = format!("{left} are left for us, and each process takes up to {wanted}");

@@ -1,7 +1,7 @@
 //! What each letter says when it is sent: a file a kind.
 //!
-//! A kind's file decides whether its letter is still wanted, for much may have happened since it was
-//! queued, and makes the link: no secret rests in the outbox.
+//! A kind's file decides whether its letter is still wanted, for much may have happened since it
+//! was queued, and makes the link: no secret rests in the outbox.
 
 mod confirmation;
 mod email_change_notice;
@@ -37,8 +37,8 @@ impl Draft<'_> {
     }
 }
 
-/// The letter as it is sent now to or about `user`; `None` if it is no longer wanted, which one whose
-/// user is gone never is. An error if its data is not what its kind's file reads.
+/// The letter as it is sent now to or about `user`; `None` if it is no longer wanted, which one
+/// whose user is gone never is. An error if its data is not what its kind's file reads.
 pub(super) fn compose(
     state: &AppState,
     claimed: &ClaimedLetter,

@@ -1,5 +1,5 @@
-//! The letter by which an operator sees that a worker runs and letters leave, which `doorward doctor`
-//! cannot show: it sends its own. It has no user, and is queued in psql:
+//! The letter by which an operator sees that a worker runs and letters leave, which `doorward
+//! doctor` cannot show: it sends its own. It has no user, and is queued in psql:
 //!
 //! ```sql
 //! insert into outbox (id, kind, recipient, data, created_at, next_attempt_at)

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use doorward::changes::MailQueued;
 use doorward::clock::Clock;
 use doorward::limits::Limits;
 use doorward::mail::{Mailbox, Mailer, SendError, SmtpSettings};
@@ -14,7 +15,7 @@ use doorward::store::logins::Logins;
 use doorward::worker::{self, deliver_next};
 use serde_json::json;
 use sqlx::PgPool;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::harness::app::{SECRET_KEY, TestApp, link_in};
 use crate::harness::cluster::{cluster, new_database};
@@ -36,7 +37,7 @@ pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
         mailer,
         readiness: Readiness::default(),
         metrics: Metrics::default(),
-        mail_queued: Notify::new(),
+        mail_queued: MailQueued::default(),
         surplus_removal: tokio::sync::Mutex::default(),
         config,
     })

@@ -173,7 +173,7 @@ async fn letters_wait_for_a_worker_that_is_a_process_of_its_own() {
 
     let worker = home.spawn("worker");
     assert_eq!(sink.wait_for(1).await[0].to, [email_of("ada")]);
-    // Nobody rings at another process: it looks by itself.
+    // Another process is told by the database.
     home.register("bob").send().await.expect(201);
     assert_eq!(sink.wait_for(2).await[1].to, [email_of("bob")]);
     eventually("the letters are settled", async || {
@@ -208,6 +208,8 @@ fn no_migration_is_changed_once_it_is_released() {
         ("0007_session_address.sql", "8dd59bea595257b9"),
         ("0008_session_address.sql", "8ce986c3d4a7ee61"),
         ("0009_audit_log_at.sql", "5df118a915e3a6d7"),
+        ("0010_outbox_data.sql", "5f2c0269fc78db1c"),
+        ("0011_outbox_notify.sql", "025fff38ac60b29c"),
     ];
     let mut files: Vec<_> =
         fs::read_dir(root().join("migrations")).unwrap().map(|file| file.unwrap().path()).collect();

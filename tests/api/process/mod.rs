@@ -4,6 +4,7 @@ mod commands;
 mod crash;
 pub mod doctor;
 mod doctor_database;
+mod idle;
 pub mod instances;
 mod local_postgres;
 mod rolling;

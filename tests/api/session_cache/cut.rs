@@ -28,7 +28,7 @@ pub async fn cut_one(pool: &PgPool) {
 }
 
 /// A name that is changed by hand, at the last moment at which nobody hears of it.
-async fn rename(person: &Person, first_name: &str) -> Instant {
+pub async fn rename(person: &Person, first_name: &str) -> Instant {
     let sql = "update users set first_name = $1 where id::text = $2";
     let changing = sqlx::query(sql).bind(first_name).bind(person.id());
     changing.execute(&person.app.pool).await.unwrap();
@@ -36,7 +36,7 @@ async fn rename(person: &Person, first_name: &str) -> Instant {
 }
 
 /// For how long after `changed_at` the person is still shown another first name.
-async fn stale_for(person: &Person, first_name: &str, changed_at: Instant) -> Duration {
+pub async fn stale_for(person: &Person, first_name: &str, changed_at: Instant) -> Duration {
     let mut stale = Duration::ZERO;
     loop {
         let asked_at = Instant::now();
@@ -63,7 +63,7 @@ async fn until_shown_from_memory_once_more(person: &Person) {
 }
 
 /// An instance that listens through a proxy; the database is reached past it.
-async fn through_proxy(database: &str) -> (Follower, TcpProxy, u16) {
+pub async fn through_proxy(database: &str) -> (Follower, TcpProxy, u16) {
     let port = free_port();
     let (app, proxy) = (instance(database).await, TcpProxy::open(port).await);
     let options = tcp_options(port, database);

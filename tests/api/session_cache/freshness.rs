@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use doorward::changes;
 use doorward::clock::Clock;
-use doorward::session_cache::{self, MAX_AGE, PROOF};
+use doorward::session_cache::{MAX_AGE, PROOF};
 use doorward::store::db::Db;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -44,7 +45,7 @@ impl Follower {
     pub fn through(app: TestApp, db: Db) -> Self {
         let state = app.state.clone();
         let mut following = JoinSet::new();
-        following.spawn(async move { session_cache::follow_changes(&state.sessions, &db).await });
+        following.spawn(async move { changes::follow(&db, Some(&state.sessions), None).await });
         Self { app, _following: following }
     }
 

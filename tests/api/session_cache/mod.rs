@@ -2,4 +2,5 @@
 
 mod cut;
 mod freshness;
+mod idle;
 mod model;
