@@ -6,6 +6,7 @@ pub mod doctor;
 mod doctor_database;
 pub mod instances;
 mod local_postgres;
+mod local_postgres_trouble;
 mod rolling;
 mod settings;
 mod smoke;

@@ -1,5 +1,6 @@
 //! The session cache: how old what it shows may be.
 
 mod cut;
+mod follower;
 mod freshness;
 mod model;

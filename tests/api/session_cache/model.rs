@@ -19,7 +19,7 @@ use crate::harness::machine::note;
 use crate::harness::person::{PASSWORD, Person};
 use crate::process::instances::{at, path_of, set_role};
 use crate::session_cache::cut::{MARGIN, cut_one};
-use crate::session_cache::freshness::{Follower, ME};
+use crate::session_cache::follower::{Follower, ME};
 
 const INSTANCES: usize = 3;
 const PEOPLE: u64 = 16;
