@@ -1,8 +1,8 @@
 //! Floods and slow clients against the real binary: the others do not notice, and it forgets them.
 //!
 //! `DOORWARD_SIEGE=full` is the siege in full, with its bounds on time, to be measured on an idle machine with
-//! `DOORWARD_BINARY` naming a release build; without it the same happens in small, and only what does not depend on
-//! the machine is held.
+//! `DOORWARD_BINARY` naming a release build; without it the same happens for a shorter time or with fewer clients, and
+//! its bounds are ones that a debug build among other tests keeps.
 
 #![cfg(target_os = "linux")]
 
@@ -84,7 +84,7 @@ pub fn descriptors(service: &Process) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_wrong_logins_a_second_disturb_nobody() {
-    let (rate, seconds) = if is_full() { (300, 60) } else { (100, 3) };
+    let (rate, seconds) = (300, if is_full() { 60 } else { 3 });
     let (mut home, _) = Home::with_database(&[]).await;
     home.set("RATE_LIMITS", "on");
     let service = home.start().await;
@@ -112,9 +112,10 @@ async fn three_hundred_wrong_logins_a_second_disturb_nobody() {
             let at_victim = number.is_multiple_of(2);
             calls.spawn(async move { (at_victim, call.send().await.status) });
         }
+        let sent = start.elapsed();
         let answers = calls.join_all().await;
         enough.store(true, Ordering::SeqCst);
-        answers
+        (sent, answers)
     };
     let own_logins = async {
         let mut slowest = Duration::ZERO;
@@ -127,7 +128,7 @@ async fn three_hundred_wrong_logins_a_second_disturb_nobody() {
         slowest
     };
     let reads = Latencies::of(&owner, &home, &pair, |_| enough.load(Ordering::SeqCst));
-    let (answers, slowest, reads) = tokio::join!(attack, own_logins, reads);
+    let ((sent, answers), slowest, reads) = tokio::join!(attack, own_logins, reads);
 
     let took = start.elapsed().as_secs_f64();
     let mut counts = BTreeMap::new();
@@ -136,7 +137,7 @@ async fn three_hundred_wrong_logins_a_second_disturb_nobody() {
     }
     let peak = memory(&service, "VmHWM:");
     note(&format!(
-        "{} wrong logins in {took:.1} s: (at the victim, status) {counts:?}",
+        "{} wrong logins sent in {sent:.1?}, answered in {took:.1} s: (at the victim, status) {counts:?}",
         rate * seconds
     ));
     note(&format!(
@@ -148,11 +149,15 @@ async fn three_hundred_wrong_logins_a_second_disturb_nobody() {
     // An hour's budget is the most that ever gets through; the flood is shorter than that.
     let guessed = counts.get(&(true, 401)).copied().unwrap_or(0);
     assert!((1..=100).contains(&guessed), "{guessed} guesses at one account");
+    // Each of the owner's calls had its 200: a login that waits for longer than 9 s gets a 503. The other calls hash
+    // nothing, so they do not wait for the flood at all.
+    let p99 = reads.percentile(99);
     if is_full() {
         assert!(slowest < Duration::from_secs(1), "{slowest:?}");
-        let p99 = reads.percentile(99);
         assert!(p99 < Duration::from_millis(50) && p99 < 3 * idle.percentile(99), "{p99:?}");
         assert!(peak < resident + 60, "{peak} MiB");
+    } else {
+        assert!(p99 < Duration::from_secs(1) + 3 * idle.percentile(99), "{p99:?}");
     }
     service.stop().await;
 }
