@@ -70,10 +70,15 @@ impl Postgres {
 
     /// Ends every connection that the service has; whether there was any.
     pub async fn cut_service(&self) -> bool {
-        let sql = "select count(pg_terminate_backend(pid)) > 0 from pg_stat_activity
-                   where application_name = 'doorward'";
-        self.ask(sql).await
+        cut_service(&mut self.connect().await).await
     }
+}
+
+/// The same by a connection that is there: a server that is full has few places for new ones.
+pub async fn cut_service(connection: &mut PgConnection) -> bool {
+    let sql = "select count(pg_terminate_backend(pid)) > 0 from pg_stat_activity
+               where application_name = 'doorward'";
+    sqlx::query_scalar(sql).fetch_one(connection).await.unwrap()
 }
 
 /// A disk of 96 MB in memory, which only root can have.

@@ -4,3 +4,4 @@ mod list;
 mod list_cost;
 mod pages;
 mod users;
+mod users_races;

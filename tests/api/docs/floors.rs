@@ -1,9 +1,9 @@
 //! The direction of the house: a module uses only lower floors.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::harness::machine::root;
+use crate::harness::machine::{root, rust_files};
 
 /// Where a module lives: its floor, and its line in `src/lib.rs`.
 #[derive(Clone, Copy, Debug)]
@@ -95,18 +95,7 @@ fn files_of(module: &str) -> Vec<PathBuf> {
     if file.exists() {
         files.push(file);
     }
-    collect(&root().join("src").join(module), &mut files);
+    files.extend(rust_files(&root().join("src").join(module)));
     assert!(!files.is_empty(), "{module} has no file");
     files
-}
-
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
 }

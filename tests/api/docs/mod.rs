@@ -1,6 +1,8 @@
-//! What the documents promise, and that they are true.
+//! What the documents, the manifest and the scripts say, and that it is true.
 
+mod dependencies;
 mod floors;
 mod openapi;
+mod postgres_places;
 mod readme;
 mod security;

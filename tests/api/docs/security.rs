@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use crate::harness::machine::root;
+use crate::harness::machine::{root, rust_files};
 use crate::harness::markdown::{in_backticks, rows};
 
 /// How many requirements of levels 1 and 2 each chapter of ASVS 5.0.0 has, from the first one on.
@@ -18,12 +17,6 @@ fn document() -> String {
 fn table(document: &str) -> Vec<Vec<&str>> {
     let sections = document.split("\n### V").skip(1);
     sections.flat_map(rows).filter(|row| row[0].starts_with(|c: char| c.is_ascii_digit())).collect()
-}
-
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let nested = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
-    nested.filter(|path| path.extension().is_some_and(|end| end == "rs")).collect()
 }
 
 #[test]
@@ -54,7 +47,7 @@ fn each_requirement_of_the_two_levels_is_there_once() {
 #[test]
 fn every_file_and_every_test_that_is_named_exists() {
     let document = document();
-    let tests: String = [sources(&root().join("tests")), sources(&root().join("src"))]
+    let tests: String = [rust_files(&root().join("tests")), rust_files(&root().join("src"))]
         .concat()
         .iter()
         .map(|path| fs::read_to_string(path).unwrap())

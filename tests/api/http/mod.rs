@@ -5,6 +5,7 @@ mod codes;
 mod connection;
 mod contract;
 mod cors;
+mod full_house;
 mod outage;
 mod siege;
 mod siege_answers;

@@ -10,7 +10,7 @@ use crate::harness::app::TestApp;
 use crate::harness::cluster::new_database;
 use crate::harness::person::{PASSWORD, email_of};
 use crate::harness::wait::{eventually, lock_waits};
-use crate::limits::logins::{HOME, assert_limited, counted, limited, register};
+use crate::limits::{HOME, assert_limited, counted, limited, register};
 
 #[tokio::test]
 async fn registrations_are_ten_an_hour_and_sixty_a_day_for_one_address() {

@@ -7,41 +7,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
 use doorward::clock::Clock;
-use doorward::limits::{Attempt, LOGIN_ACCOUNT};
 use doorward::security::password::Hasher;
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::harness::answer::Answer;
 use crate::harness::app::TestApp;
 use crate::harness::cluster::new_database;
-use crate::harness::person::{PASSWORD, email_of};
-use crate::harness::wait::eventually;
-
-pub const HOME: &str = "198.51.100.7";
-
-pub async fn limited() -> TestApp {
-    TestApp::with(&[("RATE_LIMITS", "on")]).await
-}
-
-pub async fn guess(app: &TestApp, from: &str, login: &str, password: &str) -> Answer {
-    let value = format!("Basic {}", STANDARD.encode(format!("{login}:{password}")));
-    let call = app.anonymous().call(Method::POST, "/api/v1/login").from(from);
-    call.header("authorization", &value).send().await
-}
-
-pub async fn register(app: &TestApp, from: &str, name: &str) -> Answer {
-    let body = json!({ "username": name, "email": email_of(name), "password": PASSWORD });
-    app.anonymous().call(Method::POST, "/api/v1/users/").from(from).json(&body).send().await
-}
-
-#[track_caller]
-pub fn assert_limited(answer: &Answer, limit: &str, seconds: u64) {
-    answer.assert_error(429, "rate_limited");
-    assert_eq!(answer.json["limit"], limit);
-    assert_eq!(answer.header("retry-after"), Some(seconds.to_string().as_str()));
-}
+use crate::harness::person::PASSWORD;
+use crate::limits::{HOME, assert_limited, counted, guess, limited, register};
 
 #[tokio::test]
 async fn of_120_guesses_at_once_no_more_reach_the_hash_than_the_limit_says() {
@@ -170,12 +144,6 @@ async fn a_login_that_succeeds_costs_nothing() {
     }
 }
 
-/// In thousandths: what drains is seldom whole.
-pub async fn counted(app: &TestApp) -> i64 {
-    let sql = "select coalesce(sum(level) * 1000, 0)::bigint from limits";
-    sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap()
-}
-
 #[tokio::test]
 async fn what_one_limit_refuses_counts_nowhere_else() {
     let database = new_database().await;
@@ -190,20 +158,6 @@ async fn what_one_limit_refuses_counts_nowhere_else() {
         // One that has not seen the refusals before.
         let other = TestApp::on(&database, &on).await;
         assert_limited(&guess(&other, HOME, "ann", "wrong").await, "login_account", 30);
-    }
-    assert_eq!(counted(&app).await, before);
-}
-
-#[tokio::test]
-async fn logins_at_once_give_everything_back_and_none_stands_in_the_way_of_another() {
-    let app = limited().await;
-    app.newcomer("ann").await;
-    let before = counted(&app).await;
-    for _ in 0..5 {
-        let logins = join_all((0..10).map(|_| guess(&app, HOME, "ann", PASSWORD))).await;
-        for login in logins {
-            login.assert_ok(200);
-        }
     }
     assert_eq!(counted(&app).await, before);
 }
@@ -259,39 +213,6 @@ async fn the_present_password_can_be_guessed_five_times_by_either_way() {
     ann.put("/api/v1/users/me/change_password", &change).await.assert_ok(200);
 }
 
-/// A server whose disk is full, as far as the users' table goes.
-const FULL: &str = "create function full_disk() returns trigger language plpgsql as $$ begin
-        raise exception 'no space left' using errcode = '53100';
-    end $$;
-    create trigger full_disk before update on users for each row execute function full_disk();
-    create trigger full_too before insert on sessions for each row execute function full_disk()";
-
-#[tokio::test]
-async fn a_right_password_costs_nothing_while_the_database_cannot_write() {
-    let app = limited().await;
-    let ann = app.newcomer("ann").await;
-    let change = json!({ "old_password": PASSWORD, "new_password": "a different good one" });
-    sqlx::raw_sql(FULL).execute(&app.pool).await.unwrap();
-    let before = counted(&app).await;
-    let given_back = async || {
-        eventually("an attempt is given back", async || counted(&app).await == before).await;
-    };
-    for _ in 0..6 {
-        let answer = ann.put("/api/v1/users/me/change_password", &change).await;
-        answer.assert_error(503, "database_unavailable");
-        given_back().await;
-    }
-    for _ in 0..11 {
-        let answer = guess(&app, HOME, "ann", PASSWORD).await;
-        answer.assert_error(503, "database_unavailable");
-        given_back().await;
-    }
-    let mend = "drop function full_disk cascade";
-    sqlx::raw_sql(mend).execute(&app.pool).await.unwrap();
-    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
-    ann.put("/api/v1/users/me/change_password", &change).await.assert_ok(200);
-}
-
 #[tokio::test]
 async fn rows_that_say_nothing_any_more_go_away() {
     let app = limited().await;
@@ -325,88 +246,6 @@ async fn the_clean_up_waits_for_nobody_and_leaves_what_is_counted_on_meanwhile()
     let left: i64 =
         sqlx::query_scalar("select count(*) from limits").fetch_one(&app.pool).await.unwrap();
     assert_eq!(left, 1);
-}
-
-#[tokio::test]
-async fn right_passwords_that_come_together_wait_for_each_other_and_refuse_nobody() {
-    let app = limited().await.alone();
-    let before = counted(&app).await;
-    for name in ["ann", "bea"] {
-        app.newcomer(name).await;
-    }
-    let registered = counted(&app).await;
-    // More than each limit lets through at once.
-    let name = |number: usize| if number.is_multiple_of(2) { "ann" } else { "bea" };
-    for login in join_all((0..80).map(|number| guess(&app, HOME, name(number), PASSWORD))).await {
-        login.assert_ok(200);
-    }
-    let left = counted(&app).await;
-    assert!(before < registered && left == registered, "{before} {registered} {left}");
-}
-
-#[tokio::test]
-async fn a_refusal_because_of_logins_that_were_right_is_forgotten_with_the_first_of_them() {
-    let database = new_database().await;
-    let slow = argon2::Params::new(65_536, 3, 1, Some(32)).unwrap();
-    let hasher = Hasher::new(slow, 1);
-    let clock = Clock::fixed("2026-01-02T03:04:05.678Z".parse().unwrap());
-    let settings = [("RATE_LIMITS", "on")];
-    let app = TestApp::hashing(&database, &settings, clock, hasher).await.alone();
-    app.newcomer("ann").await;
-    // Known there from now on: two of those are on their way at once.
-    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
-    for _ in 0..9 {
-        guess(&app, HOME, "ann", "wrong").await.assert_error(401, "invalid_credentials");
-    }
-    // One more is let through: of two at once the other is refused, until that turns out to be right.
-    let (one, other) =
-        tokio::join!(guess(&app, HOME, "ann", PASSWORD), guess(&app, HOME, "ann", PASSWORD));
-    let refused = [&one, &other].into_iter().filter(|answer| answer.status == 429).count();
-    assert_eq!(refused, 1);
-    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
-}
-
-#[tokio::test]
-async fn a_login_whose_turn_does_not_come_in_time_is_told_that_there_is_too_much_to_do() {
-    let app = limited().await.alone();
-    let ann = app.newcomer("ann").await;
-    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
-    let before = counted(&app).await;
-    let attempt = Attempt::on_account_from(&LOGIN_ACCOUNT, ann.id(), HOME.parse().ok());
-    let mut turns = Vec::new();
-    for _ in 0..2 {
-        turns.extend(app.state.limits.acquire_permits(std::slice::from_ref(&attempt), true).await);
-    }
-    guess(&app, HOME, "ann", PASSWORD).await.assert_error(503, "busy");
-    assert_eq!(counted(&app).await, before, "it was never counted");
-    drop(turns);
-    guess(&app, HOME, "ann", PASSWORD).await.assert_ok(200);
-}
-
-#[tokio::test]
-async fn logins_that_wait_for_one_account_do_not_keep_others_of_their_address_waiting() {
-    let app = limited().await.alone();
-    let ann = app.newcomer("ann").await;
-    app.newcomer("bea").await;
-    for name in ["ann", "bea"] {
-        guess(&app, HOME, name, PASSWORD).await.assert_ok(200);
-    }
-    let attempt = Attempt::on_account_from(&LOGIN_ACCOUNT, ann.id(), HOME.parse().ok());
-    let mut turns = Vec::new();
-    for _ in 0..2 {
-        turns.extend(app.state.limits.acquire_permits(std::slice::from_ref(&attempt), true).await);
-    }
-    let waiting = join_all((0..10).map(|_| guess(&app, HOME, "ann", PASSWORD)));
-    let other = async {
-        let answer = guess(&app, HOME, "bea", PASSWORD).await;
-        drop(turns);
-        answer
-    };
-    let (waited, other) = tokio::join!(waiting, other);
-    other.assert_ok(200);
-    for answer in waited {
-        answer.assert_ok(200);
-    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::harness::app::TestApp;
 use crate::harness::cluster::new_database;
 use crate::harness::person::PASSWORD;
 use crate::harness::wait::{eventually, lock_waits};
-use crate::limits::logins::{HOME, guess};
+use crate::limits::{HOME, guess};
 
 const ON: [(&str, &str); 1] = [("RATE_LIMITS", "on")];
 

@@ -1,6 +1,10 @@
 //! Letters: how they are sent, and what happens while the mail server is in trouble.
 
+mod clean_up;
+mod letters;
 mod outbox;
 mod smtp;
+mod smtp_security;
 mod trouble;
+mod without_server;
 mod worker;

@@ -7,6 +7,7 @@ mod doctor_database;
 mod idle;
 pub mod instances;
 mod local_postgres;
+mod local_postgres_trouble;
 mod rolling;
 mod settings;
 mod smoke;

@@ -13,7 +13,7 @@ use crate::harness::machine::{free_port, note};
 use crate::harness::person::Person;
 use crate::harness::pgbouncer::PgBouncer;
 use crate::harness::tcp_proxy::TcpProxy;
-use crate::session_cache::freshness::{
+use crate::session_cache::follower::{
     Follower, ME, instance, is_shown_from_memory, until_shown_from_memory,
 };
 

@@ -8,7 +8,7 @@ use crate::harness::cluster::new_database;
 use crate::harness::machine::note;
 use crate::harness::person::Person;
 use crate::session_cache::cut::{MARGIN, cut_one, rename, stale_for, through_proxy};
-use crate::session_cache::freshness::{
+use crate::session_cache::follower::{
     Follower, ME, is_shown_from_memory, rename_silently, until_shown_from_memory,
 };
 

@@ -1,6 +1,7 @@
 //! Connections and statements, with a pooler, a standby and a fail-over.
 
 mod failover;
+mod failover_people;
 mod one_statement;
 mod pool;
 mod pooler;

@@ -1,42 +1,38 @@
 //! `GET /metrics`: who gets it, what it counts, and what it never does.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use doorward::clock::Clock;
 use doorward::http::error::Code;
 use doorward::security::password::Hasher;
 use serde_json::json;
-use sqlx::PgPool;
 
 use crate::harness::answer::Answer;
 use crate::harness::app::TestApp;
-use crate::harness::cluster::{cluster, new_database};
+use crate::harness::cluster::new_database;
 use crate::harness::dice::Dice;
 use crate::harness::home::Home;
-use crate::harness::machine::root;
-use crate::harness::markdown::{in_backticks, readme, rows, section};
 use crate::harness::person::{PASSWORD, email_of};
 use crate::harness::scrape::Scrape;
 use crate::harness::wait::{eventually, lock_waits};
 
-const TOKEN: &str = "kfw8-2Hs.91xLq_7z";
-const ME: &str = "/api/v1/users/me";
-const REQUESTS: &str = "doorward_http_requests_total";
+pub const TOKEN: &str = "kfw8-2Hs.91xLq_7z";
+pub const ME: &str = "/api/v1/users/me";
+pub const REQUESTS: &str = "doorward_http_requests_total";
 const DURATION: &str = "doorward_http_request_duration_seconds_count";
-const ERRORS: &str = "doorward_http_errors_total";
+pub const ERRORS: &str = "doorward_http_errors_total";
 
-async fn measured() -> TestApp {
+pub async fn measured() -> TestApp {
     TestApp::with(&[("METRICS_TOKEN", TOKEN)]).await.alone()
 }
 
-async fn ask(app: &TestApp) -> Answer {
+pub async fn ask(app: &TestApp) -> Answer {
     let call = app.anonymous().call(Method::GET, "/metrics");
     call.header("authorization", &format!("Bearer {TOKEN}")).send().await
 }
 
-async fn scrape(app: &TestApp) -> Scrape {
+pub async fn scrape(app: &TestApp) -> Scrape {
     let answer = ask(app).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
@@ -314,94 +310,6 @@ async fn a_full_house_is_seen_from_outside() {
     Scrape::parse(&answer.await.text).assert(ERRORS, &[("code", "busy")], 1);
 }
 
-/// Of what the database knows nothing is shown, and the rest is, within a second.
-async fn assert_without_database(app: &TestApp) {
-    let started = Instant::now();
-    let page = scrape(app).await;
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-    page.assert("doorward_database_up", &[], 0);
-    for name in ["doorward_users", "doorward_sessions", "doorward_outbox_waiting"] {
-        assert!(!page.families.contains_key(name), "{name}");
-    }
-    assert!(page.get(REQUESTS, &[]) > 0.0);
-    page.get("process_resident_memory_bytes", &[]);
-}
-
-#[tokio::test]
-async fn it_answers_within_a_second_while_the_database_does_not() {
-    let app = measured().await;
-    app.user("ada").await;
-    scrape(&app).await.assert("doorward_database_up", &[], 1);
-
-    // All connections are taken.
-    let mut held = Vec::new();
-    for _ in 0..10 {
-        held.push(app.state.db.begin().await.unwrap());
-    }
-    assert_without_database(&app).await;
-    drop(held);
-    // A migration holds a table.
-    let mut tx = app.pool.begin().await.unwrap();
-    sqlx::query("lock table users").execute(&mut *tx).await.unwrap();
-    assert_without_database(&app).await;
-    tx.rollback().await.unwrap();
-    eventually("it is back", async || {
-        scrape(&app).await.find("doorward_database_up", &[]) == Some(1.0)
-    })
-    .await;
-
-    // Gone.
-    let name: String =
-        sqlx::query_scalar("select current_database()::text").fetch_one(&app.pool).await.unwrap();
-    app.pool.close().await;
-    let pool = PgPool::connect_with(cluster().await.connect_options("postgres")).await.unwrap();
-    let sql = format!("drop database {name} with (force)");
-    sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
-    assert_without_database(&app).await;
-}
-
-#[tokio::test]
-async fn it_answers_before_the_database_is_ready() {
-    let clock = Clock::fixed("2026-01-02T03:04:05.678Z".parse().unwrap());
-    let on = [("METRICS_TOKEN", TOKEN)];
-    let app = TestApp::starting(&new_database().await, &on, clock).await.alone();
-    app.anonymous().get(ME).await.assert_error(503, "database_unavailable");
-    assert_without_database(&app).await;
-    app.state.readiness.set_ready();
-    scrape(&app).await.assert("doorward_database_up", &[], 1);
-}
-
-#[tokio::test]
-async fn many_rows_are_estimated_and_letters_that_wait_are_found_by_an_index() {
-    let app = measured().await;
-    let sql = "insert into users (id, username, email, password_hash, created_at, modified_at)
-            select gen_random_uuid(), 'u' || n, 'u' || n || '@example.com', '', now(), now()
-            from generate_series(1, 12000) n;
-        insert into sessions (id, user_id, created_at, expires_at, ends_at, ended_at)
-            select gen_random_uuid(), id, now(), now() + '1 day', now() + '1 day',
-                case when username like '%7' then now() end
-            from users;
-        insert into outbox (id, user_id, kind, recipient, created_at, next_attempt_at, sent_at)
-            select gen_random_uuid(), id, 'confirmation', email, now(), now(), now() from users;
-        insert into outbox (id, user_id, kind, recipient, created_at, next_attempt_at)
-            select gen_random_uuid(), id, 'confirmation', email, now(), now() from users limit 20;
-        analyze;";
-    sqlx::raw_sql(sql).execute(&app.pool).await.unwrap();
-    let page = scrape(&app).await;
-    for (name, count) in [("doorward_users", 12_000.0), ("doorward_sessions", 10_800.0)] {
-        let found = page.get(name, &[]);
-        assert!((found - count).abs() < count / 20.0, "{name}: {found}");
-    }
-    page.assert("doorward_outbox_waiting", &[], 20);
-    let scans = "select sum(idx_scan)::bigint from pg_stat_user_indexes where indexrelname = 'outbox_due_idx'";
-    eventually("PostgreSQL says that it used the index", async || {
-        let scans: i64 = sqlx::query_scalar(scans).fetch_one(&app.pool).await.unwrap();
-        scrape(&app).await;
-        scans > 0
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn the_real_service_counts_its_connections_its_memory_and_what_it_remembers() {
     let started = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
@@ -446,99 +354,4 @@ async fn the_real_service_counts_its_connections_its_memory_and_what_it_remember
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.assert("doorward_build_info", &version, 1);
     service.stop().await;
-}
-
-#[tokio::test]
-async fn nothing_in_it_tells_of_a_person() {
-    let app = TestApp::with(&[
-        ("METRICS_TOKEN", TOKEN),
-        ("RATE_LIMITS", "on"),
-        ("TRUSTED_PROXY_HOPS", "1"),
-    ])
-    .await
-    .alone();
-    let ada = app.user("zq-ada").await;
-    let tokens = [ada.access_token(), ada.refresh_token()];
-    let mut secrets = vec!["zq-", "203.0.113.77", ada.id(), TOKEN, PASSWORD];
-    secrets.extend(tokens.iter().flat_map(|token| token.split('.')));
-    for _ in 0..12 {
-        let login =
-            ada.call(Method::POST, "/api/v1/login").header("x-forwarded-for", "203.0.113.77");
-        login.header("authorization", "Basic enEtYWRhOm5vdCBpdA==").send().await;
-    }
-    for path in ["/zq-path", "/api/v1/users/zq-id", "/api/v1/confirm?token=zq-token"] {
-        ada.call(Method::GET, path).header("x-request-id", "zq-request").send().await;
-    }
-    let page = ask(&app).await.text;
-    Scrape::parse(&page).assert(ERRORS, &[("code", "rate_limited")], 2);
-    for secret in secrets {
-        assert!(!page.contains(secret), "{secret} is in {page}");
-    }
-}
-
-/// Every metric, by the name of its family.
-async fn exported() -> BTreeSet<String> {
-    scrape(&measured().await).await.families.into_keys().collect()
-}
-
-#[tokio::test]
-async fn the_readmes_table_names_every_metric_with_its_labels_and_no_other() {
-    let readme = readme();
-    let table = rows(section(&readme, "Metrics and traces"));
-    let documented: Vec<&str> = table.iter().flat_map(|row| in_backticks(row[0])).collect();
-    let names: BTreeSet<String> =
-        documented.iter().map(|name| name.split('{').next().unwrap().to_owned()).collect();
-    assert_eq!(names.len(), documented.len(), "each once");
-    assert_eq!(names, exported().await);
-    let app = measured().await;
-    app.user("ada").await;
-    let page = ask(&app).await.text;
-    for name in documented {
-        let Some((name, labels)) = name.split_once('{') else {
-            assert!(!page.contains(&format!("\n{name}{{")), "{name} has labels");
-            continue;
-        };
-        let sample = page.lines().find_map(|line| {
-            let rest = line.strip_prefix(name)?.trim_start_matches("_bucket");
-            rest.strip_prefix('{')
-        });
-        let sample = sample.unwrap_or_else(|| panic!("{name} has no labels"));
-        let own = sample.split("=\"").map(|part| part.rsplit([',', '{']).next().unwrap());
-        let own: Vec<_> = own.take(sample.matches("=\"").count()).filter(|l| *l != "le").collect();
-        assert_eq!(own, labels.trim_end_matches('}').split(',').collect::<Vec<_>>(), "{name}");
-    }
-}
-
-#[tokio::test]
-async fn the_dashboard_asks_for_what_is_exported_and_leaves_out_nothing() {
-    let file = std::fs::read_to_string(root().join("src/prometheus/dashboard.json")).unwrap();
-    let dashboard: serde_json::Value = serde_json::from_str(&file).unwrap();
-    let variable = &dashboard["templating"]["list"][0];
-    assert_eq!(
-        (&variable["type"], &variable["query"]),
-        (&json!("datasource"), &json!("prometheus"))
-    );
-    let mut asked = BTreeSet::new();
-    let mut ids = BTreeSet::new();
-    for panel in dashboard["panels"].as_array().unwrap() {
-        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{panel}");
-        if panel["type"] == "row" {
-            continue;
-        }
-        let source = json!({ "type": "prometheus", "uid": "${datasource}" });
-        assert_eq!(panel["datasource"], source, "{panel}");
-        let targets = panel["targets"].as_array().unwrap();
-        assert!(!targets.is_empty() && !panel["title"].as_str().unwrap().is_empty(), "{panel}");
-        for target in targets {
-            let expr = target["expr"].as_str().unwrap();
-            let words = expr.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-            let names = words.filter(|w| w.starts_with("doorward_") || w.starts_with("process_"));
-            asked.extend(names.map(|name| {
-                let is_histogram = name.contains("_seconds_");
-                let part = ["_bucket", "_sum", "_count"].iter().find_map(|s| name.strip_suffix(s));
-                part.filter(|_| is_histogram).unwrap_or(name).to_owned()
-            }));
-        }
-    }
-    assert_eq!(asked, exported().await);
 }

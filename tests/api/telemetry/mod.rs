@@ -3,6 +3,8 @@
 mod forged_lines;
 mod logs;
 mod metrics;
+mod metrics_names;
+mod metrics_outage;
 mod otlp;
 mod security_events;
 mod traces;

@@ -8,7 +8,7 @@ use crate::harness::answer::Answer;
 use crate::harness::app::{TestApp, link_in};
 use crate::harness::person::{PASSWORD, Person};
 use crate::harness::wait::{eventually, lock_waits};
-use crate::limits::logins::counted;
+use crate::limits::counted;
 
 const PATH: &str = "/api/v1/users/me/verify_email";
 

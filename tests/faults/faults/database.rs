@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::seconds;
 use crate::harness::tcp_proxy::Upstream;
+use crate::server::cut_service;
 use crate::world::World;
 
 pub async fn restart(world: &mut World, how: Signal) {
@@ -90,12 +91,13 @@ pub async fn disk_full(world: &mut World) {
 
 pub async fn too_many_connections(world: &mut World) {
     let (mut held, start) = (Vec::new(), Instant::now());
+    let mut own = world.postgres.connect().await;
     while start.elapsed() < seconds(10) {
         while let Ok(connection) = world.postgres.connect_as_service().await {
             held.push(connection);
         }
         // Whoever is quicker gets the places of those that end.
-        if !world.postgres.cut_service().await {
+        if !cut_service(&mut own).await {
             sleep(Duration::from_millis(100)).await;
         }
     }
