@@ -8,7 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Failure, create_admin, migrate, open_database, state};
+use super::compose::{migrate, open_database, state};
+use super::{Failure, create_admin};
 use crate::config::Config;
 use crate::mail::Mailer;
 use crate::state::AppState;
@@ -115,8 +116,9 @@ async fn prepare_and_work(
         return Ok(following);
     }
     let shared = state.clone();
-    following
-        .spawn(async move { session_cache::follow_changes(&shared.sessions, &shared.db).await });
+    following.spawn(async move {
+        session_cache::follow_changes(&shared.session_cache, &shared.db).await;
+    });
     state.readiness.set_ready();
     tracing::info!("ready");
     if state.config.worker_inside {

@@ -59,7 +59,7 @@ pub struct UpdateResponse {
     updated: Vec<&'static str>,
 }
 
-/// ProfileChanges the fields that are given, all or nothing.
+/// Changes the fields that are given, all or nothing.
 #[utoipa::path(
     put, path = "/api/v1/users/me", operation_id = "update_me", tag = "users",
     security(("access_token" = []), ("bearer" = [])),

@@ -3,7 +3,7 @@
 //! One whose last result was read to its end is kept at hand. Any other is pinged: its caller may have left half way.
 //! sqlx's pool waits for that without a limit: forever on a dead connection (a router that forgot it, a server that
 //! hangs), and its slot in the pool is lost. After ten of these nobody gets in until the process restarts. So here the
-//! wait is with_timeout, and the connection is dropped afterwards.
+//! wait has a time limit, and the connection is dropped afterwards.
 
 use std::io;
 use std::ops::{Deref, DerefMut};

@@ -44,13 +44,14 @@ impl Follower {
     pub fn through(app: TestApp, db: Db) -> Self {
         let state = app.state.clone();
         let mut following = JoinSet::new();
-        following.spawn(async move { session_cache::follow_changes(&state.sessions, &db).await });
+        following
+            .spawn(async move { session_cache::follow_changes(&state.session_cache, &db).await });
         Self { app, _following: following }
     }
 
     pub async fn until_live(&self) {
         let start = Instant::now();
-        while !self.app.state.sessions.is_live() {
+        while !self.app.state.session_cache.is_live() {
             assert!(start.elapsed() < Duration::from_secs(30), "it never becomes live");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -308,7 +309,7 @@ async fn whoever_turns_it_off_or_does_not_follow_reads_every_session_from_the_da
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(10)).await;
         for app in [&off.app, &alone] {
-            assert!(!app.state.sessions.is_live());
+            assert!(!app.state.session_cache.is_live());
             assert!(!is_shown_from_memory(&at(app, &ada)).await);
         }
     }
@@ -327,7 +328,7 @@ async fn every_change_is_seen_by_the_next_call_at_the_instance_that_made_it() {
     for (round, change) in (0..rounds).zip(CHANGES.iter().cycle()) {
         let ada = change.person(app, &format!("ada{round}")).await;
         ada.get(ME).await.assert_ok(200);
-        assert!(app.state.sessions.is_live());
+        assert!(app.state.session_cache.is_live());
         let shown = change.make(&ada, &boss).await;
         assert!(shown.is_in(&ada.get(ME).await), "{change:?}, round {round}");
     }
