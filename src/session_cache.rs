@@ -18,28 +18,26 @@
 //! effect in the end. All this by the clock of the process: one that was frozen together with it (a paused virtual
 //! machine) resumes where it stopped.
 //!
-//! An entry is found by the token itself, which is kept with it and compared as a whole: it does not matter whether two
-//! tokens have the same hash.
+//! An entry is found by the token itself, which is kept with it and compared as a whole ([`TokenText`]).
 //!
 //! Only answers that show callers to themselves come from here: whoever changes something, or looks at others, is read
 //! from the database.
 
 use std::convert::Infallible;
-use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
 use chrono::{DateTime, Utc};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use quick_cache::{Equivalent, Weighter};
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use crate::metrics::Counter;
-use crate::security::are_equal;
+use crate::security::token::TokenText;
 use crate::store::db::Db;
 use crate::store::db::notifications::{Notification, Notifications};
 use crate::store::db::timed_out;
@@ -63,7 +61,7 @@ const STAMPS: usize = 4096;
 
 pub struct SessionCache {
     is_on: bool,
-    kept: Cache<Token<Box<str>>, Arc<CachedSession>, Size>,
+    kept: Cache<TokenText<Box<str>>, Arc<CachedSession>, Size>,
     stamps: Box<[AtomicU64]>,
     started: Instant,
     /// In milliseconds after `started`: until then entries may be served.
@@ -86,47 +84,12 @@ pub struct CachedSession {
     read_at: Instant,
 }
 
-/// A token, by which its entry is found: hashed by its signature alone, and equal as a whole. The signatures are compared
-/// first, in constant time, so that no guess learns how much of a kept one it has right. Cannot be printed.
-struct Token<T>(T);
-
-impl<T: AsRef<str>> Token<T> {
-    fn signature(&self) -> &[u8] {
-        let (_, signature) = self.0.as_ref().rsplit_once('.').unwrap_or_default();
-        signature.as_bytes()
-    }
-
-    fn is(&self, other: &Token<impl AsRef<str>>) -> bool {
-        are_equal(self.signature(), other.signature()) && self.0.as_ref() == other.0.as_ref()
-    }
-}
-
-impl<T: AsRef<str>> Hash for Token<T> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.signature().hash(state);
-    }
-}
-
-impl<T: AsRef<str>> PartialEq for Token<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.is(other)
-    }
-}
-
-impl<T: AsRef<str>> Eq for Token<T> {}
-
-impl Equivalent<Token<Box<str>>> for Token<&str> {
-    fn equivalent(&self, kept: &Token<Box<str>>) -> bool {
-        self.is(kept)
-    }
-}
-
 /// The memory of an entry: the token, the [`CachedSession`] with its strings, and the answer, which repeats them.
 #[derive(Clone)]
 struct Size;
 
-impl Weighter<Token<Box<str>>, Arc<CachedSession>> for Size {
-    fn weight(&self, token: &Token<Box<str>>, seen: &Arc<CachedSession>) -> u64 {
+impl Weighter<TokenText<Box<str>>, Arc<CachedSession>> for Size {
+    fn weight(&self, token: &TokenText<Box<str>>, seen: &Arc<CachedSession>) -> u64 {
         let User { username, email, pending_email, first_name, last_name, .. } = &seen.user;
         let pending_email = pending_email.as_ref().map_or(0, String::len);
         let texts =
@@ -175,7 +138,7 @@ impl SessionCache {
         if self.milliseconds(at) >= self.good_until.load(Ordering::SeqCst) {
             return None;
         }
-        let seen = self.kept.get(&Token(token))?;
+        let seen = self.kept.get(&TokenText(token))?;
         (self.is_fresh(&seen, at) && now < seen.expires_at && now < seen.session.expires_at)
             .then_some(seen)
     }
@@ -203,7 +166,7 @@ impl SessionCache {
         let seen =
             Arc::new(CachedSession { user, session, answer, expires_at, stamp: stamp.0, read_at });
         if self.is_live() {
-            self.kept.insert(Token(token.into()), Arc::clone(&seen));
+            self.kept.insert(TokenText(token.into()), Arc::clone(&seen));
         }
         seen
     }
