@@ -1,7 +1,23 @@
 //! Argon2id: one computation, its parameters, and its hashes as PHC strings.
 //!
-//! The crate `argon2` parses and formats the hashes, `argon2-rust` computes them, with the best instructions that the
-//! processor has, chosen at run time. The two are compared before the first use.
+//! The crate `argon2` parses and formats the hashes, `argon2-rust` computes them, with the best
+//! instructions that the processor has, chosen at run time. The two are compared before the first
+//! use.
+//!
+//! What of a password is in memory, and when. A hash fills 19 MiB from a digest of the password.
+//! With either of the two a guess is checked by a BLAKE2 hash, without the cost of Argon2.
+//! - A dump of a process that hashes may hold, for each thread, the memory of its last hash, and of
+//!   a hash that is being computed also the digest and a part of the password, on the stack.
+//! - The stack is overwritten after each hash.
+//! - A thread without a job for 100 ms gives its memory back to the system ([`Engine::clear`]). A
+//!   dump of an idle process holds nothing of the three. The system clears the pages before another
+//!   process gets them; a dump of the whole machine may hold them until then.
+//!
+//! The crate can wipe the memory after each hash instead (its feature `zeroize-memory`, which stays
+//! on where the system is not Linux). That is 5 to 9 percent of a hash: the medians of four runs by
+//! turns were 15.2 and 13.8 ms of processor time, 15.4 and 14.3, 15.3 and 14.6, 15.0 and 13.7. The
+//! first hash after the memory was given back takes 2 to 3 ms longer. In pages of 4 KB a hash takes
+//! 16 ms, the first one 30. Look again when the crate offers a wipe by itself.
 
 use std::sync::{Mutex, PoisonError};
 
