@@ -13,7 +13,7 @@ use argon2::{Argon2, PasswordVerifier};
 use axum::extract::FromRequestParts;
 use axum::http::Request;
 use chrono::{DateTime, TimeDelta, Utc};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use doorward::admin::list::ListRequest;
 use doorward::changes;
 use doorward::clock::Clock;
@@ -84,7 +84,16 @@ fn tokens(bench: &mut Criterion) {
     bench.bench_function("access token: sign", |b| {
         b.iter(|| keys.issue_access(black_box(&claims), now, until));
     });
+    let mut number = 0;
+    let mut another = || {
+        number += 1;
+        keys.issue_access(&AccessClaims { jti: number.to_string(), ..claims.clone() }, now, until)
+    };
     bench.bench_function("access token: verify", |b| {
+        let open = |token: String| keys.open_access(&token, now).unwrap();
+        b.iter_batched(&mut another, open, BatchSize::SmallInput);
+    });
+    bench.bench_function("access token: verified before", |b| {
         b.iter(|| keys.open_access(black_box(&access), now).unwrap());
     });
     bench.bench_function("refresh token: verify", |b| {

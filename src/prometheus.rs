@@ -176,7 +176,7 @@ fn database(page: &mut Exposition, state: &AppState, stored: Option<&Stored>) {
 }
 
 fn session_cache(page: &mut Exposition, state: &AppState) {
-    let cache = &state.sessions;
+    let cache = &state.session_cache;
     let help = "Access tokens whose session and user are kept in memory.";
     page.single("doorward_session_cache_entries", Kind::Gauge, help, cache.entries());
     let help = "Reads answered from memory.";

@@ -21,14 +21,6 @@
 //! off takes effect in the end. All this by the clock of the process: one that was frozen together
 //! with it (a paused virtual machine) resumes where it stopped.
 //!
-//! The pause. Once the cache was not asked for [`IN_USE_FOR`], no heartbeat is sent, so that an
-//! idle instance lets its database sleep. The last proof runs out, and nothing is served; what was
-//! kept is too old in any case. The connection still listens, and changes advance their stamps. The
-//! first look-up wakes the heartbeat and finds nothing. What is then read is kept under its stamp,
-//! as ever, and served once a heartbeat sent after the pause is back: it proves that all changes
-//! before it were heard, those of the pause among them. A connection that died in the pause brings
-//! no heartbeat back, and all stamps advance before the next connection's does. So a pause costs
-//! reads, and makes no answer staler.
 //!
 //! An entry is found by the token itself, which is kept with it and compared as a whole: it does
 //! not matter whether two tokens have the same hash.
@@ -36,21 +28,20 @@
 //! Only answers that show callers to themselves come from here: a request that changes something,
 //! or looks at others, reads the database.
 
-use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
 use chrono::{DateTime, Utc};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use quick_cache::{Equivalent, Weighter};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::metrics::Counter;
-use crate::security::are_equal;
+use crate::security::token::TokenText;
 use crate::store::sessions::Session;
 use crate::store::users::User;
 
@@ -71,7 +62,7 @@ const STAMPS: usize = 4096;
 
 pub struct SessionCache {
     is_on: bool,
-    kept: Cache<Token<Box<str>>, Arc<CachedSession>, Size>,
+    kept: Cache<TokenText<Box<str>>, Arc<CachedSession>, Size>,
     stamps: Box<[AtomicU64]>,
     started: Instant,
     /// In milliseconds after `started`: until then entries may be served.
@@ -99,49 +90,13 @@ pub struct CachedSession {
     read_at: Instant,
 }
 
-/// A token, by which its entry is found: hashed by its signature alone, and equal as a whole. The
-/// signatures are compared first, in constant time, so that no guess learns how much of a kept one
-/// it has right. Cannot be printed.
-struct Token<T>(T);
-
-impl<T: AsRef<str>> Token<T> {
-    fn signature(&self) -> &[u8] {
-        let (_, signature) = self.0.as_ref().rsplit_once('.').unwrap_or_default();
-        signature.as_bytes()
-    }
-
-    fn is(&self, other: &Token<impl AsRef<str>>) -> bool {
-        are_equal(self.signature(), other.signature()) && self.0.as_ref() == other.0.as_ref()
-    }
-}
-
-impl<T: AsRef<str>> Hash for Token<T> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.signature().hash(state);
-    }
-}
-
-impl<T: AsRef<str>> PartialEq for Token<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.is(other)
-    }
-}
-
-impl<T: AsRef<str>> Eq for Token<T> {}
-
-impl Equivalent<Token<Box<str>>> for Token<&str> {
-    fn equivalent(&self, kept: &Token<Box<str>>) -> bool {
-        self.is(kept)
-    }
-}
-
 /// The memory of an entry: the token, the [`CachedSession`] with its strings, and the rendered user,
 /// which repeats them.
 #[derive(Clone)]
 struct Size;
 
-impl Weighter<Token<Box<str>>, Arc<CachedSession>> for Size {
-    fn weight(&self, token: &Token<Box<str>>, seen: &Arc<CachedSession>) -> u64 {
+impl Weighter<TokenText<Box<str>>, Arc<CachedSession>> for Size {
+    fn weight(&self, token: &TokenText<Box<str>>, seen: &Arc<CachedSession>) -> u64 {
         let User { username, email, pending_email, first_name, last_name, .. } = &seen.user;
         let pending_email = pending_email.as_ref().map_or(0, String::len);
         let texts =
@@ -201,7 +156,7 @@ impl SessionCache {
         if !self.is_proven(now_ms) {
             return None;
         }
-        let seen = self.kept.get(&Token(token))?;
+        let seen = self.kept.get(&TokenText(token))?;
         (self.is_fresh(&seen, at) && now < seen.expires_at && now < seen.session.expires_at)
             .then_some(seen)
     }
@@ -235,7 +190,7 @@ impl SessionCache {
             read_at,
         });
         if self.is_live() {
-            self.kept.insert(Token(token.into()), Arc::clone(&seen));
+            self.kept.insert(TokenText(token.into()), Arc::clone(&seen));
         }
         seen
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use secrecy::SecretString;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -34,19 +35,41 @@ pub struct Shared {
     pub keys: TokenKeys,
     pub hasher: Hasher,
     pub limits: Limits,
-    pub sessions: SessionCache,
+    pub session_cache: SessionCache,
     pub mailer: Mailer,
     pub readiness: Readiness,
     pub metrics: Metrics,
     /// Notified when a letter was queued, so that the worker does not have to wait for its next poll.
     pub mail_queued: MailQueued,
-    /// Held while surplus sessions of an account are removed: one removal at a time.
-    pub surplus_removal: Mutex<()>,
 }
 
 impl AppState {
-    pub fn new(shared: Shared) -> Self {
-        Self(Arc::new(shared))
+    /// Puts the state together, the only place that does: for the commands with the system's
+    /// clock, for the tests with one that stands still, mail in memory and a cheap hash. `secret`
+    /// is what all keys are derived from.
+    pub fn compose(
+        config: Config,
+        secret: &SecretString,
+        clock: Clock,
+        db: Db,
+        mailer: Mailer,
+        hasher: Hasher,
+    ) -> Self {
+        let previous = config.secret_key_previous.as_ref();
+        Self(Arc::new(Shared {
+            clock,
+            logins: Logins::new(db.clone()),
+            db,
+            keys: TokenKeys::new(secret, previous, &config.public_url),
+            hasher,
+            limits: Limits::new(config.rate_limits, secret),
+            session_cache: SessionCache::new(config.session_cache),
+            mailer,
+            readiness: Readiness::default(),
+            metrics: Metrics::default(),
+            mail_queued: MailQueued::default(),
+            config,
+        }))
     }
 
     /// Records the event in the transaction; it is logged and counted once that is committed.
@@ -65,7 +88,7 @@ impl AppState {
     /// Commits a change to a user or their sessions, and drops them from the cache before the answer.
     pub async fn commit(&self, tx: Tx, user_id: Uuid) -> sqlx::Result<()> {
         let state = self.clone();
-        tx.commit_and(move || state.sessions.forget(user_id)).await
+        tx.commit_and(move || state.session_cache.forget(user_id)).await
     }
 }
 

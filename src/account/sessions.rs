@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::account::attempts::Counted;
@@ -136,10 +137,13 @@ async fn open(
     Ok((Some(user), None))
 }
 
+/// Held while surplus sessions are removed: one removal at a time in the process.
+pub static SURPLUS_REMOVAL: Mutex<()> = Mutex::const_new(());
+
 /// Removes the account's sessions beyond [`MAX_SESSIONS`], a batch at a time. If a removal is already running in
 /// this process, it is left to a later login.
 async fn remove_surplus_sessions(state: AppState, user_id: Uuid, ip: Option<IpAddr>) {
-    let Ok(_alone) = state.surplus_removal.try_lock() else { return };
+    let Ok(_alone) = SURPLUS_REMOVAL.try_lock() else { return };
     for _ in 0..BATCHES {
         match with_timeout(remove_some_surplus_sessions(&state, user_id, ip)).await {
             // What is left is for a later check.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Failure, mailer};
+use super::Failure;
+use super::compose::mailer;
 use crate::config::Config;
 
 #[derive(Debug, Args)]

@@ -8,7 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Failure, create_admin, migrate, open_database, state};
+use super::compose::{migrate, open_database, state};
+use super::{Failure, create_admin};
 use crate::config::Config;
 use crate::mail::Mailer;
 use crate::state::AppState;
@@ -122,7 +123,7 @@ async fn prepare_and_work(
     }
     let shared = state.clone();
     following.spawn(async move {
-        let cache = Some(&shared.sessions);
+        let cache = Some(&shared.session_cache);
         let letters = shared.config.worker_inside.then_some(&shared.mail_queued);
         changes::follow(&shared.db, cache, letters.filter(|_| !shared.mailer.is_off())).await;
     });

@@ -72,7 +72,7 @@ impl FromRequestParts<AppState> for CachedUser {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let token = access_token(&parts.headers)?.ok_or(Code::TokenMissing)?;
         let now = state.clock.now();
-        if let Some(seen) = state.sessions.find(token, now) {
+        if let Some(seen) = state.session_cache.find(token, now) {
             return Ok(Self(seen));
         }
         // Boxed: else every request's future would be as large as a look-up needs.
@@ -85,9 +85,9 @@ impl CachedUser {
         let opened = state.keys.open_access(token, now)?;
         let expires_at = opened.expires_at;
         let claims = opened.unexpired()?;
-        let stamp = state.sessions.stamp(claims.sub);
+        let stamp = state.session_cache.stamp(claims.sub);
         let CurrentUser { user, session } = CurrentUser::read(state, &claims, now).await?;
-        Ok(Self(state.sessions.keep(token, expires_at, stamp, session, user)))
+        Ok(Self(state.session_cache.keep(token, expires_at, stamp, session, user)))
     }
 }
 

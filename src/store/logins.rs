@@ -1,6 +1,7 @@
 //! Logins: what is read before the password is checked, and what is written afterwards. One
 //! statement each, shared by the logins that come together: next to password hashing PostgreSQL
-//! finds its caches cold, so every statement counts.
+//! finds its caches cold, so every statement counts. Ten round trips of a login
+//! became two (4e31c36), 590 us of PostgreSQL's time 200 to 270 (3e790e2).
 //!
 //! Values that would sway the planner are hidden from it in sub-selects: else it takes its custom
 //! plans for better than the generic one and plans every login anew, which takes longer than

@@ -5,19 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use doorward::changes::MailQueued;
 use doorward::clock::Clock;
 use doorward::config::Config;
-use doorward::limits::Limits;
 use doorward::mail::{Letter, Mailer, SentLetters};
-use doorward::metrics::Metrics;
 use doorward::router::{App, app, openapi_document};
 use doorward::security::password::Hasher;
-use doorward::security::token::TokenKeys;
-use doorward::session_cache::SessionCache;
-use doorward::state::{AppState, Readiness, Shared};
+use doorward::state::AppState;
 use doorward::store::db::Db;
-use doorward::store::logins::Logins;
 use doorward::worker;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -160,24 +154,9 @@ impl TestApp {
         let document = Arc::new(openapi_document(&config.public_url, config.min_password_length));
         let mut all = Vec::new();
         for _ in 0..instances() {
-            let previous = config.secret_key_previous.as_ref();
             let db = way_to(database).await;
-            let state = AppState::new(Shared {
-                clock: clock.clone(),
-                logins: Logins::new(db.clone()),
-                db,
-                keys: TokenKeys::new(secret, previous, &config.public_url),
-                hasher: hasher.clone(),
-                limits: Limits::new(config.rate_limits, secret),
-                // In use once `changes::follow` runs, too.
-                sessions: SessionCache::new(config.session_cache),
-                mailer: mailer.clone(),
-                readiness: Readiness::default(),
-                metrics: Metrics::default(),
-                mail_queued: MailQueued::default(),
-                surplus_removal: tokio::sync::Mutex::default(),
-                config: config.clone(),
-            });
+            let (clock, mailer, hasher) = (clock.clone(), mailer.clone(), hasher.clone());
+            let state = AppState::compose(config.clone(), secret, clock, db, mailer, hasher);
             all.push(Instance { app: app(state.clone()), state });
         }
         let (state, instances) = (all[0].state.clone(), all.into());

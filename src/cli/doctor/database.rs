@@ -3,7 +3,7 @@
 use tokio::time::timeout;
 
 use super::{Findings, PATIENCE};
-use crate::cli::open_database;
+use crate::cli::compose::open_database;
 use crate::clock::Clock;
 use crate::config::{Config, Pooler};
 use crate::store::db::notifications::Notifications;

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// For whom the work is done.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,10 @@ const STRANGERS_PART: usize = 4;
 /// There is no room: try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
+
+/// Nothing was queued for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle;
 
 pub struct FairQueue<T> {
     capacity: usize,
@@ -46,13 +51,15 @@ impl<T> FairQueue<T> {
 
     /// Whether `push` would find room now.
     pub fn has_room(&self, requester: Requester) -> bool {
+        self.lock().has_room(requester, self.capacity)
+    }
+
+    /// Whether `push` would find room now for the client `key`, known or not.
+    pub fn has_room_for_either(&self, key: u128) -> bool {
         let state = self.lock();
-        if state.known.length + state.strangers.length < self.capacity {
-            return true;
-        }
-        let (is_known, limit) = state.who_gives_way(requester, self.capacity / STRANGERS_PART);
-        let lane = if is_known { &state.known } else { &state.strangers };
-        lane.waiting.values().any(|jobs| jobs.len() > limit)
+        [true, false]
+            .into_iter()
+            .any(|is_known| state.has_room(Requester { key, is_known }, self.capacity))
     }
 
     /// Queues `job`. One that gives way to it is dropped.
@@ -69,16 +76,15 @@ impl<T> FairQueue<T> {
 
     /// Waits for something to do; `None` once the queue is closed and empty.
     pub fn pop(&self) -> Option<T> {
-        let mut state = self.lock();
-        loop {
-            if let Some(job) = state.pop() {
-                return Some(job);
-            }
-            if state.is_closed {
-                return None;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let state = self.changed.wait_while(self.lock(), |state| state.is_idle());
+        state.unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// As [`FairQueue::pop`], but for `timeout` at most.
+    pub fn pop_within(&self, timeout: Duration) -> Result<Option<T>, Idle> {
+        let waited = self.changed.wait_timeout_while(self.lock(), timeout, |state| state.is_idle());
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.is_idle() { Err(Idle) } else { Ok(state.pop()) }
     }
 
     /// How many wait: those who are known, and strangers.
@@ -100,6 +106,19 @@ impl<T> FairQueue<T> {
 impl<T> State<T> {
     fn lane(&mut self, is_known: bool) -> &mut Lane<T> {
         if is_known { &mut self.known } else { &mut self.strangers }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.known.length + self.strangers.length == 0 && !self.is_closed
+    }
+
+    fn has_room(&self, requester: Requester, capacity: usize) -> bool {
+        if self.known.length + self.strangers.length < capacity {
+            return true;
+        }
+        let (is_known, limit) = self.who_gives_way(requester, capacity / STRANGERS_PART);
+        let lane = if is_known { &self.known } else { &self.strangers };
+        lane.waiting.values().any(|jobs| jobs.len() > limit)
     }
 
     fn pop(&mut self) -> Option<T> {
@@ -258,6 +277,43 @@ mod tests {
         }
         let taken = (0..8).filter(|key| queue.push(stranger(*key), "stranger").is_ok()).count();
         assert_eq!(taken, 2, "and no more than that");
+    }
+
+    #[test]
+    fn a_client_is_refused_unseen_only_where_known_or_not_it_finds_no_room() {
+        let queue_with = |known_jobs: u128, strangers_jobs: u128| {
+            let queue = FairQueue::new(8);
+            for number in 0..known_jobs {
+                queue.push(known(number), "known").expect("room");
+            }
+            for number in 0..strangers_jobs {
+                queue.push(stranger(number), "stranger").expect("room");
+            }
+            queue
+        };
+        assert!(queue_with(5, 2).has_room_for_either(9), "a place is free");
+        assert!(queue_with(8, 0).has_room_for_either(9), "a stranger has a quarter");
+        assert!(queue_with(0, 8).has_room_for_either(9), "a known client has three quarters");
+        let full = queue_with(6, 2);
+        assert!(!full.has_room_for_either(9), "each has its share");
+        assert!(
+            full.push(known(9), "known").is_err() && full.push(stranger(9), "stranger").is_err()
+        );
+        full.pop().expect("a job");
+        assert!(full.has_room_for_either(9));
+    }
+
+    #[test]
+    fn a_thread_hears_of_a_job_in_time_and_of_the_lack_of_one() {
+        let queue = FairQueue::new(8);
+        assert_eq!(queue.pop_within(Duration::from_millis(1)), Err(Idle));
+        std::thread::scope(|scope| {
+            let popping = scope.spawn(|| queue.pop_within(Duration::from_mins(1)));
+            queue.push(known(1), "k1").expect("room");
+            assert_eq!(popping.join().expect("no panic"), Ok(Some("k1")));
+        });
+        queue.close();
+        assert_eq!(queue.pop_within(Duration::from_mins(1)), Ok(None));
     }
 
     #[test]

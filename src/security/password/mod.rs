@@ -20,17 +20,22 @@ use crate::metrics::{Counter, Gauge, Histogram};
 use crate::security::random_bytes;
 pub use argon2::production_params;
 use argon2::{Engine, OUTPUT_BYTES};
-pub use fair_queue::{FairQueue, Full, Requester};
+pub use fair_queue::{FairQueue, Full, Idle, Requester};
 
 /// How many may wait for each thread: at 15 ms a hash the last of them waits for 1 s, and a stranger behind a crowd of
 /// known clients four times that.
 const QUEUE_PER_THREAD: usize = 64;
 /// Whoever waited for this long is told to come back: on a slow processor the queue's length alone would be no bound.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// A pause after each job while more wait; with Linux's usual timer slack it takes some 55 us. A thread that never sleeps
-/// keeps what is scheduled in other groups (autogroup) waiting, PostgreSQL on the same machine too: on Linux 6.18 for
-/// 50 ms and more, whatever this thread's priority.
+/// A pause after each job while more wait; with Linux's usual timer slack it takes some 55 us. A
+/// thread that never sleeps keeps what is scheduled in other groups (autogroup) waiting, PostgreSQL
+/// on the same machine too: on Linux 6.18 for 50 ms and more, whatever this thread's priority. The
+/// pause took the p99 of a login from 470 to 384 ms (ba12e6f).
 const PAUSE: Duration = Duration::from_micros(1);
+
+/// A thread that finds no job for this long gives its memory back: how long what was derived from
+/// the last password stays there (`argon2.rs` says what that is).
+const IDLE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The queue is full, or was not done in time: try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +142,13 @@ impl Hasher {
         if self.queue.0.has_room(requester) { Ok(()) } else { Err(self.turn_away()) }
     }
 
+    /// Fails if there is no room now for the client `key`, whether it is known or not: to be called
+    /// before the database is asked which of the two it is. A known client is never refused for
+    /// lack of a stranger's place, nor a stranger for lack of a known client's.
+    pub fn check_room_for_either(&self, key: u128) -> Result<(), Busy> {
+        if self.queue.0.has_room_for_either(key) { Ok(()) } else { Err(self.turn_away()) }
+    }
+
     fn enqueue(&self, requester: Requester, job: Job) -> Result<(), Busy> {
         self.queue
             .0
@@ -168,7 +180,7 @@ fn work(jobs: &FairQueue<Waiting>, load: &Load, params: &Params) {
     // Best effort: where it is not allowed, hashing competes with the rest as equals.
     let _ = rustix::process::setpriority_process(None, 10);
     let mut engine = Engine::new(params);
-    while let Some(Waiting { since, job }) = jobs.pop() {
+    while let Some(Waiting { since, job }) = next_job(jobs, &mut engine) {
         let waited = since.elapsed();
         load.wait.observe(waited);
         if waited <= MAX_WAIT {
@@ -179,6 +191,15 @@ fn work(jobs: &FairQueue<Waiting>, load: &Load, params: &Params) {
             std::thread::sleep(PAUSE);
         }
     }
+}
+
+/// The next job, `None` as in [`FairQueue::pop`]. If it is long in coming, the engine's memory is
+/// given back meanwhile.
+fn next_job<T>(jobs: &FairQueue<T>, engine: &mut Engine) -> Option<T> {
+    jobs.pop_within(IDLE_TIMEOUT).unwrap_or_else(|Idle| {
+        engine.clear();
+        jobs.pop()
+    })
 }
 
 impl Job {
@@ -291,6 +312,25 @@ mod tests {
         work(&queue, &Load::default(), &cheap());
         assert!(results.remove(0).await.is_ok());
         assert!(results.remove(0).await.is_err());
+    }
+
+    #[test]
+    fn an_engine_keeps_its_memory_between_jobs_and_gives_it_back_when_idle() {
+        let queue = FairQueue::new(4);
+        let mut engine = Engine::new(&cheap());
+        let password = Password::claimed("correct horse");
+        engine.compute(&cheap(), &password, &[7; 16]).expect("memory");
+        queue.push(SOMEBODY, ()).expect("room");
+        assert_eq!(next_job(&queue, &mut engine), Some(()));
+        assert!(engine.has_memory(), "for the next job");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| next_job(&queue, &mut engine));
+            std::thread::sleep(IDLE_TIMEOUT * 3);
+            queue.close();
+            assert_eq!(waiting.join().expect("no panic"), None);
+        });
+        assert!(!engine.has_memory(), "no job came");
+        assert!(engine.compute(&cheap(), &password, &[7; 16]).is_some(), "and takes it again");
     }
 
     #[tokio::test]

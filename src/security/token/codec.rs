@@ -35,6 +35,27 @@ pub(super) struct Envelope<C> {
     pub(super) claims: C,
 }
 
+/// What a token says that was issued here, and from when to when, which is not checked yet.
+#[derive(Clone)]
+pub(super) struct Genuine<C> {
+    pub(super) claims: C,
+    pub(super) exp: i64,
+    pub(super) nbf: Option<i64>,
+}
+
+impl<C> Genuine<C> {
+    /// Checks the times.
+    pub(super) fn open(self, now: DateTime<Utc>) -> Result<Opened<C>, TokenError> {
+        let now = now.timestamp();
+        if self.nbf.is_some_and(|nbf| nbf > now) {
+            return Err(TokenError::Invalid);
+        }
+        let expires_at = DateTime::from_timestamp(self.exp, 0).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        // RFC 7519, 4.1.4: not on or after `exp`.
+        Ok(Opened { claims: self.claims, expires_at, expired: now >= self.exp })
+    }
+}
+
 /// The whole header: a token with anything more in it (`crit`, `jku`, `b64` ...) is not one of ours.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +92,14 @@ impl KeySet {
         token: &str,
         now: DateTime<Utc>,
     ) -> Result<Opened<C>, TokenError> {
+        self.verify(token)?.open(now)
+    }
+
+    /// Checks everything about a token but its times.
+    pub(super) fn verify<C: DeserializeOwned>(
+        &self,
+        token: &str,
+    ) -> Result<Genuine<C>, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Invalid);
         }
@@ -79,18 +108,15 @@ impl KeySet {
         signature_only.required_spec_claims.clear();
         signature_only.validate_exp = false;
         signature_only.validate_aud = false;
-        let envelope = jsonwebtoken::decode::<Envelope<C>>(token, &key.decoding, &signature_only)
-            .map_err(|_| TokenError::Invalid)?
-            .claims;
-        let now = now.timestamp();
-        let ours = envelope.iss == self.issuer && envelope.aud == self.issuer;
-        if !ours || envelope.nbf.is_some_and(|nbf| nbf > now) {
-            return Err(TokenError::Invalid);
+        let Envelope { iss, aud, exp, nbf, claims, .. } =
+            jsonwebtoken::decode::<Envelope<C>>(token, &key.decoding, &signature_only)
+                .map_err(|_| TokenError::Invalid)?
+                .claims;
+        if iss == self.issuer && aud == self.issuer {
+            Ok(Genuine { claims, exp, nbf })
+        } else {
+            Err(TokenError::Invalid)
         }
-        let expires_at =
-            DateTime::from_timestamp(envelope.exp, 0).unwrap_or(DateTime::<Utc>::MIN_UTC);
-        // RFC 7519, 4.1.4: not on or after `exp`.
-        Ok(Opened { claims: envelope.claims, expires_at, expired: now >= envelope.exp })
     }
 
     /// The key that the token's header names, if the header is exactly one of this kind.

@@ -29,12 +29,71 @@ fn refresh_claims() -> RefreshClaims {
     RefreshClaims { sub: Uuid::from_u128(1), sid: Uuid::from_u128(2), counter: 3 }
 }
 
+pub(super) fn access_claims() -> AccessClaims {
+    AccessClaims {
+        sub: Uuid::from_u128(1),
+        public_id: Uuid::from_u128(1),
+        sid: Uuid::from_u128(2),
+        jti: "j".to_owned(),
+        generation: Some(3),
+        username: "ada".to_owned(),
+        email: "a@b.example".to_owned(),
+        email_verified: true,
+        first_name: String::new(),
+        last_name: String::new(),
+        role: Role::Admin,
+        is_staff: true,
+        is_admin: true,
+    }
+}
+
 #[test]
 fn a_token_lives_until_its_last_second_and_not_in_it() {
     let keys = keys();
     let token = keys.issue_refresh(&refresh_claims(), at(0), at(60));
     assert_eq!(keys.open_refresh(&token, at(59)), Ok(refresh_claims()));
     assert_eq!(keys.open_refresh(&token, at(60)), Err(TokenError::Expired));
+}
+
+#[test]
+fn a_token_that_was_verified_before_expires_all_the_same() {
+    let keys = keys();
+    let token = keys.issue_access(&access_claims(), at(0), at(60));
+    let open = |seconds: i64| {
+        let opened = keys.open_access(&token, at(seconds));
+        opened.map(|opened| (opened.expires_at, opened.unexpired()))
+    };
+    assert_eq!(open(60), Ok((at(60), Err(TokenError::Expired))));
+    assert!(keys.verified.find(&token).is_none(), "it has expired");
+    assert_eq!(open(59), Ok((at(60), Ok(access_claims()))));
+    assert!(keys.verified.find(&token).is_some());
+    for _ in 0..2 {
+        assert_eq!(open(59), Ok((at(60), Ok(access_claims()))));
+        assert_eq!(open(60), Ok((at(60), Err(TokenError::Expired))));
+    }
+}
+
+#[test]
+fn a_token_that_was_verified_before_lends_its_signature_to_no_other() {
+    let keys = keys();
+    let token = keys.issue_access(&access_claims(), at(0), at(60));
+    let admin = AccessClaims { sid: Uuid::from_u128(9), ..access_claims() };
+    let other = keys.issue_access(&admin, at(0), at(60));
+    assert!(keys.open_access(&token, at(1)).is_ok());
+    let (_, signature) = token.rsplit_once('.').expect("three parts");
+    let (claims, _) = other.rsplit_once('.').expect("three parts");
+    let mut forged =
+        vec![format!("{claims}.{signature}"), format!("{token} "), token.to_lowercase()];
+    for place in 0..token.len() {
+        let mut bytes = token.clone().into_bytes();
+        bytes[place] = if bytes[place] == b'A' { b'B' } else { b'A' };
+        forged.push(String::from_utf8(bytes).expect("ASCII"));
+    }
+    for forged in forged {
+        assert!(keys.open_access(&forged, at(1)).is_err(), "{forged}");
+        assert!(keys.verified.find(&forged).is_none(), "only what is genuine is kept: {forged}");
+    }
+    assert!(keys.open_access(&other, at(1)).is_ok(), "its own signature is good");
 }
 
 #[test]
@@ -157,19 +216,9 @@ fn a_token_is_the_one_that_the_library_issues() {
     let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).expect("a seed");
     let pkcs8 = pair.to_pkcs8v1().expect("a pair of keys");
     let access = AccessClaims {
-        sub: Uuid::from_u128(1),
-        public_id: Uuid::from_u128(1),
-        sid: Uuid::from_u128(2),
-        jti: "j".to_owned(),
-        generation: Some(3),
         username: "\u{e4}\"\\\u{1f600}".to_owned(),
-        email: "a@b.example".to_owned(),
-        email_verified: true,
-        first_name: String::new(),
         last_name: "x".repeat(1_000),
-        role: Role::Admin,
-        is_staff: true,
-        is_admin: true,
+        ..access_claims()
     };
     assert_same(&keys.access, &access, &EncodingKey::from_ed_der(pkcs8.as_ref()));
     let key = EncodingKey::from_secret(derive_key(&secret("k"), REFRESH.info).as_slice());

@@ -4,6 +4,9 @@
 //! Whoever asks waits until the tasks that were woken together with it have had their turn, which on an idle process is
 //! no time at all, and, for a moment, until the batch before is done; then all that has come is asked at once. Nobody
 //! fails for the values that another one asked with: then each asks alone.
+//!
+//! 590 us of PostgreSQL's time a login became 200 to 270 (3e790e2); the wait for the batch before
+//! took 255 to 200 (a09077b). Look again if logins are no longer what fills the processors.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

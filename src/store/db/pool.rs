@@ -4,6 +4,9 @@
 //! after each statement. Here a connection whose last result was read to its end stays at hand for
 //! the next caller, and goes back to sqlx's pool once a second, to be pinged there, and replaced
 //! when it is old.
+//!
+//! sqlx waits for its ping without a limit, which is its issue 4349, with a fix proposed in pull
+//! request 4363. Look again when that is merged.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

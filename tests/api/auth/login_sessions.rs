@@ -1,6 +1,6 @@
 //! `POST /login`: the session that it begins, and how many there may be.
 
-use doorward::account::sessions::MAX_SESSIONS;
+use doorward::account::sessions::{MAX_SESSIONS, SURPLUS_REMOVAL};
 use doorward::store::logins::{self, LoginLookup};
 use serde_json::json;
 
@@ -63,7 +63,7 @@ async fn an_account_with_too_many_sessions_loses_those_not_used_for_the_longest_
         newest = app.log_in("ada", PASSWORD).await;
     }
     // Until that is done.
-    drop(app.state.surplus_removal.lock().await);
+    drop(SURPLUS_REMOVAL.lock().await);
     let removed = removed().await.unwrap();
     let left = 50_500 + logins - removed;
     assert!((MAX_SESSIONS..MAX_SESSIONS + logins).contains(&left), "{left}");

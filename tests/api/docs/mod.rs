@@ -1,5 +1,6 @@
 //! What the documents, the manifest and the scripts say, and that it is true.
 
+mod decisions;
 mod dependencies;
 mod floors;
 mod openapi;

@@ -3,15 +3,9 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use doorward::changes::MailQueued;
 use doorward::clock::Clock;
-use doorward::limits::Limits;
 use doorward::mail::{Mailbox, Mailer, SendError, SmtpSettings};
-use doorward::metrics::Metrics;
-use doorward::security::token::TokenKeys;
-use doorward::session_cache::SessionCache;
-use doorward::state::{AppState, Readiness, Shared};
-use doorward::store::logins::Logins;
+use doorward::state::AppState;
 use doorward::worker::deliver_next;
 use serde_json::json;
 use sqlx::PgPool;
@@ -24,22 +18,9 @@ use crate::harness::wait::{eventually, lock_waits};
 
 /// The same service with another way for letters to leave.
 pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
-    let config = app.state.config.clone();
-    AppState::new(Shared {
-        clock: app.clock.clone(),
-        db: app.state.db.clone(),
-        logins: Logins::new(app.state.db.clone()),
-        keys: TokenKeys::new(&SECRET_KEY.to_owned().into(), None, &config.public_url),
-        hasher: app.state.hasher.clone(),
-        limits: Limits::new(false, &SECRET_KEY.to_owned().into()),
-        sessions: SessionCache::new(false),
-        mailer,
-        readiness: Readiness::default(),
-        metrics: Metrics::default(),
-        mail_queued: MailQueued::default(),
-        surplus_removal: tokio::sync::Mutex::default(),
-        config,
-    })
+    let (config, secret) = (app.state.config.clone(), SECRET_KEY.to_owned().into());
+    let (clock, db, hasher) = (app.clock.clone(), app.state.db.clone(), app.state.hasher.clone());
+    AppState::compose(config, &secret, clock, db, mailer, hasher)
 }
 
 pub fn over(sink: &SmtpSink) -> Mailer {

@@ -117,7 +117,7 @@ async fn nothing_old_is_shown_while_the_listening_connection_leads_nowhere() {
     proxy.swallow(true);
     let changed_at = rename(&ada, "Unheard").await;
     assert_proven(stale_for(&ada, "Unheard", changed_at).await, "leads nowhere");
-    assert!(!follower.app.state.sessions.is_live() && !is_shown_from_memory(&ada).await);
+    assert!(!follower.app.state.session_cache.is_live() && !is_shown_from_memory(&ada).await);
     // The connection from before stays dead, and neither side is told.
     proxy.swallow(false);
     follower.until_live().await;
@@ -153,7 +153,7 @@ async fn whoever_listens_where_nothing_is_told_keeps_nothing() {
     while start.elapsed() < PROOF {
         tokio::time::sleep(Duration::from_millis(100)).await;
         for (way, follower, ada) in &followers {
-            assert!(!follower.app.state.sessions.is_live(), "{way}");
+            assert!(!follower.app.state.session_cache.is_live(), "{way}");
             assert!(!is_shown_from_memory(ada).await, "{way}");
         }
     }

@@ -31,13 +31,14 @@ impl Follower {
     pub fn through(app: TestApp, db: Db) -> Self {
         let state = app.state.clone();
         let mut following = JoinSet::new();
-        following.spawn(async move { changes::follow(&db, Some(&state.sessions), None).await });
+        following
+            .spawn(async move { changes::follow(&db, Some(&state.session_cache), None).await });
         Self { app, _following: following }
     }
 
     pub async fn until_live(&self) {
         let start = Instant::now();
-        while !self.app.state.sessions.is_live() {
+        while !self.app.state.session_cache.is_live() {
             assert!(start.elapsed() < Duration::from_secs(30), "it never becomes live");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

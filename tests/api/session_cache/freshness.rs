@@ -238,7 +238,7 @@ async fn whoever_turns_it_off_or_does_not_follow_reads_every_session_from_the_da
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(10)).await;
         for app in [&off.app, &alone] {
-            assert!(!app.state.sessions.is_live());
+            assert!(!app.state.session_cache.is_live());
             assert!(!is_shown_from_memory(&at(app, &ada)).await);
         }
     }
@@ -257,7 +257,7 @@ async fn every_change_is_seen_by_the_next_call_at_the_instance_that_made_it() {
     for (round, change) in (0..rounds).zip(CHANGES.iter().cycle()) {
         let ada = change.person(app, &format!("ada{round}")).await;
         ada.get(ME).await.assert_ok(200);
-        assert!(app.state.sessions.is_live());
+        assert!(app.state.session_cache.is_live());
         let shown = change.make(&ada, &boss).await;
         assert!(shown.is_in(&ada.get(ME).await), "{change:?}, round {round}");
     }

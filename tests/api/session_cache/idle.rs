@@ -15,8 +15,8 @@ use crate::session_cache::follower::{
 /// Sleeps until the heartbeat has paused, and its last proof has run out.
 async fn until_paused(follower: &Follower) {
     tokio::time::sleep(IN_USE_FOR + PROOF + Duration::from_millis(1500)).await;
-    assert!(follower.app.state.sessions.is_live(), "the connection still counts");
-    assert_eq!(follower.app.state.sessions.entries(), 0, "nothing is kept from before");
+    assert!(follower.app.state.session_cache.is_live(), "the connection still counts");
+    assert_eq!(follower.app.state.session_cache.entries(), 0, "nothing is kept from before");
 }
 
 async fn first_name(person: &Person) -> String {
@@ -79,7 +79,7 @@ async fn a_connection_that_leads_nowhere_since_a_pause_proves_nothing() {
     }
     // What the pause vouched for ends with it.
     tokio::time::sleep(PROOF + Duration::from_secs(1)).await;
-    assert!(!follower.app.state.sessions.is_live());
+    assert!(!follower.app.state.session_cache.is_live());
     proxy.swallow(false);
     follower.until_live().await;
     until_shown_from_memory(&ada).await;

@@ -309,7 +309,7 @@ async fn three_instances_show_what_was_true_a_moment_ago() {
         all.stalest = all.stalest.max(tally.stalest);
     }
     let Tally { looks, changes, lives, stale, stalest } = all;
-    let hits: u64 = town.apps.iter().map(|app| app.state.sessions.hits.get()).sum();
+    let hits: u64 = town.apps.iter().map(|app| app.state.session_cache.hits.get()).sum();
     note(&format!(
         "{looks} looks, {hits} of them answered from memory, {changes} changes, {lives} more lives in {:?}: none wrong, \
          {stale} showed what had been true, the oldest {stalest:?} ago",

@@ -1,0 +1,136 @@
+//! From the configuration to the parts of a running process: mailer, database, state.
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::migrate::MigrateError;
+use sqlx::postgres::PgConnectOptions;
+use url::Url;
+
+use super::Failure;
+use crate::clock::Clock;
+use crate::config::{Config, Pooler, SmtpAccess, development_secret};
+use crate::local_postgres::{Durability, LocalPostgres};
+use crate::machine::hashing_threads;
+use crate::mail::{self, Mailer, SmtpSettings};
+use crate::security::password::{Hasher, production_params};
+use crate::security::random_secret;
+use crate::state::AppState;
+use crate::store::db::Db;
+
+/// The mailer that the configuration asks for; what is wrong with it is added to `complaints`.
+pub fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
+    let settings = match &config.smtp {
+        Some(SmtpAccess::Url(url)) => SmtpSettings::parse(url.expose_secret()),
+        Some(SmtpAccess::Gmail { address, app_password }) => {
+            Ok(SmtpSettings::gmail(address, app_password.expose_secret()))
+        }
+        None if config.is_production() => return Mailer::Off,
+        None => return Mailer::folder(Config::data_folder().join("mailbox")),
+    };
+    let settings =
+        settings.map_err(|complaint| complaints.push(format!("SMTP_URL {complaint}"))).ok();
+    // If it is missing, the configuration has complained.
+    let from = config.mail_from.as_deref().and_then(|raw| {
+        let from = mail::sender(raw);
+        if from.is_none() {
+            let unreadable = "MAIL_FROM must be a sender such as Doorward <no-reply@example.com>.";
+            complaints.push(unreadable.to_owned());
+        }
+        from
+    });
+    let (Some(settings), Some(from)) = (settings, from) else { return Mailer::Off };
+    Mailer::smtp(&settings, from, config.extra_certificates.as_deref()).unwrap_or_else(
+        |complaint| {
+            complaints.push(format!("SSL_CERT_FILE: {complaint}"));
+            Mailer::Off
+        },
+    )
+}
+
+/// The database that the configuration names, and the private server behind it where it names
+/// none.
+pub async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>), Failure> {
+    if let Some(url) = &config.database_url {
+        let connections = config.database_connections;
+        let mut db = Db::new(connect_options("DATABASE_URL", url)?, connections);
+        if let Some(url) = &config.database_direct_url {
+            db = db.with_direct(connect_options("DATABASE_DIRECT_URL", url)?);
+        }
+        if let Some(url) = &config.database_read_url {
+            db = db.with_standby(connect_options("DATABASE_READ_URL", url)?, connections);
+        }
+        return Ok((db, None));
+    }
+    let server = LocalPostgres::start(Config::data_folder(), Durability::Durable).await?;
+    server.ensure_database("doorward").await?;
+    let db = Db::new(server.connect_options("doorward"), config.database_connections);
+    Ok((db, Some(server)))
+}
+
+/// Reads a database's URL. Parameters that are for other clients (hosters add `channel_binding`)
+/// are left out. The log shows neither their names nor their values: sqlx's own words would, and
+/// one may be `sslpassword`, or the rest of a password that was not percent-encoded.
+fn connect_options(variable: &str, url: &SecretString) -> Result<PgConnectOptions, Failure> {
+    const KNOWN: [&str; 18] = [
+        "application_name",
+        "dbname",
+        "host",
+        "hostaddr",
+        "options",
+        "password",
+        "port",
+        "ssl-ca",
+        "ssl-cert",
+        "ssl-key",
+        "ssl-mode",
+        "ssl-root-cert",
+        "sslcert",
+        "sslkey",
+        "sslmode",
+        "sslrootcert",
+        "statement-cache-capacity",
+        "user",
+    ];
+    let mut url = Url::parse(url.expose_secret())?;
+    let (known, unknown): (Vec<_>, Vec<_>) = url
+        .query_pairs()
+        .into_owned()
+        .partition(|(name, _)| KNOWN.contains(&&**name) || name.starts_with("options["));
+    if !unknown.is_empty() {
+        let understood = KNOWN.join(", ");
+        tracing::warn!(variable, understood, "a parameter in a database's URL is left out");
+    }
+    url.set_query(None);
+    if !known.is_empty() {
+        url.query_pairs_mut().extend_pairs(known);
+    }
+    Ok(url.as_str().parse()?)
+}
+
+/// The state of a process that runs on the system's clock, with the production cost of a hash.
+pub fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
+    let secret = match &config.secret_key {
+        Some(secret) => secret.clone(),
+        None => development_secret(Config::data_folder(), random_secret).map_err(|error| {
+            format!("the generated key cannot be kept under .doorward/: {error}")
+        })?,
+    };
+    let params = production_params();
+    let threads = hashing_threads(u64::from(params.m_cost()) * 1024);
+    let hasher = Hasher::new(params, threads);
+    Ok(AppState::compose(config, &secret, Clock::system(), db, mailer, hasher))
+}
+
+/// Finds out about a pooler, then migrates.
+pub async fn migrate(state: &AppState) -> Result<(), MigrateError> {
+    let db = &state.db;
+    match state.config.database_pooler {
+        Pooler::Detect if !db.is_behind_pooler() && db.detect_pooler().await? => {
+            tracing::info!("a pooler stands before the database: no prepared statements");
+            db.assume_pooler();
+        }
+        Pooler::Detect if db.is_behind_pooler() => {}
+        Pooler::Detect | Pooler::Absent => db.assume_direct(),
+        Pooler::Present => db.assume_pooler(),
+    }
+    db.migrate().await
+}
