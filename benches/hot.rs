@@ -1,7 +1,8 @@
-//! What every request is made of, each by itself: `cargo bench --bench hot`, or with a part of a name after `--`.
+//! What every request is made of, each by itself: `cargo bench --bench hot`, or with a part of a
+//! name after `--`.
 //!
-//! The password is checked by the service's own hasher and by the plain crate as its documentation uses it; both have
-//! one thread.
+//! The password is checked by the service's own hasher and by the plain crate as its documentation
+//! uses it; both have one thread.
 
 #![expect(clippy::unwrap_used, reason = "a program that measures ends where it cannot")]
 

@@ -113,11 +113,11 @@ impl Follower<'_> {
             }
             // One warning per loss, not one per attempt to reconnect.
             if pause > HEARTBEAT {
-                tracing::debug!(%error, "changes made elsewhere are still not heard of");
+                tracing::debug!(%error, "session cache: the listening connection is still lost");
             } else if self.cache.is_some() {
-                tracing::warn!(%error, "changes made elsewhere are not heard of: {NO_CACHE}");
+                tracing::warn!(%error, "session cache: the listening connection is lost: {NO_CACHE}");
             } else {
-                tracing::warn!(%error, "letters queued elsewhere are not heard of: {MORE_POLLS}");
+                tracing::warn!(%error, "worker: the listening connection is lost: {MORE_POLLS}");
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);

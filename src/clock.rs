@@ -47,7 +47,8 @@ impl Clock {
     }
 }
 
-/// Writes an instant as RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`; for `serialize_with`.
+/// Writes an instant as RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`; for
+/// `serialize_with`.
 pub fn rfc3339<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }

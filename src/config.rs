@@ -15,7 +15,8 @@ use url::Url;
 pub use secret_file::development_secret;
 use vars::Vars;
 
-/// Every variable that [`Config::from_vars`] reads. `.env.example` explains the same ones, and a test compares.
+/// Every variable that [`Config::from_vars`] reads. `.env.example` explains the same ones, and a
+/// test compares.
 pub const VARIABLES: &[&str] = &[
     "ACCESS_TOKEN_MINUTES",
     "ADMIN_EMAIL",

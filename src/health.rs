@@ -61,7 +61,8 @@ pub async fn healthz() -> Json<StatusResponse> {
     Json(StatusResponse { success: true, status: "alive" })
 }
 
-/// Whether it can be given work: the database answers and is migrated, and the process is not about to end.
+/// Whether it can be given work: the database answers and is migrated, and the process is not about
+/// to end.
 #[utoipa::path(
     get, path = "/readyz", tag = "service",
     responses((status = 200, description = "It can.", body = StatusResponse)),
@@ -71,8 +72,8 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<StatusResponse
     if state.readiness.is_draining() {
         return Err(ApiError { message: Some("Shutting down.".into()), ..Code::Busy.into() });
     }
-    // Until then no request uses the database: a connection made before a pooler was noticed would have prepared
-    // statements, which fail behind one.
+    // Until then no request uses the database: a connection made before a pooler was noticed would
+    // have prepared statements, which fail behind one.
     if !state.readiness.is_ready() {
         return Err(Code::DatabaseUnavailable.into());
     }

@@ -46,8 +46,9 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 /// How long requests in flight may take once the service was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Opens the port, with a backlog as long as the connection cap: a client that finds the backlog full has to try again
-/// after a second, or takes itself for connected while the service knows nothing of it.
+/// Opens the port, with a backlog as long as the connection cap: a client that finds the backlog
+/// full has to try again after a second, or takes itself for connected while the service knows
+/// nothing of it.
 pub fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -59,8 +60,9 @@ pub fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(MAX_CONNECTIONS)
 }
 
-/// Serves until `stop` is set, and for `SHUTDOWN_DELAY_SECONDS` more, in which balancers notice that the service is not
-/// ready, and each answer closes its connection; then finishes the requests in flight.
+/// Serves until `stop` is set, and for `SHUTDOWN_DELAY_SECONDS` more, in which balancers notice
+/// that the service is not ready, and each answer closes its connection; then finishes the requests
+/// in flight.
 pub async fn serve(
     listener: TcpListener,
     app: App,
@@ -115,8 +117,8 @@ impl Connections {
         http.header_read_timeout(state.config.keep_alive)
             .max_buf_size(MAX_HEADER_BYTES)
             .max_headers(MAX_HEADER_FIELDS)
-            // Answers are small: to copy one behind its head costs less than a vectored write. Large ones come in small
-            // frames.
+            // Answers are small: to copy one behind its head costs less than a vectored write.
+            // Large ones come in small frames.
             .writev(false);
         let mut hurried = http.clone();
         hurried.header_read_timeout(state.config.keep_alive.min(SHORT_HEAD_TIMEOUT));
@@ -131,7 +133,8 @@ impl Connections {
         }
     }
 
-    /// The next connection. While all places are taken, new clients wait in the backlog for the first that is given back.
+    /// The next connection. While all places are taken, new clients wait in the backlog for the
+    /// first that is given back.
     async fn accept(&self, listener: &TcpListener) -> std::io::Result<Accepted> {
         let (mut permit, mut is_over_cap) = tokio::select! {
             biased;
@@ -167,7 +170,8 @@ impl Connections {
 
     /// Closes the port and finishes the requests in flight.
     async fn drain(self, listener: TcpListener) {
-        // Closing the port resets connections in the backlog, whose clients have sent their requests.
+        // Closing the port resets connections in the backlog, whose clients have sent their
+        // requests.
         if let Ok(port) = listener.into_std() {
             while let Ok((stream, address)) = port.accept() {
                 if let Ok(stream) = nonblocking(stream) {
@@ -206,7 +210,8 @@ fn connection(
     http.serve_connection(TokioIo::new(Box::pin(stream)), peered)
 }
 
-/// The service as one connection sees it, which sends one request after the other: adds the [`ConnectionInfo`] to each.
+/// The service as one connection sees it, which sends one request after the other: adds the
+/// [`ConnectionInfo`] to each.
 struct Peered {
     app: RefCell<App>,
     peer: ConnectionInfo,
@@ -232,10 +237,11 @@ impl Service<Request<Incoming>> for Peered {
     }
 }
 
-/// RFC 9112, 3.2, 6.1 and 6.3: one `host`, and one way to tell where the body ends, which we understand. The server below
-/// reads on where two are given; a proxy before us may have chosen the other one, and take the rest of the body for a
-/// request of its own. Of `content-length` beside `transfer-encoding` it drops the former, and the connection ends with
-/// the answer, as 6.3 asks for.
+/// RFC 9112, 3.2, 6.1 and 6.3: one `host`, and one way to tell where the body ends, which we
+/// understand. The server below reads on where two are given; a proxy before us may have chosen the
+/// other one, and take the rest of the body for a request of its own. Of `content-length` beside
+/// `transfer-encoding` it drops the former, and the connection ends with the answer, as 6.3 asks
+/// for.
 fn is_ambiguous(version: Version, headers: &HeaderMap) -> bool {
     let count = |name| headers.get_all(name).iter().count();
     let hosts = count(header::HOST);

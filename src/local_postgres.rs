@@ -1,11 +1,11 @@
 //! A private PostgreSQL for development and tests, for when no `DATABASE_URL` is given.
 //!
-//! It listens on a Unix socket that only its owner may open, and lives under one folder. The process that
-//! holds the lock file there owns the server and restarts it when it dies; any other process joins
-//! through the same socket, and becomes the owner if the first one goes away. The server runs
-//! under a small `sh` that waits for the end of its standard input, so it stops with its owner even
-//! when that one is killed; and that `sh` (or `initdb`) holds the lock too, so that no process starts a
-//! second server before the first is down.
+//! It listens on a Unix socket that only its owner may open, and lives under one folder. The
+//! process that holds the lock file there owns the server and restarts it when it dies; any other
+//! process joins through the same socket, and becomes the owner if the first one goes away. The
+//! server runs under a small `sh` that waits for the end of its standard input, so it stops with
+//! its owner even when that one is killed; and that `sh` (or `initdb`) holds the lock too, so that
+//! no process starts a second server before the first is down.
 
 mod error;
 mod programs;
@@ -122,8 +122,8 @@ impl LocalPostgres {
 
     /// Creates the database unless it is there.
     ///
-    /// After the owner of the server was killed, the one that answered our start may be the old one, which is about to
-    /// go: then this waits for the next one, as long as a start may take.
+    /// After the owner of the server was killed, the one that answered our start may be the old
+    /// one, which is about to go: then this waits for the next one, as long as a start may take.
     pub async fn ensure_database(&self, name: &str) -> sqlx::Result<()> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -157,7 +157,7 @@ impl LocalPostgres {
         let LocalPostgres { stopping, monitor, .. } = self;
         drop(stopping);
         if blocking(move || monitor.join()).await.is_err() {
-            tracing::error!("the thread that looked after the local PostgreSQL panicked");
+            tracing::error!("the local PostgreSQL's thread panicked");
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-/// Threads that hash passwords: one a processor, but at most half of the memory for their blocks of `block_bytes`. The
-/// processors are those of the control group's quota, of version 1 and 2, as the standard library finds them.
+/// Threads that hash passwords: one a processor, but at most half of the memory for their blocks of
+/// `block_bytes`. The processors are those of the control group's quota, of version 1 and 2, as the
+/// standard library finds them.
 pub fn hashing_threads(block_bytes: u64) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -15,9 +16,10 @@ fn at_most_half(processors: usize, limit: Option<u64>, block_bytes: u64) -> usiz
     fit.map_or(processors, |fit| processors.min(fit)).max(1)
 }
 
-/// Bytes of memory that the control groups allow: the least of this process's own group and all above it, of version 2
-/// (`memory.max`) and 1 (`memory.limit_in_bytes`). `groups` as in `/proc/self/cgroup`; a container without a namespace
-/// of its own sees its host's path there and its own group at the root.
+/// Bytes of memory that the control groups allow: the least of this process's own group and all
+/// above it, of version 2 (`memory.max`) and 1 (`memory.limit_in_bytes`). `groups` as in
+/// `/proc/self/cgroup`; a container without a namespace of its own sees its host's path there and
+/// its own group at the root.
 fn memory_limit(root: &Path, groups: &str) -> Option<u64> {
     let limits = groups.lines().flat_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);

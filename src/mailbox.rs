@@ -30,8 +30,8 @@ struct MailboxPage<'a> {
     letters: &'a [KeptLetter],
 }
 
-/// The page for a browser, JSON for other clients; nothing at all where mail is really sent, or for another machine, a
-/// proxy's clients among them.
+/// The page for a browser, JSON for other clients; nothing at all where mail is really sent, or for
+/// another machine, a proxy's clients among them.
 async fn show(
     State(state): State<AppState>,
     peer: Option<Extension<ConnectionInfo>>,
@@ -40,7 +40,8 @@ async fn show(
     let is_forwarded = ["x-forwarded-for", "forwarded"].iter().any(|&by| headers.contains_key(by));
     let is_local = !is_forwarded
         && peer.is_some_and(|Extension(peer)| peer.address.ip().to_canonical().is_loopback());
-    // A page from elsewhere can make its own name lead here (DNS rebinding), but not call us by ours.
+    // A page from elsewhere can make its own name lead here (DNS rebinding), but not call us by
+    // ours.
     if !is_local || !is_own_host(&headers, state.config.site()) {
         return ApiError::from(Code::NotFound).into_response();
     }

@@ -1,7 +1,9 @@
-//! `GET /metrics`: what Prometheus asks, with `METRICS_TOKEN`; without that setting there is no such path.
+//! `GET /metrics`: what Prometheus asks, with `METRICS_TOKEN`; without that setting there is no
+//! such path.
 //!
-//! It is for the operator, not for clients: the OpenAPI document leaves it out. The numbers are read when
-//! they are asked for. Every label is one of a few words that the program itself has: no path, address, id or name.
+//! It is for the operator, not for clients: the OpenAPI document leaves it out. The numbers are
+//! read when they are asked for. Every label is one of a few words that the program itself has: no
+//! path, address, id or name.
 
 use std::time::Duration;
 
@@ -114,7 +116,7 @@ fn requests(page: &mut Exposition, state: &AppState) {
     for route in &routes {
         family.histogram(&[("route", route.pattern())], &route.duration);
     }
-    let help = "Requests in hand, this one among them.";
+    let help = "Requests in flight, this one among them.";
     let in_flight = metrics.in_flight.get();
     page.single("doorward_http_requests_in_flight", Kind::Gauge, help, in_flight);
     let help = "Requests whose client hung up before the answer.";

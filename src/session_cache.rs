@@ -79,7 +79,7 @@ pub struct SessionCache {
 /// The active session of a valid token and its user, as read.
 #[derive(Debug)]
 pub struct CachedSession {
-    /// Without the hash of the password: whoever checks one reads the database.
+    /// Without the hash of the password: a check of one reads the database.
     pub user: User,
     pub session: Session,
     /// The user as an answer shows them, in bytes: room for `http`, which writes them once.
@@ -90,8 +90,8 @@ pub struct CachedSession {
     read_at: Instant,
 }
 
-/// The memory of an entry: the token, the [`CachedSession`] with its strings, and the rendered user,
-/// which repeats them.
+/// The memory of an entry: the token, the [`CachedSession`] with its strings, and the rendered
+/// user, which repeats them.
 #[derive(Clone)]
 struct Size;
 

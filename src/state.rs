@@ -39,7 +39,8 @@ pub struct Shared {
     pub mailer: Mailer,
     pub readiness: Readiness,
     pub metrics: Metrics,
-    /// Notified when a letter was queued, so that the worker does not have to wait for its next poll.
+    /// Notified when a letter was queued, so that the worker does not have to wait for its next
+    /// poll.
     pub mail_queued: MailQueued,
 }
 
@@ -85,7 +86,8 @@ impl AppState {
         event.log(&self.metrics.events);
     }
 
-    /// Commits a change to a user or their sessions, and drops them from the cache before the answer.
+    /// Commits a change to a user or their sessions, and drops them from the cache before the
+    /// answer.
     pub async fn commit(&self, tx: Tx, user_id: Uuid) -> sqlx::Result<()> {
         let state = self.clone();
         tx.commit_and(move || state.session_cache.forget(user_id)).await
@@ -115,7 +117,7 @@ const DRAINING: u8 = 2;
 impl Readiness {
     /// The database has been reached and migrated.
     pub fn set_ready(&self) {
-        // Whoever is already leaving does not come back.
+        // A service that is draining stays so.
         let _ = self.stage.compare_exchange(STARTING, READY, Ordering::SeqCst, Ordering::SeqCst);
     }
 
@@ -132,8 +134,8 @@ impl Readiness {
         self.stage.load(Ordering::SeqCst) == READY
     }
 
-    /// Runs `question` for one caller at a time; its answer serves all who came before it was given, so that a crowd of
-    /// them takes one connection.
+    /// Runs `question` for one caller at a time; its answer serves all who came before it was
+    /// given, so that a crowd of them takes one connection.
     pub async fn ask(&self, question: impl Future<Output = bool>) -> bool {
         let came = Instant::now();
         let mut last = self.answered.lock().await;

@@ -1,12 +1,13 @@
-//! The floor: the least that a program on the same libraries does for the same answers. What Doorward costs beyond it is
-//! the price of its rules, and `script/bench` shows that price. Its logins share no statements, as Doorward's do.
+//! The floor: the least that a program on the same libraries does for the same answers. What
+//! Doorward costs beyond it is the price of its rules, and `script/bench` shows that price. Its
+//! logins share no statements, as Doorward's do.
 //!
-//! Usage: `floor PORT DATABASE_URL X`, X being that of the JWK that signs. It reads the tables of a running Doorward and
-//! writes to tables of its own.
+//! Usage: `floor PORT DATABASE_URL X`, X being that of the JWK that signs. It reads the tables of a
+//! running Doorward and writes to tables of its own.
 //!
-//! `floor hash plain|hasher THREADS SECONDS` checks passwords, and nothing else, on so many threads: by the plain crate as
-//! its documentation uses it, or by Doorward's own hasher. It prints how many a second, and microseconds of processor
-//! time for each.
+//! `floor hash plain|hasher THREADS SECONDS` checks passwords, and nothing else, on so many
+//! threads: by the plain crate as its documentation uses it, or by Doorward's own hasher. It prints
+//! how many a second, and microseconds of processor time for each.
 
 #![expect(clippy::unwrap_used, reason = "a program that measures ends where it cannot")]
 #![expect(clippy::print_stdout, reason = "its result")]
@@ -34,7 +35,8 @@ use sqlx::{FromRow, Row};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-// The one that serves it best: the plain crate asks for new memory for each hash, of which jemalloc makes twice the work.
+// The one that serves it best: the plain crate asks for new memory for each hash, of which jemalloc
+// makes twice the work.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -48,7 +50,8 @@ struct Floor {
     refresh: (EncodingKey, DecodingKey),
     /// As many passwords are hashed at once as there are processors.
     hashing: Semaphore,
-    /// Checks the passwords of logins: the same hasher as Doorward's, for it is what surrounds a hash that is compared.
+    /// Checks the passwords of logins: the same hasher as Doorward's, for it is what surrounds a
+    /// hash that is compared.
     hasher: Hasher,
 }
 
@@ -106,7 +109,8 @@ async fn me(
     Ok(Json(caller(&floor, &headers).await?.json()))
 }
 
-/// The first users, or those after another one (microseconds and an id, with a comma between them), for an admin.
+/// The first users, or those after another one (microseconds and an id, with a comma between them),
+/// for an admin.
 async fn list(
     State(floor): State<Arc<Floor>>,
     headers: HeaderMap,
@@ -263,7 +267,8 @@ impl Floor {
     }
 }
 
-/// The hasher turns them off for the whole process once it has its own memory; the plain crate may have them.
+/// The hasher turns them off for the whole process once it has its own memory; the plain crate may
+/// have them.
 fn allow_huge_pages() {
     rustix::thread::disable_transparent_huge_pages(false).unwrap();
 }

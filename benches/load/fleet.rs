@@ -1,4 +1,5 @@
-//! Instances behind HAProxy, on PostgreSQL behind PgBouncer in transaction mode: one of them, and three.
+//! Instances behind HAProxy, on PostgreSQL behind PgBouncer in transaction mode: one of them, and
+//! three.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

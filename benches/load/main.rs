@@ -1,8 +1,9 @@
-//! `script/bench`: the service under load, beside the least that a program on the same libraries does.
+//! `script/bench`: the service under load, beside the least that a program on the same libraries
+//! does.
 //!
-//! The load generator runs on the same processors as what it asks, and other things may run there too. So every
-//! contestant of a scenario is measured for a short slice, one after the other, and that in several rounds: what counts
-//! is the median of the ratios within a round.
+//! The load generator runs on the same processors as what it asks, and other things may run there
+//! too. So every contestant of a scenario is measured for a short slice, one after the other, and
+//! that in several rounds: what counts is the median of the ratios within a round.
 
 #![expect(clippy::print_stdout, reason = "its result, and how far it has come")]
 #![expect(clippy::print_stderr, reason = "why it failed")]
@@ -27,10 +28,12 @@ use crate::requests::Used;
 use crate::scenarios::{SCENARIOS, Scenario, Target};
 use crate::stage::{Failure, Stage};
 
-/// Starts a private PostgreSQL, the service (release build, settings of production, no limits) and a floor to
-/// measure it against, and measures them by turns. Writes target/bench/report.md and report.svg.
+/// Starts a private PostgreSQL, the service (release build, settings of production, no limits) and
+/// a floor to measure it against, and measures them by turns. Writes target/bench/report.md and
+/// report.svg.
 ///
-/// Exits with 1 if any answer had another status than expected. A goal that is missed is told, and no failure.
+/// Exits with 1 if any answer had another status than expected. A goal that is missed is told, and
+/// no failure.
 #[derive(Debug, Parser)]
 #[command(name = "script/bench", max_term_width = 100)]
 struct Options {
@@ -181,7 +184,8 @@ async fn measure_all(
     Ok(rows)
 }
 
-/// From the start to the first answer, on a database that needs no migration; idle memory; the binary.
+/// From the start to the first answer, on a database that needs no migration; idle memory; the
+/// binary.
 async fn start(stage: &mut Stage) -> Result<Vec<Check>, Failure> {
     let mut times = Vec::new();
     for _ in 0..5 {

@@ -1,4 +1,5 @@
-//! One slice of a contestant: the load generator runs, and what it and the processes say about it is put together.
+//! One slice of a contestant: the load generator runs, and what it and the processes say about it
+//! is put together.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -28,8 +29,8 @@ pub struct Sample {
     pub failed: u64,
 }
 
-/// Sessions that the service is given to remove for each second that it is watched, and for two more, in which the
-/// load generator gets under way: more than it removes.
+/// Sessions that the service is given to remove for each second that it is watched, and for two
+/// more, in which the load generator gets under way: more than it removes.
 const OLD_ROWS_A_SECOND: u64 = 20_000;
 
 const WRK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/load/requests.lua");
@@ -132,7 +133,8 @@ async fn ask(
     let program = stage.program(target);
     let before = cpu(program.pid, stage.postmaster);
     let output = Command::new("wrk")
-        // One thread keeps up with two cores' worth of any of these programs, and leaves them the rest.
+        // One thread keeps up with two cores' worth of any of these programs, and leaves them the
+        // rest.
         .args(["--threads=1", "--timeout=30s"])
         .args([format!("--connections={connections}"), format!("--duration={seconds}s")])
         .args(["--script", WRK, &format!("http://127.0.0.1:{}", program.port)])

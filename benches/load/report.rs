@@ -17,7 +17,8 @@ pub struct Row {
 pub struct Check {
     pub what: String,
     pub found: String,
-    /// The same ratio of processor time, the service's and PostgreSQL's: next to nothing else disturbs it.
+    /// The same ratio of processor time, the service's and PostgreSQL's: next to nothing else
+    /// disturbs it.
     pub by_cpu: Option<f64>,
     pub goal: String,
     pub met: Option<bool>,
@@ -27,7 +28,8 @@ pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     quartiles(values).map(|[_, median, _]| median)
 }
 
-/// Half of the values lie between the first and the last of these, and half below the one in the middle.
+/// Half of the values lie between the first and the last of these, and half below the one in the
+/// middle.
 fn quartiles(values: impl Iterator<Item = f64>) -> Option<[f64; 3]> {
     let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
     values.sort_by(f64::total_cmp);
@@ -208,8 +210,8 @@ fn table(head: &[&str], body: Vec<Vec<String>>, texts: usize) -> String {
     text
 }
 
-/// Bars of answers a second: a group for each scenario and number of connections, the longest bar of a group as long as
-/// the longest of any other.
+/// Bars of answers a second: a group for each scenario and number of connections, the longest bar
+/// of a group as long as the longest of any other.
 pub fn picture(rows: &[Row], title: &str) -> String {
     const BAR: f64 = 420.0;
     const LINE: usize = 18;

@@ -14,7 +14,8 @@ use uuid::Uuid;
 use crate::scenarios::{Requests, Target};
 use crate::stage::{Failure, PASSWORD, Stage};
 
-/// Users who ask for themselves: each often enough to be known still, even where only a thousand a second are asked.
+/// Users who ask for themselves: each often enough to be known still, even where only a thousand a
+/// second are asked.
 const CALLERS: u64 = 100;
 /// Users who log in.
 const PEOPLE: u64 = 1_000;
@@ -166,8 +167,8 @@ fn access_token(stage: &Stage, number: u64) -> String {
     stage.keys.issue_access(&claims, now, now + TimeDelta::minutes(30))
 }
 
-/// The sessions by turns; in the second turn they have the counter that the first one left, or are behind it, which
-/// is as good.
+/// The sessions by turns; in the second turn they have the counter that the first one left, or are
+/// behind it, which is as good.
 fn refresh_token(stage: &Stage, is_floor: bool, number: u64) -> Result<String, Failure> {
     let (turn, session) = (number / stage.sessions, 1 + number % stage.sessions);
     let (sid, counter) = (session_id(session), i64::try_from(turn)?);

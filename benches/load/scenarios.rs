@@ -38,7 +38,8 @@ pub enum Requests {
 #[derive(Clone, Copy, Debug)]
 pub enum Run {
     Ask(Target, Requests),
-    /// No HTTP: Argon2 on as many threads as there are processors; by the service's hasher, or by the plain crate.
+    /// No HTTP: Argon2 on as many threads as there are processors; by the service's hasher, or by
+    /// the plain crate.
     Hash {
         plain: bool,
     },
@@ -58,7 +59,8 @@ pub struct Contestant {
     pub beside: Option<&'static Contestant>,
     /// Whether the service, just started, removes old rows meanwhile.
     pub cleaning_up: bool,
-    /// Whether each slice is that of a new process: they differ by up to a fifth in how fast they hash.
+    /// Whether each slice is that of a new process: they differ by up to a fifth in how fast they
+    /// hash.
     pub is_renewed: bool,
 }
 

@@ -1,5 +1,5 @@
-//! What is measured, running: a private PostgreSQL with people and sessions in it, the service twice, the floor; several
-//! instances once they are asked for.
+//! What is measured, running: a private PostgreSQL with people and sessions in it, the service
+//! twice, the floor; several instances once they are asked for.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,8 @@ const PREVIOUS: &str = "DOORWARD_PREVIOUS";
 /// How long a program may take to start.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Ids like those of version 7 in that they rise, and known without asking: `$1` in SQL is the number.
+/// Ids like those of version 7 in that they rise, and known without asking: `$1` in SQL is the
+/// number.
 pub const USER_ID: &str = "('00000000-0000-7000-8000-' || lpad(to_hex($1), 12, '0'))::uuid";
 pub const SESSION_ID: &str = "('00000000-0001-7000-8000-' || lpad(to_hex($1), 12, '0'))::uuid";
 
@@ -155,8 +156,8 @@ impl Stage {
         self.postgres.url("doorward")
     }
 
-    /// Starts the service or the floor anew; how long it took from the start of the process to the first answer that says
-    /// that all is ready.
+    /// Starts the service or the floor anew; how long it took from the start of the process to the
+    /// first answer that says that all is ready.
     pub async fn restart(&mut self, target: Target) -> Result<Duration, Failure> {
         let began = Instant::now();
         let program = self.site().start(target, &self.keys).await?;
@@ -170,8 +171,8 @@ impl Stage {
         Ok(took)
     }
 
-    /// Puts `rows` sessions into the database that ran out long ago, and starts the service anew: the first that it does
-    /// is to remove them.
+    /// Puts `rows` sessions into the database that ran out long ago, and starts the service anew:
+    /// the first that it does is to remove them.
     pub async fn begin_cleaning_up(&mut self, rows: u64) -> Result<(), Failure> {
         sqlx::query(AssertSqlSafe(format!(
             "insert into sessions (id, user_id, created_at, expires_at, ends_at)
@@ -241,7 +242,8 @@ impl Site<'_> {
         self.launch(command, port, log, Some("/readyz")).await
     }
 
-    /// Runs a program until it is ready: `path` answers 200, or, where it speaks no HTTP, somebody listens.
+    /// Runs a program until it is ready: `path` answers 200, or, where it speaks no HTTP, somebody
+    /// listens.
     pub async fn launch(
         &self,
         mut command: Command,
@@ -302,8 +304,8 @@ impl Program {
     }
 }
 
-/// One insert for each table; all users have the same password, and names of the same length, so that pages of them
-/// are equally long.
+/// One insert for each table; all users have the same password, and names of the same length, so
+/// that pages of them are equally long.
 async fn seed(pool: &PgPool, users: u64, sessions: u64) -> Result<(), Failure> {
     let hasher = Hasher::new(production_params(), 1);
     let client = Requester { key: 0, is_known: true };

@@ -1,9 +1,10 @@
 //! Attempts that are counted before their work is done: one guard is the count.
 //!
-//! A handler has four verbs. [`count`] gives the guard, or refuses. [`Counted::charge_in`] and [`Counted::refund_in`] leave
-//! it to a transaction: it was the kind of attempt that the limit is for, or it was not. [`Counted::settle`] leaves it to an
-//! outcome. A guard that is dropped before that, since its client hung up, its call failed or its transaction was rolled
-//! back, is charged or refunded as it was made.
+//! A handler has four verbs. [`count`] gives the guard, or refuses. [`Counted::charge_in`] and
+//! [`Counted::refund_in`] leave it to a transaction: it was the kind of attempt that the limit is
+//! for, or it was not. [`Counted::settle`] leaves it to an outcome. A guard that is dropped before
+//! that, since its client hung up, its call failed or its transaction was rolled back, is charged
+//! or refunded as it was made.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +27,8 @@ pub struct Attempts {
 
 /// What becomes of the count if the guard is dropped.
 enum IfDropped {
-    /// It stays. What strangers who hang up are counted as has to stay: a flood of them would never be refused.
+    /// It stays. What strangers who hang up are counted as has to stay: a flood of them would never
+    /// be refused.
     Charge,
     Refund,
     /// It is refunded until a hashing thread looks at the password: from then on that was a guess.
@@ -39,8 +41,8 @@ impl Attempts {
         Self { all: all.into(), if_dropped: IfDropped::Charge }
     }
 
-    /// Of a client that has proven before who it is, or of what a call causes by the way: refunded if the client hangs
-    /// up or the call fails.
+    /// Of a client that has proven before who it is, or of what a call causes by the way: refunded
+    /// if the client hangs up or the call fails.
     pub fn refunded_if_dropped(all: impl Into<Vec<Attempt>>) -> Self {
         Self { all: all.into(), if_dropped: IfDropped::Refund }
     }
@@ -57,7 +59,8 @@ pub async fn count<const N: usize>(
     if is_charged {
         return counting.await;
     }
-    // Runs to completion: what was counted for a client that hung up meanwhile is refunded by the guards.
+    // Runs to completion: what was counted for a client that hung up meanwhile is refunded by the
+    // guards.
     run_to_completion(counting).await
 }
 
@@ -112,8 +115,8 @@ impl Counted {
         Ok(())
     }
 
-    /// An error of the service's own is refunded, so that retrying during an outage locks nobody out; everything else
-    /// was an attempt. In the background: the database may just have failed.
+    /// An error of the service's own is refunded, so that retrying during an outage locks no user
+    /// out; everything else was an attempt. In the background: the database may just have failed.
     pub fn settle<T, E: Fault>(self, outcome: Result<T, E>) -> Result<T, E> {
         match &outcome {
             Err(error) if error.is_ours() => drop(self.refunded_if_dropped()),

@@ -13,7 +13,8 @@ pub struct ClientInfo {
 }
 
 impl ClientInfo {
-    /// As a requester of the hashing queue. `is_known`: the client has logged in to the account before.
+    /// As a requester of the hashing queue. `is_known`: the client has logged in to the account
+    /// before.
     pub fn requester(&self, is_known: bool) -> Requester {
         // One home connection has up to 65,536 IPv6 networks (a /48) and could fill the queue with
         // one job from each. So a /48 counts as one client, as an IPv4 address does.

@@ -47,9 +47,9 @@ pub fn notice_attempts(recipient: &str) -> Attempts {
     )
 }
 
-/// Counts a letter to `recipient` caused by `client`; `None` if a limit is reached. The client is not told: that would
-/// tell a stranger what the address was sent before. To be charged only if a letter is queued: else strangers would use
-/// up the budget of the address's owner.
+/// Counts a letter to `recipient` caused by `client`; `None` if a limit is reached. The client is
+/// not told: that would tell a stranger what the address was sent before. To be charged only if a
+/// letter is queued: else strangers would use up the budget of the address's owner.
 pub async fn count(
     state: &AppState,
     recipient: &str,
@@ -60,9 +60,10 @@ pub async fn count(
     count_silently(state, vec![hour, day, Attempt::by_address(&MAIL_ADDRESS, client.ip)], now).await
 }
 
-/// Counts the first letter of a new account, limited by itself: letters that others have caused do not keep it back, and
-/// an account that moves on from one address to the next frees none for another registration. It counts among all letters
-/// to the address too, and is sent however many those were.
+/// Counts the first letter of a new account, limited by itself: letters that others have caused do
+/// not keep it back, and an account that moves on from one address to the next frees none for
+/// another registration. It counts among all letters to the address too, and is sent however many
+/// those were.
 pub async fn count_first(
     state: &AppState,
     recipient: &str,

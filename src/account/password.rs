@@ -24,9 +24,9 @@ pub struct Checked {
     pub proof: Proof,
 }
 
-/// Checks the password of a username or an e-mail address. `None` if the password is wrong or there is no such user:
-/// after the same time, since a dummy hash is computed. `counted`: the attempt as which an earlier check of the same
-/// login was counted.
+/// Checks the password of a username or an e-mail address. `None` if the password is wrong or there
+/// is no such user: after the same time, since a dummy hash is computed. `counted`: the attempt as
+/// which an earlier check of the same login was counted.
 pub async fn check(
     state: &AppState,
     login: &str,
@@ -78,6 +78,10 @@ async fn prepare(
     {
         return Err(Error::RateLimited { refusal, now });
     }
+    if counted.is_none() {
+        // Beyond a full queue the database is not asked: refusals would take time from logins.
+        state.hasher.check_room_for_either(client.requester(false).key)?;
+    }
     let (user, is_known) = state.logins.find(login, client.ip).await?;
     let requester = client.requester(is_known);
     if let Some(counted) = counted {
@@ -109,8 +113,8 @@ async fn prepare(
     }
 }
 
-/// What a login counts as besides its address: an attempt on the account from this block of addresses and, unless the
-/// address is known to the account, one of all strangers together.
+/// What a login counts as besides its address: an attempt on the account from this block of
+/// addresses and, unless the address is known to the account, one of all strangers together.
 fn attempts_on_account(
     user: Option<&User>,
     login: &str,
@@ -123,8 +127,8 @@ fn attempts_on_account(
     std::iter::once(own).chain(shared)
 }
 
-/// Checks a password that is counted as an attempt. The attempt is refunded if no thread looked at the password: the queue
-/// was full, or a known client hung up before its turn came.
+/// Checks a password that is counted as an attempt. The attempt is refunded if no thread looked at
+/// the password: the queue was full, or a known client hung up before its turn came.
 async fn verify(
     state: &AppState,
     requester: Requester,
@@ -143,7 +147,8 @@ async fn verify(
     }
 }
 
-/// Hashes the password of a new account, which is counted as an attempt: refunded if the queue is full.
+/// Hashes the password of a new account, which is counted as an attempt: refunded if the queue is
+/// full.
 pub async fn hash(
     state: &AppState,
     requester: Requester,
@@ -159,7 +164,8 @@ pub async fn hash(
     }
 }
 
-/// The attempt as which a proof of the present password is counted: one budget, wherever the password could be guessed.
+/// The attempt as which a proof of the present password is counted: one budget, wherever the
+/// password could be guessed.
 pub fn attempts_to_prove(actor: Actor) -> Attempts {
     Attempts::refunded_if_dropped([Attempt::on(&PASSWORD, &actor.user_id.to_string())])
 }
@@ -188,7 +194,8 @@ fn wrong_password(state: &AppState, actor: Actor) -> Error {
     Error::WrongPassword
 }
 
-/// Replaces the password of a user who proves the present one, and ends every other session of theirs.
+/// Replaces the password of a user who proves the present one, and ends every other session of
+/// theirs.
 pub async fn change(
     state: &AppState,
     actor: Actor,
@@ -199,8 +206,9 @@ pub async fn change(
 ) -> Result<(), Error> {
     let [mut counted] = attempts::count(state, [attempts_to_prove(actor)], now).await?;
     let mut present = user.password_hash.clone();
-    // A second round only if the hash was replaced between the check and the change: by another change, after which
-    // the password is wrong, or by a login that renewed the hash, after which it is still right.
+    // A second round only if the hash was replaced between the check and the change: by another
+    // change, after which the password is wrong, or by a login that renewed the hash, after which
+    // it is still right.
     for _ in 0..2 {
         let right = prove(state, actor, old, &present, client, counted).await?;
         let new_hash = state.hasher.hash(client.requester(true), new.clone()).await?;

@@ -24,11 +24,11 @@ use crate::store::users::{self, User};
 const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
 /// A session ends this long after its login, however busy it is.
 const SESSION_LIFETIME: TimeDelta = TimeDelta::days(90);
-/// Sessions kept per account, the most recently used: a client that logs in for each call makes thousands a day, and
-/// ending all of them has to stay a matter of a second.
+/// Sessions kept per account, the most recently used: a client that logs in for each call makes
+/// thousands a day, and ending all of them has to stay a matter of a second.
 pub const MAX_SESSIONS: i64 = 50_000;
-/// One login in this many checks for surplus sessions: for accounts with few, which is nearly all, the check should
-/// cost nothing.
+/// One login in this many checks for surplus sessions: for accounts with few, which is nearly all,
+/// the check should cost nothing.
 const LOGINS_PER_CHECK: u8 = 128;
 /// Batches of surplus sessions removed per check, so that other accounts get their turn.
 const BATCHES: u32 = 20;
@@ -50,8 +50,8 @@ pub struct TokenPair {
 
 /// What shows that a session may be opened.
 pub enum Proof {
-    /// The password was checked against `hash`; `rehashed` takes the place of an outdated one. The attempt is refunded by
-    /// the statement that opens the session.
+    /// The password was checked against `hash`; `rehashed` takes the place of an outdated one. The
+    /// attempt is refunded by the statement that opens the session.
     Password { hash: String, rehashed: Option<String>, counted: Counted },
     /// Something that does not depend on the password.
     Other,
@@ -60,14 +60,16 @@ pub enum Proof {
 /// What became of opening a session.
 pub enum Started {
     Opened(User, TokenPair),
-    /// The user is gone, or the hash that the password was checked against was replaced: the check is out of date.
+    /// The user is gone, or the hash that the password was checked against was replaced: the check
+    /// is out of date.
     Stale(Option<Counted>),
 }
 
-/// Opens a session: in one statement that may be repeated and that several logins may share. Every way in ends here.
+/// Opens a session: in one statement that may be repeated and that several logins may share. Every
+/// way in ends here.
 ///
-/// Runs to completion: a session that was opened is logged even if the client has hung up. After an error it may be open
-/// all the same, and a password's attempt is refunded.
+/// Runs to completion: a session that was opened is logged even if the client has hung up. After an
+/// error it may be open all the same, and a password's attempt is refunded.
 pub fn start(
     state: &AppState,
     user: &User,
@@ -106,8 +108,8 @@ pub fn start(
     })
 }
 
-/// Opens the session, after it replaced the first hash of `rehashed` by the second. The attempt comes back if it is to
-/// be counted on.
+/// Opens the session, after it replaced the first hash of `rehashed` by the second. The attempt
+/// comes back if it is to be counted on.
 async fn open(
     state: &AppState,
     session: NewSession,
@@ -140,8 +142,8 @@ async fn open(
 /// Held while surplus sessions are removed: one removal at a time in the process.
 pub static SURPLUS_REMOVAL: Mutex<()> = Mutex::const_new(());
 
-/// Removes the account's sessions beyond [`MAX_SESSIONS`], a batch at a time. If a removal is already running in
-/// this process, it is left to a later login.
+/// Removes the account's sessions beyond [`MAX_SESSIONS`], a batch at a time. If a removal is
+/// already running in this process, it is left to a later login.
 async fn remove_surplus_sessions(state: AppState, user_id: Uuid, ip: Option<IpAddr>) {
     let Ok(_alone) = SURPLUS_REMOVAL.try_lock() else { return };
     for _ in 0..BATCHES {
@@ -151,7 +153,7 @@ async fn remove_surplus_sessions(state: AppState, user_id: Uuid, ip: Option<IpAd
             Ok(_) => tokio::time::sleep(BATCH_PAUSE).await,
             Err(error) => {
                 let error = describe(&error);
-                tracing::warn!(error, %user_id, "surplus sessions could not be removed");
+                tracing::warn!(error, %user_id, "sessions: surplus ones could not be removed");
                 return;
             }
         }
@@ -184,9 +186,9 @@ pub enum Rotation {
     Ended,
 }
 
-/// Exchanges the current refresh token for the next pair of its session; `None` for any other one, which
-/// [`rotate`] decides about. In one statement; after a repeated one [`rotate`] yields the same pair.
-/// Cached sessions stay valid: only their lifetime grows.
+/// Exchanges the current refresh token for the next pair of its session; `None` for any other one,
+/// which [`rotate`] decides about. In one statement; after a repeated one [`rotate`] yields the
+/// same pair. Cached sessions stay valid: only their lifetime grows.
 pub async fn renew(
     state: &AppState,
     claims: &RefreshClaims,
@@ -226,8 +228,8 @@ fn rotated_pair(state: &AppState, id: Uuid, rotated: &Rotated, now: DateTime<Utc
     issue_pair(state, &rotated.user, &refresh, rotated.rotated_at, rotated.expires_at, now)
 }
 
-/// Signs the pair. The refresh token depends on the session's state alone, so that a client that asks again for
-/// the same successor gets the same token.
+/// Signs the pair. The refresh token depends on the session's state alone, so that a client that
+/// asks again for the same successor gets the same token.
 fn issue_pair(
     state: &AppState,
     user: &User,
@@ -279,7 +281,8 @@ pub async fn find_active(
     state.db.read(|db| Box::pin(sessions::find_with_user(db, id, user_id, now))).await
 }
 
-/// The caller's row, locked until the transaction ends; `None` if their session has ended meanwhile.
+/// The caller's row, locked until the transaction ends; `None` if their session has ended
+/// meanwhile.
 pub async fn lock_caller(
     tx: &mut Tx,
     user_id: Uuid,

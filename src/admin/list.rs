@@ -43,8 +43,9 @@ pub struct ListResponse {
 
 /// Lists users, oldest first unless sorted otherwise.
 ///
-/// Paged by keyset: a page far down costs what the first one does, and users who come and go meanwhile shift
-/// nothing. `accept: application/x-ndjson` streams all of them, one JSON object a line.
+/// Paged by keyset: a page far down costs what the first one does, and users who come and go
+/// meanwhile shift nothing. `accept: application/x-ndjson` streams all of them, one JSON object a
+/// line.
 #[utoipa::path(
     get, path = "/api/v1/users", operation_id = "list_users", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),

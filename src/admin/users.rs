@@ -154,9 +154,9 @@ pub async fn delete(
     Ok(Json(Message::new("The user is deleted.")))
 }
 
-/// All admins, whom no other transaction can demote or delete before this one ends, and the target user, locked. The
-/// caller must still be an admin, in an active session: of two admins who demote each other, the second one comes too
-/// late.
+/// All admins, whom no other transaction can demote or delete before this one ends, and the target
+/// user, locked. The caller must still be an admin, in an active session: of two admins who demote
+/// each other, the second one comes too late.
 async fn lock(
     db: &mut PgConnection,
     caller: &CurrentUser,

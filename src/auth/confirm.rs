@@ -1,7 +1,7 @@
 //! `/confirm`: the link in the mail.
 //!
-//! Mail scanners follow links, so a browser's GET shows a page whose button POSTs; a client that asks for no page
-//! confirms by the GET itself. Neither logs anyone in.
+//! Mail scanners follow links, so a browser's GET shows a page whose button POSTs; a client that
+//! asks for no page confirms by the GET itself. Neither logs anyone in.
 
 use askama::Template;
 use axum::Json;
@@ -143,7 +143,8 @@ async fn set_verified(
     client: &ClientInfo,
 ) -> Result<(), ApiError> {
     let now = state.clock.now();
-    // First without a lock: a link that is followed again once it has done its work makes no other call wait.
+    // First without a lock: a link that is followed again once it has done its work makes no other
+    // call wait.
     let found = state.db.read(|db| Box::pin(users::find(db, claims.sub))).await?;
     let user = found.ok_or(Code::LinkExpired)?;
     let is_done = |user: &User| {
@@ -191,8 +192,9 @@ fn refusal_page(state: &AppState, error: ApiError) -> Response {
 }
 
 fn answer(state: &AppState, status: StatusCode, page: &ConfirmPage<'_>) -> Response {
-    // Browsers hold form-action against each redirect that follows the form as well, and the frontend may redirect to
-    // another origin. So wide a policy rests on the page's escaping; only the page with the form has it.
+    // Browsers hold form-action against each redirect that follows the form as well, and the
+    // frontend may redirect to another origin. So wide a policy rests on the page's escaping; only
+    // the page with the form has it.
     let redirect = state.config.confirm_redirect_url.as_ref().filter(|_| page.email.is_some());
     let policy = match redirect.map(Url::scheme) {
         None => "form-action 'self'",

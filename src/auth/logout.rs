@@ -81,7 +81,8 @@ async fn end(
 /// Ends the actor's own session and every other one of theirs.
 async fn end_all(state: &AppState, actor: Actor, now: DateTime<Utc>) -> Result<(), ApiError> {
     let mut tx = state.db.begin_for(actor.user_id).await?;
-    // One at a time: else two sessions, each having ended itself and then ending the other, would deadlock.
+    // One at a time: else two sessions, each having ended itself and then ending the other, would
+    // deadlock.
     users::find_for_update(&mut tx, actor.user_id).await?.ok_or(Code::SessionEnded)?;
     finish(state, tx, actor, EventKind::LogoutEverywhere, now).await
 }

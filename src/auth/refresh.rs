@@ -28,9 +28,9 @@ pub struct RefreshResponse {
 
 /// Exchanges a refresh token for a new pair.
 ///
-/// The token just replaced gives the same successor again for 20 seconds, and for as long as nobody has used that
-/// successor: two tabs or a lost answer log nobody out. Anything older ends the session. `x-access-token` is optional
-/// and may be expired; one of another session is refused.
+/// The token just replaced gives the same successor again for 20 seconds, and for as long as nobody
+/// has used that successor: two tabs or a lost answer log nobody out. Anything older ends the
+/// session. `x-access-token` is optional and may be expired; one of another session is refused.
 #[utoipa::path(
     post, path = "/api/v1/refresh", tag = "auth",
     security(

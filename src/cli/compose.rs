@@ -97,7 +97,7 @@ fn connect_options(variable: &str, url: &SecretString) -> Result<PgConnectOption
         .partition(|(name, _)| KNOWN.contains(&&**name) || name.starts_with("options["));
     if !unknown.is_empty() {
         let understood = KNOWN.join(", ");
-        tracing::warn!(variable, understood, "a parameter in a database's URL is left out");
+        tracing::warn!(variable, understood, "database: a parameter of the URL is left out");
     }
     url.set_query(None);
     if !known.is_empty() {
@@ -125,7 +125,7 @@ pub async fn migrate(state: &AppState) -> Result<(), MigrateError> {
     let db = &state.db;
     match state.config.database_pooler {
         Pooler::Detect if !db.is_behind_pooler() && db.detect_pooler().await? => {
-            tracing::info!("a pooler stands before the database: no prepared statements");
+            tracing::info!("database: a pooler stands in front: no prepared statements");
             db.assume_pooler();
         }
         Pooler::Detect if db.is_behind_pooler() => {}

@@ -74,8 +74,8 @@ pub async fn first_admin(state: &AppState) -> Result<(), Failure> {
     match insert(state, &admin, EventKind::FirstAdmin).await {
         Ok(()) => tracing::info!("created the first admin from ADMIN_EMAIL and ADMIN_PASSWORD"),
         Err(error) => match error.downcast_ref().and_then(db::unique_violation) {
-            // Two instances at their first start, or somebody who has registered before: that one is not made an admin,
-            // since whoever registered the address need not own it.
+            // Two instances at their first start, or a user who has registered before: that user is
+            // not made an admin, as an address that was registered need not be its user's own.
             Some(_) => {
                 tracing::warn!("no admin was made: the name or the address in ADMIN_* is taken");
             }

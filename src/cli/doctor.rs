@@ -1,4 +1,5 @@
-//! `doctor`: what is wrong with a set-up, in plain words, one line a check, each with how to mend it.
+//! `doctor`: what is wrong with a set-up, in plain words, one line a check, each with how to fix
+//! it.
 
 mod database;
 mod mail;
@@ -33,7 +34,8 @@ enum Level {
     Fail,
 }
 
-/// What one check has found. A warning works, but not as well as it should; a failure does not work.
+/// What one check has found. A warning works, but not as well as it should; a failure does not
+/// work.
 #[derive(Debug, Serialize)]
 struct Finding {
     check: &'static str,

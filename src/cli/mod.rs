@@ -39,15 +39,16 @@ enum Command {
     Migrate,
     /// Create an admin with a verified address
     CreateAdmin(create_admin::Arguments),
-    /// Check every setting, the database and the mail server, and say how to mend what is wrong
+    /// Check every setting, the database and the mail server, and say how to fix what is wrong
     Doctor(doctor::Arguments),
     /// Print the OpenAPI 3.1 document
     Openapi,
-    /// Exit with 0 if a service answers on HOST and PORT of this machine, for images without an HTTP client
+    /// Exit with 0 if a service answers on HOST and PORT of this machine, for images without an
+    /// HTTP client
     Healthcheck,
 }
 
-/// Why a command did not do what it was asked to; the text says how to mend it.
+/// Why a command did not do what it was asked to; the text says how to fix it.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the command that the process was started with.

@@ -40,7 +40,7 @@ pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
 
     let outcome = background.await.unwrap_or_else(|panic| Err(panic.into()));
     if outcome.is_err() {
-        // A database that cannot be migrated is not mended by waiting: better to end and be seen.
+        // A database that cannot be migrated is not fixed by waiting: better to end and be seen.
         let _ = stop.send(true);
     }
     serving.await?;
@@ -78,13 +78,14 @@ pub async fn worker(config: Config, mailer: Mailer) -> Result<(), Failure> {
     outcome
 }
 
-/// Many systems hand out 1,024 descriptors unless asked, which is fewer than the connections that we take.
+/// Many systems hand out 1,024 descriptors unless asked, which is fewer than the connections that
+/// we take.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let wanted = rustix::process::Rlimit { current: limit.maximum, ..limit };
     if let Err(error) = setrlimit(Resource::Nofile, wanted) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!(%error, "open files: the limit could not be raised");
     }
 }
 
@@ -110,8 +111,8 @@ fn announce(state: &AppState, port: &TcpListener) {
     }
 }
 
-/// Prepares the database, then sends letters for as long as the service runs. Returns the task that follows changes, to
-/// be dropped once the last request was answered.
+/// Prepares the database, then sends letters for as long as the service runs. Returns the task that
+/// follows changes, to be dropped once the last request was answered.
 async fn prepare_and_work(
     state: AppState,
     mut stopped: watch::Receiver<bool>,
@@ -137,7 +138,8 @@ async fn prepare_and_work(
     Ok(following)
 }
 
-/// Waits for the database, migrates it, and makes the first admin. Fails only where waiting would not help.
+/// Waits for the database, migrates it, and makes the first admin. Fails only where waiting would
+/// not help.
 async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result<(), Failure> {
     while !*stopped.borrow() {
         let migrated = tokio::select! {
@@ -168,20 +170,21 @@ async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result
     Ok(())
 }
 
-/// The first SIGTERM or SIGINT asks to finish. A SIGINT after that, from a keyboard, ends the process at once; another
-/// SIGTERM does not: platforms may send several (Heroku does), and have SIGKILL for when they would wait no longer.
+/// The first SIGTERM or SIGINT asks to finish. A SIGINT after that, from a keyboard, ends the
+/// process at once; another SIGTERM does not: platforms may send several (Heroku does), and have
+/// SIGKILL for when they would wait no longer.
 async fn stop_on_signal(state: AppState, stop: watch::Sender<bool>) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        tracing::error!("signals cannot be heard: end the process by force");
+        tracing::error!("no signal handler could be installed: end the process by force");
         return;
     };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("stopping: finishing what is in hand");
+    tracing::info!("stopping: finishing the requests in flight");
     state.readiness.set_draining();
     let _ = stop.send(true);
     // A SIGTERM that is heard and not read is ignored.

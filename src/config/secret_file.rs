@@ -15,7 +15,8 @@ pub fn development_secret(
     random: impl FnOnce() -> String,
 ) -> io::Result<SecretString> {
     fs::create_dir_all(folder)?;
-    // Of two processes that start together the second takes the first one's key: else each would sign with its own.
+    // Of two processes that start together the second takes the first one's key: else each would
+    // sign with its own.
     let locked = fs::File::open(folder)?;
     locked.lock()?;
     let path = folder.join("secret_key");

@@ -17,7 +17,8 @@ use super::{
 /// The fewest characters of a `METRICS_TOKEN`.
 const MIN_METRICS_TOKEN_CHARS: usize = 16;
 
-/// At a desk every request is of interest; in production a read that went well is not worth its line.
+/// At a desk every request is of interest; in production a read that went well is not worth its
+/// line.
 fn default_log(production: bool) -> &'static str {
     if production { "info" } else { "info,doorward::http=debug" }
 }
@@ -131,7 +132,8 @@ impl Vars<'_> {
     }
 
     fn host(&mut self, port_given: bool) -> IpAddr {
-        // A platform that hands out the port expects us on every interface; a person at a desk does not.
+        // A platform that hands out the port expects us on every interface; a person at a desk does
+        // not.
         let default = if port_given { "0.0.0.0" } else { "127.0.0.1" };
         let raw = self.get("HOST").unwrap_or_else(|| default.to_owned());
         let name = if raw == "localhost" { "127.0.0.1" } else { raw.trim_matches(['[', ']']) };
@@ -230,7 +232,8 @@ impl Vars<'_> {
                 || url.password().is_some()
             {
                 self.complain("PUBLIC_URL must not hold a user, query or fragment.");
-                // It is shown, and a misplaced password must not be. On a URL with a host these cannot fail.
+                // It is shown, and a misplaced password must not be. On a URL with a host these
+                // cannot fail.
                 let _ = (url.set_username(""), url.set_password(None));
                 url.set_query(None);
                 url.set_fragment(None);

@@ -7,8 +7,8 @@ use tokio::runtime::Handle;
 
 use crate::context;
 
-/// Runs `work` to completion: if the caller stops waiting, a task of its own goes on with it. While the caller waits,
-/// it costs no task and wakes no other thread, and a panic in it is the caller's.
+/// Runs `work` to completion: if the caller stops waiting, a task of its own goes on with it. While
+/// the caller waits, it costs no task and wakes no other thread, and a panic in it is the caller's.
 pub fn run_to_completion<F>(work: F) -> impl Future<Output = F::Output> + Send
 where
     F: Future<Output: Send> + Send + 'static,

@@ -21,8 +21,8 @@ impl fmt::Display for TraceId {
 }
 
 impl TraceContext {
-    /// `None` where the specification (level 1, section 3.2) says to ignore it. A later version may append fields; the
-    /// first four keep their meaning.
+    /// `None` where the specification (level 1, section 3.2) says to ignore it. A later version may
+    /// append fields; the first four keep their meaning.
     pub fn parse(header: &[u8]) -> Option<Self> {
         let (head, rest) = header.split_at_checked(55)?;
         let [version, trace_id, parent_id, flags] =
@@ -40,7 +40,8 @@ impl TraceContext {
     }
 }
 
-/// Lower case alone, as the specification asks; a sign, which Rust's own parser would take, is no digit.
+/// Lower case alone, as the specification asks; a sign, which Rust's own parser would take, is no
+/// digit.
 fn hexadecimal(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0, |number, digit| {
         let value = match digit {

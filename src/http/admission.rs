@@ -1,5 +1,5 @@
-//! The gate, behind the door: whether a request is let in at all, and for how long. It stands inside of CORS, so that a
-//! frontend may read its answers too.
+//! The gate, behind the door: whether a request is let in at all, and for how long. It stands
+//! inside of CORS, so that a frontend may read its answers too.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -26,7 +26,8 @@ use crate::state::AppState;
 /// How long a client may take to send the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a handler may take, apart from the time to receive the body, so that an answer comes within 10 seconds.
+/// How long a handler may take, apart from the time to receive the body, so that an answer comes
+/// within 10 seconds.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Longest path and query.
@@ -104,8 +105,8 @@ impl Future for ResponseFuture {
     }
 }
 
-/// Resolves to the error once a request has taken too long. The time until the handler wants the body, and once it has
-/// it, is its own; the time to receive the body is the client's.
+/// Resolves to the error once a request has taken too long. The time until the handler wants the
+/// body, and once it has it, is its own; the time to receive the body is the client's.
 async fn end(body: Option<BodySignals>) -> ApiError {
     let hanging = || ApiError { cause: Some("handler timed out".into()), ..Code::Busy.into() };
     let (began, mut left) = (Instant::now(), HANDLER_TIMEOUT);

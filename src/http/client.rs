@@ -16,7 +16,8 @@ pub struct ConnectionInfo {
     pub address: SocketAddr,
     /// All connections but the ones kept for health checks are taken.
     pub is_over_cap: bool,
-    /// Few connections were left when this one came: it ends with its first answer, so that they go round.
+    /// Few connections were left when this one came: it ends with its first answer, so that they go
+    /// round.
     pub is_short_lived: bool,
     /// We and a proxy before us could read the request differently (request smuggling).
     pub is_ambiguous: bool,
@@ -63,8 +64,8 @@ pub fn client_address(
     ip.map(|ip| ip.to_canonical())
 }
 
-/// The entry written by the outermost of our own `hops` proxies, counted from the right, because whatever stands
-/// further left is only the client's claim.
+/// The entry written by the outermost of our own `hops` proxies, counted from the right, because
+/// whatever stands further left is only the client's claim.
 pub fn forwarded_for(headers: &HeaderMap, hops: usize) -> Option<IpAddr> {
     if hops == 0 {
         return None;

@@ -259,7 +259,8 @@ impl From<sqlx::Error> for ApiError {
 }
 
 impl IntoResponse for ApiError {
-    /// The body follows at the door, where the request id is known; until then the error travels in the extensions.
+    /// The body follows at the door, where the request id is known; until then the error travels in
+    /// the extensions.
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();
         if let Some(challenge) = self.challenge() {

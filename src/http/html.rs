@@ -1,4 +1,5 @@
-//! The few pages that people see: no script, one style sheet, and a policy that allows nothing else.
+//! The few pages that people see: no script, one style sheet, and a policy that allows nothing
+//! else.
 
 use askama::Template;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -20,7 +21,8 @@ pub fn wants_page(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A page that may load nothing and run nothing; `directives` are added to its content security policy.
+/// A page that may load nothing and run nothing; `directives` are added to its content security
+/// policy.
 pub fn answer(status: StatusCode, page: &impl Template, directives: &str) -> Response {
     let html = match page.render() {
         Ok(html) => html,

@@ -5,12 +5,13 @@ use serde_json::{Map, Value};
 use crate::fields::FieldError;
 use crate::http::error::{ApiError, InvalidField};
 
-/// How many unknown fields are complained about, and by how many characters of their names: more would be wasted work.
+/// How many unknown fields are complained about, and by how many characters of their names: more
+/// would be wasted work.
 pub(super) const MAX_UNASKED: usize = 20;
 pub(super) const MAX_UNASKED_CHARS: usize = 64;
 
-/// Named values, and what was found wrong with them so far. Fields that the endpoint does not read are ignored; `null` is the
-/// same as leaving a field out.
+/// Named values, and what was found wrong with them so far. Fields that the endpoint does not read
+/// are ignored; `null` is the same as leaving a field out.
 #[derive(Debug)]
 pub struct Input {
     values: Map<String, Value>,
@@ -73,7 +74,8 @@ impl Input {
 
     /// The checked values, or every complaint.
     ///
-    /// `values` gives `None` only if a required field is missing, and that has been complained about.
+    /// `values` gives `None` only if a required field is missing, and that has been complained
+    /// about.
     pub fn finish<T>(mut self, values: impl FnOnce() -> Option<T>) -> Result<T, ApiError> {
         // In unknown fields, too; the known ones have already complained, in their own order.
         let values_left = std::mem::take(&mut self.values).into_iter();

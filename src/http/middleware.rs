@@ -1,11 +1,12 @@
 //! The door: every request comes in and every answer goes out through here.
 //!
-//! It gives the request an id, writes the body of errors, adds the headers that every answer has, counts it, and logs one
-//! line (at the level `debug` for a GET that went well): the route's pattern and never the URL, because links carry
-//! tokens. Behind it stands the gate, which decides whether a request is let in at all and for how long.
+//! It gives the request an id, writes the body of errors, adds the headers that every answer has,
+//! counts it, and logs one line (at the level `debug` for a GET that went well): the route's
+//! pattern and never the URL, because links carry tokens. Behind it stands the gate, which decides
+//! whether a request is let in at all and for how long.
 //!
-//! Both are tower services around the whole router, not axum middleware: that would box a clone of everything inside,
-//! twice per request, which cost a tenth of the fastest answer.
+//! Both are tower services around the whole router, not axum middleware: that would box a clone of
+//! everything inside, twice per request, which cost a tenth of the fastest answer.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -122,7 +123,8 @@ impl Exchange {
         (exchange, ip, trace_context(request))
     }
 
-    /// Counts the error, logs its cause, and writes its body unless the answer is a page with a body of its own.
+    /// Counts the error, logs its cause, and writes its body unless the answer is a page with a
+    /// body of its own.
     fn explain(
         &self,
         state: &AppState,
@@ -134,7 +136,8 @@ impl Exchange {
         let code = error.code.as_str();
         state.metrics.errors.add(code);
         if let Some(cause) = &error.cause {
-            // JSON does not escape DEL and the control characters from U+0080 on, and terminals obey them.
+            // JSON does not escape DEL and the control characters from U+0080 on, and terminals
+            // obey them.
             let cause = cause.replace(char::is_control, " ");
             let (trace_id, route) = (trace_id.map(display), self.pattern(state));
             tracing::error!(%request_id, trace_id, method, route, code, cause, "request failed");
@@ -167,10 +170,12 @@ impl Exchange {
         state.metrics.route(self.route).pattern()
     }
 
-    /// Ends the connection after this answer, so that the client comes back on another one, perhaps to another instance.
+    /// Ends the connection after this answer, so that the client comes back on another one, perhaps
+    /// to another instance.
     ///
-    /// The server reads the rest of an unwanted body and goes on to the next request even if this answer is not yet
-    /// written, unless the answer has a body: a client that sends and never reads would fill the memory.
+    /// The server reads the rest of an unwanted body and goes on to the next request even if this
+    /// answer is not yet written, unless the answer has a body: a client that sends and never reads
+    /// would fill the memory.
     fn close_if_needed(&self, state: &AppState, response: &mut Response) {
         let has_no_answer = self.method == Method::HEAD || response.body().is_end_stream();
         let is_unthrottled = self.has_body && has_no_answer;

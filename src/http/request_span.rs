@@ -41,7 +41,8 @@ mod traced {
     use crate::context::{TraceContext, TraceId};
     use crate::telemetry::otlp;
 
-    /// The span of a request being answered. It ends when this is dropped, so that an abandoned request has an end too.
+    /// The span of a request being answered. It ends when this is dropped, so that an abandoned
+    /// request has an end too.
     pub struct RequestSpan(opentelemetry_sdk::trace::Span);
 
     impl RequestSpan {
@@ -60,7 +61,8 @@ mod traced {
                 let remote = SpanContext::new(trace_id, span_id, flags, true, TraceState::NONE);
                 Context::new().with_remote_span_context(remote)
             });
-            // OpenTelemetry's conventions for HTTP: a name of few values, with the pattern and never the path.
+            // OpenTelemetry's conventions for HTTP: a name of few values, with the pattern and
+            // never the path.
             let name: Cow<'static, str> =
                 route.map_or(method.into(), |route| format!("{method} {route}").into());
             let mut attributes = vec![KeyValue::new("http.request.method", method)];

@@ -17,7 +17,8 @@ use crate::store::audit::{Actor, Event, EventKind};
 use crate::store::sessions::{self, Session};
 use crate::store::users::User;
 
-/// A caller with an active session. Token, session and user are checked on every request, the latter two in one query.
+/// A caller with an active session. Token, session and user are checked on every request, the
+/// latter two in one query.
 #[derive(Clone, Debug)]
 pub struct CurrentUser {
     pub user: User,

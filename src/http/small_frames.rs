@@ -1,5 +1,5 @@
-//! Large answers go out in slices: the server copies each chunk into the connection's write buffer, which never shrinks
-//! for as long as the connection lives.
+//! Large answers go out in slices: the server copies each chunk into the connection's write buffer,
+//! which never shrinks for as long as the connection lives.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -13,8 +13,8 @@ pub fn parse(bytes: &[u8]) -> serde_json::Result<Value> {
     Ok(value)
 }
 
-/// Reads any JSON value and refuses an object that holds a key twice, at any depth: serde's own maps keep the last
-/// one, and another reader of the same bytes may keep the first.
+/// Reads any JSON value and refuses an object that holds a key twice, at any depth: serde's own
+/// maps keep the last one, and another reader of the same bytes may keep the first.
 struct Strict;
 
 impl<'de> DeserializeSeed<'de> for Strict {

@@ -18,7 +18,8 @@ pub struct PublicUser {
     pub username: String,
     pub email: String,
     pub email_verified: bool,
-    /// The new address of an account whose present one is verified, until its own link is confirmed.
+    /// The new address of an account whose present one is verified, until its own link is
+    /// confirmed.
     #[schema(required = true)]
     pub pending_email: Option<String>,
     pub role: Role,

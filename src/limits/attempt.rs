@@ -22,7 +22,8 @@ impl Attempt {
         Self { limit, subject: network(ip, 32, 64) }
     }
 
-    /// On an account (its id, or the name that was given for none) from a block of addresses: /24, /48.
+    /// On an account (its id, or the name that was given for none) from a block of addresses: /24,
+    /// /48.
     pub fn on_account_from(limit: &'static Limit, account: &str, ip: Option<IpAddr>) -> Self {
         Self { limit, subject: format!("{account} {}", network(ip, 24, 48)) }
     }

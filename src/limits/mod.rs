@@ -1,9 +1,10 @@
 //! Rate limits.
 //!
-//! An attempt is counted before the work is done, and refunded if it turns out legitimate (a successful login): so
-//! parallel guesses count. The counts are in the database, shared by all instances. Refusals are remembered here for a
-//! while, so that a flood costs the database nothing. No account is ever locked: strangers use up a budget of their
-//! own, not that of an address that has logged in to the account before.
+//! An attempt is counted before the work is done, and refunded if it turns out legitimate (a
+//! successful login): so parallel guesses count. The counts are in the database, shared by all
+//! instances. Refusals are remembered here for a while, so that a flood costs the database nothing.
+//! No account is ever locked: strangers use up a budget of their own, not that of an address that
+//! has logged in to the account before.
 
 mod attempt;
 mod table;
@@ -40,16 +41,18 @@ pub struct Refused {
 /// The key under which an attempt is counted.
 pub type Key = Vec<u8>;
 
-/// How many logins of one account or address are in progress at once in a process: of strangers, and of known clients.
-/// The others wait, so that concurrent correct logins do not use up the budget for failures. Both together are a third
-/// of a limit's burst, so that three processes stay within it. The account comes first: while its logins wait for each
-/// other, they take no place of their address.
+/// How many logins of one account or address are in progress at once in a process: of strangers,
+/// and of known clients. The others wait, so that concurrent correct logins do not use up the
+/// budget for failures. Both together are a third of a limit's burst, so that three processes stay
+/// within it. The account comes first: while its logins wait for each other, they take no place of
+/// their address.
 static IN_PROGRESS: [(&Limit, [usize; 2]); 2] =
     [(&LOGIN_ACCOUNT, [1, 2]), (&LOGIN_ADDRESS, [5, 5])];
 /// How long a login waits for its permits in all.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A refusal that is remembered, and until when: not for long, as another instance may refund its cause.
+/// A refusal that is remembered, and until when: not for long, as another instance may refund its
+/// cause.
 #[derive(Clone, Copy, Debug)]
 struct Remembered {
     refusal: Refusal,
@@ -143,8 +146,9 @@ impl Limits {
         refused.insert(self.key(attempt), Remembered { refusal, good_until });
     }
 
-    /// Counts all of these, or none of them: what was counted along with a refused one is refunded at once. Returns
-    /// the keys under which they are counted, in the same order; none where limits are off.
+    /// Counts all of these, or none of them: what was counted along with a refused one is refunded
+    /// at once. Returns the keys under which they are counted, in the same order; none where limits
+    /// are off.
     pub async fn reserve(
         &self,
         db: &Db,
@@ -202,8 +206,8 @@ impl Limits {
     }
 }
 
-/// Counts each attempt where its limit allows it. A statement that had to be repeated counts twice; the excess drains in
-/// time.
+/// Counts each attempt where its limit allows it. A statement that had to be repeated counts twice;
+/// the excess drains in time.
 async fn decide(
     db: &Db,
     keys: &[Key],

@@ -34,7 +34,8 @@ pub static MAIL_ADDRESS: Limit = window("mail_address", 20, 60);
 /// Wrong present passwords of a user who is logged in.
 pub static PASSWORD: Limit = window("password", 5, 15);
 pub static REFRESH: Limit = window("refresh", 30, 1);
-/// Changes of one user's own data: each leaves its row in the audit table, and asks whether a name is taken.
+/// Changes of one user's own data: each leaves its row in the audit table, and asks whether a name
+/// is taken.
 pub static PROFILE: Limit = window("profile", 60, 60);
 
 pub static ALL: [&Limit; 11] = [

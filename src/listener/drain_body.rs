@@ -1,9 +1,9 @@
 //! What is left of a request's body once the request is answered.
 //!
-//! Many answers need none of it: an expired token, an unknown path. But hyper closes a connection on which the rest of
-//! a body is still to come, and a client that sends the head first finds its next request broken. So the rest is read
-//! and discarded before the answer goes out, unless it is too long or too late: then the answer says that the
-//! connection closes.
+//! Many answers need none of it: an expired token, an unknown path. But hyper closes a connection
+//! on which the rest of a body is still to come, and a client that sends the head first finds its
+//! next request broken. So the rest is read and discarded before the answer goes out, unless it is
+//! too long or too late: then the answer says that the connection closes.
 
 use std::convert::Infallible;
 use std::pin::Pin;

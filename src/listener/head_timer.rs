@@ -1,10 +1,11 @@
 //! The timer by which hyper bounds how long the head of a request may take.
 //!
-//! hyper sets one when it begins to wait for a head and drops it when the head is there: with Tokio's own timers that
-//! is an insertion and a removal per request, both under a lock that all threads share. Here a connection keeps one
-//! timer for as long as it lives, which is reset only when it fires before the current deadline: once in ten seconds,
-//! instead of twice a request. With one write an answer and fewer copies that took `GET /users/me`
-//! from 14.2 to 12.6 us of processor time, beside 10.9 of a bare hello (7a52b4a).
+//! hyper sets one when it begins to wait for a head and drops it when the head is there: with
+//! Tokio's own timers that is an insertion and a removal per request, both under a lock that all
+//! threads share. Here a connection keeps one timer for as long as it lives, which is reset only
+//! when it fires before the current deadline: once in ten seconds, instead of twice a request. With
+//! one write an answer and fewer copies that took `GET /users/me` from 14.2 to 12.6 us of processor
+//! time, beside 10.9 of a bare hello (7a52b4a).
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

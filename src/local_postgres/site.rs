@@ -100,7 +100,8 @@ impl Site {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(at(&self.lock)(error)),
         }
-        // The end of a throw-away cluster removes the file: a lock on a removed file guards nothing.
+        // The end of a throw-away cluster removes the file: a lock on a removed file guards
+        // nothing.
         let held = lock.metadata().map_err(at(&self.lock))?;
         let there = fs::metadata(&self.lock);
         Ok(there.is_ok_and(|there| there.ino() == held.ino()).then_some(lock))

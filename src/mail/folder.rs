@@ -25,8 +25,8 @@ pub struct KeptLetter {
     pub links: Vec<String>,
 }
 
-/// A folder of letters, one JSON file each. The folder is for this user alone, and so is each file: letters hold links
-/// that confirm an address.
+/// A folder of letters, one JSON file each. The folder is for this user alone, and so is each file:
+/// letters hold links that confirm an address.
 #[derive(Clone)]
 pub struct Folder(PathBuf);
 

@@ -21,7 +21,8 @@ impl SentLetters {
         std::mem::take(&mut self.state().sent)
     }
 
-    /// Lets one coming send fail with `error`. Called several times, it lets as many fail, in that order.
+    /// Lets one coming send fail with `error`. Called several times, it lets as many fail, in that
+    /// order.
     pub fn fail_next(&self, error: SendError) {
         self.state().failures.push_back(error);
     }

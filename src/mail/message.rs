@@ -1,10 +1,12 @@
 //! The words of every letter. The templates lie in `templates/`.
 //!
-//! A client that signs up gives an address and a name, and the letter goes to that address: what was given must not be in
-//! the letter, or the sign-up form is a machine that sends strangers any text in our name. Escaping does not help
-//! against that: a first name `cheap pills at evil.example` is a link in most mail programs, and so is the username
-//! `www.evil.example`. So the confirmation holds nothing that its cause could choose. The notice of a change goes only
-//! to an address that the account's owner has confirmed, and names the account and, in part, the new address.
+//! A client that signs up gives an address and a name, and the letter goes to that address: what
+//! was given must not be in the letter, or the sign-up form is a machine that sends strangers any
+//! text in our name. Escaping does not help against that: a first name `cheap pills at
+//! evil.example` is a link in most mail programs, and so is the username `www.evil.example`. So the
+//! confirmation holds nothing that its cause could choose. The notice of a change goes only to an
+//! address that the account's owner has confirmed, and names the account and, in part, the new
+//! address.
 
 use askama::Template;
 
@@ -13,8 +15,8 @@ use super::Letter;
 /// RFC 3676 and old habit: a line of text ends before column 78.
 const COLUMNS: usize = 76;
 
-/// The letter with the link that confirms an address. `site` is the service as people know it: the host of its public
-/// URL. The link works for `hours`.
+/// The letter with the link that confirms an address. `site` is the service as people know it: the
+/// host of its public URL. The link works for `hours`.
 pub fn confirmation(message_id: &str, to: &str, site: &str, link: &str, hours: i64) -> Letter {
     #[derive(Template)]
     #[template(path = "mail/templates/confirmation.txt", config = ".askama.toml")]
@@ -41,7 +43,8 @@ pub fn confirmation(message_id: &str, to: &str, site: &str, link: &str, hours: i
     }
 }
 
-/// Tells the confirmed address `to` that its account is about to get `new_address`, which is shown in part.
+/// Tells the confirmed address `to` that its account is about to get `new_address`, which is shown
+/// in part.
 pub fn address_change_notice(
     message_id: &str,
     to: &str,
@@ -93,14 +96,16 @@ fn rendered(template: &impl Template) -> String {
     template.render().expect("writing strings and numbers into a string does not fail")
 }
 
-/// `ada@example.com` as `a***@example.com`: enough to recognise one's own, too little to learn another's.
+/// `ada@example.com` as `a***@example.com`: enough to recognise one's own, too little to learn
+/// another's.
 fn masked(address: &str) -> String {
     let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
     let first: String = local.chars().take(1).collect();
     format!("{first}***@{domain}")
 }
 
-/// Fills the lines of each paragraph. A word that is longer than a line, such as a link, is never broken.
+/// Fills the lines of each paragraph. A word that is longer than a line, such as a link, is never
+/// broken.
 fn wrap(text: &str) -> String {
     let paragraphs: Vec<String> = text.trim().split("\n\n").map(fill).collect();
     paragraphs.join("\n\n") + "\n"

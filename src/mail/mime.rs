@@ -15,7 +15,8 @@ pub(super) struct Mail {
 }
 
 impl Mail {
-    /// A letter that cannot be written as mail will not get better by waiting: every error is permanent.
+    /// A letter that cannot be written as mail will not get better by waiting: every error is
+    /// permanent.
     pub(super) fn new(letter: &Letter, from: &Mailbox) -> Result<Self, SendError> {
         let to = address(&letter.to).ok_or_else(|| refuse("the recipient is no mail address"))?;
         let message_id =
@@ -37,8 +38,8 @@ fn refuse(why: &str) -> SendError {
     SendError::Permanent(why.to_owned())
 }
 
-/// An address with its domain in ASCII, which every server takes (RFC 5891). Parsing is what keeps line breaks, and with
-/// them headers and commands that a client made up, out of the conversation.
+/// An address with its domain in ASCII, which every server takes (RFC 5891). Parsing is what keeps
+/// line breaks, and with them headers and commands that a client made up, out of the conversation.
 fn address(raw: &str) -> Option<Address> {
     let address: Address = raw.parse().ok()?;
     if address.domain().is_ascii() {
@@ -54,8 +55,8 @@ pub fn sender(raw: &str) -> Option<Mailbox> {
     Some(Mailbox::new(name, address(email.as_ref())?))
 }
 
-/// The header exactly as given: lettre's own would fold or encode a long one, and the outbox could no longer find the
-/// letter by it.
+/// The header exactly as given: lettre's own would fold or encode a long one, and the outbox could
+/// no longer find the letter by it.
 fn message_id(raw: &str) -> Option<HeaderValue> {
     let inner = raw.strip_prefix('<')?.strip_suffix('>')?;
     let (left, right) = inner.split_once('@')?;

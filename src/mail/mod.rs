@@ -1,7 +1,7 @@
 //! Letters: their words, and the ways they leave the house.
 //!
-//! A tool: it knows nothing of users, tables or requests. The worker makes a [`Letter`] with [`message`], hands it to
-//! the [`Mailer`], and decides by the answer whether to try again.
+//! A tool: it knows nothing of users, tables or requests. The worker makes a [`Letter`] with
+//! [`message`], hands it to the [`Mailer`], and decides by the answer whether to try again.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,9 @@ use smtp::Smtp;
 
 /// A letter ready to be sent.
 ///
-/// `message_id` is what stands in the header, angle brackets included (`<uuid@host>`). It belongs to the row in the
-/// outbox, so a letter that goes out twice has the same one both times, and the recipient's mailbox can merge them.
+/// `message_id` is what stands in the header, angle brackets included (`<uuid@host>`). It belongs
+/// to the row in the outbox, so a letter that goes out twice has the same one both times, and the
+/// recipient's mailbox can merge them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Letter {
     pub message_id: String,
@@ -46,11 +47,12 @@ impl fmt::Debug for Letter {
     }
 }
 
-/// Why a letter was not sent. The text is for the log: it holds no address, no link, and nothing a server said beyond
-/// its codes.
+/// Why a letter was not sent. The text is for the log: it holds no address, no link, and nothing a
+/// server said beyond its codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// Another attempt may succeed: the server is away or busy, or our own configuration can be fixed.
+    /// Another attempt may succeed: the server is away or busy, or our own configuration can be
+    /// fixed.
     Transient(String),
     /// This letter will never be taken: its recipient or its content was refused.
     Permanent(String),
@@ -81,8 +83,8 @@ pub enum Mailer {
 impl Mailer {
     /// Sends over SMTP, as `from`. Connects only when there is a letter.
     ///
-    /// `extra_roots` is a PEM file of certificate authorities to trust besides the public ones (`SSL_CERT_FILE`). The
-    /// error is a complaint about that file, in words a person can act on.
+    /// `extra_roots` is a PEM file of certificate authorities to trust besides the public ones
+    /// (`SSL_CERT_FILE`). The error is a complaint about that file, in words a person can act on.
     pub fn smtp(
         settings: &SmtpSettings,
         from: Mailbox,
@@ -92,7 +94,8 @@ impl Mailer {
         Ok(Self::Smtp(Arc::new(smtp)))
     }
 
-    /// Keeps letters in `folder`, one JSON file each, readable by this user alone. The folder is made when needed.
+    /// Keeps letters in `folder`, one JSON file each, readable by this user alone. The folder is
+    /// made when needed.
     pub fn folder(folder: impl Into<PathBuf>) -> Self {
         Self::Folder(Folder::new(folder.into()))
     }
@@ -103,16 +106,17 @@ impl Mailer {
         (Self::Memory(letters.clone()), letters)
     }
 
-    /// True if letters cannot leave at all. The worker then leaves the outbox alone: a letter must not use up its attempts
-    /// while no server can take it.
+    /// True if letters cannot leave at all. The worker then leaves the outbox alone: a letter must
+    /// not use up its attempts while no server can take it.
     pub fn is_off(&self) -> bool {
         matches!(self, Self::Off)
     }
 
-    /// Sends one letter, in at most 45 seconds. `Ok` means that the server has taken responsibility for it.
+    /// Sends one letter, in at most 45 seconds. `Ok` means that the server has taken responsibility
+    /// for it.
     ///
-    /// A [`SendError::Transient`] does not promise that the letter was *not* sent: a server may accept it and the
-    /// answer be lost. Such a letter goes out twice, under one `Message-ID`.
+    /// A [`SendError::Transient`] does not promise that the letter was *not* sent: a server may
+    /// accept it and the answer be lost. Such a letter goes out twice, under one `Message-ID`.
     pub async fn send(&self, letter: &Letter) -> Result<(), SendError> {
         match self {
             Self::Smtp(smtp) => smtp.send(letter).await,
@@ -122,7 +126,8 @@ impl Mailer {
         }
     }
 
-    /// Connects, encrypts and signs in as for a letter, and sends none. The error is for the operator.
+    /// Connects, encrypts and signs in as for a letter, and sends none. The error is for the
+    /// operator.
     pub async fn check(&self) -> Result<(), SendError> {
         match self {
             Self::Smtp(smtp) => smtp.check().await,

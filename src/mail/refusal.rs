@@ -1,9 +1,9 @@
 //! What a mail server's refusal means: try again, or give up.
 //!
-//! Giving up is for what concerns this letter alone: its recipient does not exist, its content is malformed. Whatever
-//! concerns *us* (the password, the sender's address, a quota, the server's own trouble) holds for every letter alike
-//! and can be fixed, so the letter waits. When in doubt it waits too: waiting costs a few more attempts, giving up
-//! wrongly costs the letter.
+//! Giving up is for what concerns this letter alone: its recipient does not exist, its content is
+//! malformed. Whatever concerns *us* (the password, the sender's address, a quota, the server's own
+//! trouble) holds for every letter alike and can be fixed, so the letter waits. When in doubt it
+//! waits too: waiting costs a few more attempts, giving up wrongly costs the letter.
 
 use std::fmt;
 
@@ -78,17 +78,19 @@ pub(super) fn judge(stage: Stage, error: &Error) -> SendError {
     if about_this_letter { SendError::Permanent(why) } else { SendError::Transient(why) }
 }
 
-/// True if a 5xx reply to RCPT or DATA speaks of us or of the server rather than of this one letter.
+/// True if a 5xx reply to RCPT or DATA speaks of us or of the server rather than of this one
+/// letter.
 fn can_be_mended(stage: Stage, code: u16, status: Option<EnhancedStatus>, text: &str) -> bool {
-    // Command unknown or out of place; not signed in (RFC 4954); a full mailbox, or at RCPT too many recipients (552: to
-    // be taken as 452, RFC 5321, 4.5.3.1.10).
+    // Command unknown or out of place; not signed in (RFC 4954); a full mailbox, or at RCPT too
+    // many recipients (552: to be taken as 452, RFC 5321, 4.5.3.1.10).
     if matches!(code, 500 | 502 | 503 | 530 | 534 | 535 | 538 | 552) {
         return true;
     }
     // Subject 0 is "other or undefined", which says no more than no status.
     let Some(EnhancedStatus(_, subject @ 1.., detail)) = status else {
-        // The recipient was taken before the letter itself is refused, and every letter has much the same words: with
-        // SendGrid, Amazon SES and Mailgun it is the sender or the account that is not in order.
+        // The recipient was taken before the letter itself is refused, and every letter has much
+        // the same words: with SendGrid, Amazon SES and Mailgun it is the sender or the account
+        // that is not in order.
         return stage == Stage::Content || speaks_of_us(text);
     };
     match subject {
@@ -101,8 +103,9 @@ fn can_be_mended(stage: Stage, code: u16, status: Option<EnhancedStatus>, text: 
     }
 }
 
-/// Whether a reply to RCPT without an enhanced status names the sender, the account or the server that we are rather
-/// than the recipient. Servers repeat the recipient's address, which any client may have chosen: it is passed over.
+/// Whether a reply to RCPT without an enhanced status names the sender, the account or the server
+/// that we are rather than the recipient. Servers repeat the recipient's address, which any client
+/// may have chosen: it is passed over.
 fn speaks_of_us(text: &str) -> bool {
     const WORDS: [&str; 18] = [
         "relay",
@@ -148,7 +151,8 @@ impl fmt::Display for EnhancedStatus {
     }
 }
 
-/// What went wrong, for the log, when the server gave no code. Never its own words: they may name the recipient.
+/// What went wrong, for the log, when the server gave no code. Never its own words: they may name
+/// the recipient.
 fn without_echo(error: &Error) -> String {
     match cause(error) {
         Some(text) if error.is_response() && text == "incomplete response" => {

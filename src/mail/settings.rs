@@ -15,7 +15,8 @@ const GMAIL: &str = "smtp.gmail.com";
 const FORMS: &str = "write smtps://user:password@host:465 (TLS) or \
                      smtp://user:password@host:587?tls=required (STARTTLS)";
 
-/// How the connection is protected. There is no form that begins with TLS and falls back to plain text.
+/// How the connection is protected. There is no form that begins with TLS and falls back to plain
+/// text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
     /// TLS from the first byte.
@@ -65,11 +66,11 @@ impl fmt::Debug for SmtpSettings {
 }
 
 impl SmtpSettings {
-    /// Reads an `SMTP_URL`. User and password are percent-encoded where they must be. Without a port: 465 for `smtps`,
-    /// 587 for STARTTLS, 25 for a plain local server.
+    /// Reads an `SMTP_URL`. User and password are percent-encoded where they must be. Without a
+    /// port: 465 for `smtps`, 587 for STARTTLS, 25 for a plain local server.
     ///
-    /// The error is a sentence without a subject that says what to write instead. It repeats nothing of the URL: a
-    /// password in the wrong place could stand anywhere in it.
+    /// The error is a sentence without a subject that says what to write instead. It repeats
+    /// nothing of the URL: a password in the wrong place could stand anywhere in it.
     pub fn parse(raw: &str) -> Result<Self, String> {
         let url = Url::parse(raw.trim()).map_err(|_| format!("is not a URL: {FORMS}"))?;
         if !matches!(url.scheme(), "smtps" | "smtp") {
@@ -164,7 +165,8 @@ fn login(url: &Url, host: &str) -> Result<Option<(String, SecretString)>, String
     }
 }
 
-/// Google shows an app password in groups of four, with spaces (and not only ordinary ones) that are not part of it.
+/// Google shows an app password in groups of four, with spaces (and not only ordinary ones) that
+/// are not part of it.
 fn without_spaces(password: &str) -> String {
     password.split_whitespace().collect()
 }

@@ -1,9 +1,10 @@
 //! Letters over SMTP (RFC 5321), with TLS (RFC 8314, 3207) and a login (RFC 4954).
 //!
-//! The conversation is led here, command by command, on lettre's connection. Lettre's own pooled transport would be
-//! shorter, but its time limit ends with the TCP connection, it puts a connection whose letter was abandoned half-way
-//! back into the pool (the next letter would read the answer to this one), and its errors do not say which command was
-//! refused, so a wrong password could not be told from a wrong recipient.
+//! The conversation is led here, command by command, on lettre's connection. Lettre's own pooled
+//! transport would be shorter, but its time limit ends with the TCP connection, it puts a
+//! connection whose letter was abandoned half-way back into the pool (the next letter would read
+//! the answer to this one), and its errors do not say which command was refused, so a wrong
+//! password could not be told from a wrong recipient.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -72,16 +73,16 @@ impl Smtp {
         let to = commands::Rcpt::new(mail.to.clone(), Vec::new());
         self.within(Stage::Recipient, connection.command(to)).await?;
         self.within(Stage::Content, connection.command(commands::Data)).await?;
-        // The one answer that has all the time there is: a server that scans the letter is slow, and to leave before it
-        // answers means to send the letter again.
+        // The one answer that has all the time there is: a server that scans the letter is slow,
+        // and to leave before it answers means to send the letter again.
         let taken = connection.message(&mail.content).await;
         taken.map_err(|error| judge(Stage::Content, &error))?;
         self.keep(connection);
         Ok(())
     }
 
-    /// A connection on which the server has taken the sender. An idle one may have died in the meantime: that shows
-    /// here, before anything was promised, and a new one is made.
+    /// A connection on which the server has taken the sender. An idle one may have died in the
+    /// meantime: that shows here, before anything was promised, and a new one is made.
     async fn announce(&self, mail: &Mail) -> Result<AsyncSmtpConnection, SendError> {
         if let Some(mut idle) = self.take_idle() {
             let from = mail_command(&idle, mail)?;
@@ -100,7 +101,8 @@ impl Smtp {
     async fn connect(&self) -> Result<AsyncSmtpConnection, SendError> {
         let SmtpSettings { host, port, security, login, deadlines } = &self.settings;
         let wrapper = (*security == Security::Tls).then(|| self.tls.clone());
-        // A host may have several addresses, and the first may lead nowhere: it gets its share of the time, no more.
+        // A host may have several addresses, and the first may lead nowhere: it gets its share of
+        // the time, no more.
         let per_address = Some(deadlines.command / 2);
         let server = (host.as_str(), *port);
         let connecting =
@@ -127,7 +129,8 @@ impl Smtp {
         limited(self.settings.deadlines.command, stage, answer).await
     }
 
-    /// Keeps a connection for the next letter. Only one whose last letter was taken in full gets here.
+    /// Keeps a connection for the next letter. Only one whose last letter was taken in full gets
+    /// here.
     fn keep(&self, connection: AsyncSmtpConnection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|(_, since)| since.elapsed() < MAX_IDLE);
@@ -155,7 +158,8 @@ async fn limited<T>(
     }
 }
 
-/// MAIL FROM, with what this letter asks of the server: SMTPUTF8 for an address outside ASCII (RFC 6531).
+/// MAIL FROM, with what this letter asks of the server: SMTPUTF8 for an address outside ASCII (RFC
+/// 6531).
 fn mail_command(
     connection: &AsyncSmtpConnection,
     mail: &Mail,

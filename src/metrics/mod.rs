@@ -1,7 +1,7 @@
 //! What is counted, by whom and how often; read by `GET /metrics`.
 //!
-//! Written by hand: a request may cost no more than a few atomic additions. The crate `prometheus` would serve too, for a
-//! registry and one more dependency.
+//! Written by hand: a request may cost no more than a few atomic additions. The crate `prometheus`
+//! would serve too, for a registry and one more dependency.
 
 mod process;
 mod requests;
@@ -59,7 +59,8 @@ impl Drop for GaugeGuard<'_> {
 /// Most names in a [`Tally`].
 const MAX_NAMES: usize = 64;
 
-/// Counts by name. Only the program's own names: none comes from a client, so their number is bounded.
+/// Counts by name. Only the program's own names: none comes from a client, so their number is
+/// bounded.
 #[derive(Debug)]
 pub struct Tally([OnceLock<(&'static str, Counter)>; MAX_NAMES]);
 
@@ -79,7 +80,8 @@ impl Tally {
         }
     }
 
-    /// The counts, with `known` ones even at 0: a series that begins with its first event hides that one.
+    /// The counts, with `known` ones even at 0: a series that begins with its first event hides
+    /// that one.
     pub fn read(&self, known: impl IntoIterator<Item = &'static str>) -> Vec<(&'static str, u64)> {
         let mut counts: Vec<_> = known.into_iter().map(|name| (name, 0)).collect();
         for (name, count) in self.0.iter().filter_map(OnceLock::get) {
@@ -92,8 +94,8 @@ impl Tally {
     }
 }
 
-/// The upper bounds of a histogram's buckets: in nanoseconds, and in seconds as they are written. From an answer out
-/// of memory to the time after which no client waits.
+/// The upper bounds of a histogram's buckets: in nanoseconds, and in seconds as they are written.
+/// From an answer out of memory to the time after which no client waits.
 const BOUNDS: [(u64, &str); 15] = [
     (100_000, "0.0001"),
     (250_000, "0.00025"),

@@ -1,5 +1,5 @@
-//! The process as the system sees it, under the names that all of Prometheus' clients use. Left out where there is no
-//! `/proc`.
+//! The process as the system sees it, under the names that all of Prometheus' clients use. Left out
+//! where there is no `/proc`.
 
 use std::fs;
 use std::time::Duration;
@@ -43,8 +43,8 @@ struct Usage {
 
 fn usage() -> Option<Usage> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // proc(5): the second field is a name in parentheses, which may hold spaces and parentheses; the next one is the
-    // third.
+    // proc(5): the second field is a name in parentheses, which may hold spaces and parentheses;
+    // the next one is the third.
     let (_, fields) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();

@@ -1,4 +1,5 @@
-//! What goes in and out, counted: requests by route, connections, errors, letters. Read by `GET /metrics`.
+//! What goes in and out, counted: requests by route, connections, errors, letters. Read by `GET
+//! /metrics`.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -51,7 +52,8 @@ struct Routes {
 pub struct RouteId(Option<usize>);
 
 impl Metrics {
-    /// From now on counts these routes separately, given by axum's patterns. Only the first call counts.
+    /// From now on counts these routes separately, given by axum's patterns. Only the first call
+    /// counts.
     pub fn register_routes(&self, patterns: impl IntoIterator<Item = String>) {
         let mut routes = Routes { index: matchit::Router::new(), routes: Vec::new() };
         for pattern in patterns {

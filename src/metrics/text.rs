@@ -54,7 +54,8 @@ impl Family<'_> {
     }
 
     pub fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram) {
-        // The total comes first: whatever is observed while this is written is in a bucket before it is in the sum.
+        // The total comes first: whatever is observed while this is written is in a bucket before
+        // it is in the sum.
         let seconds = Duration::from_nanos(histogram.nanoseconds.get()).as_secs_f64();
         let mut count = 0;
         let bounds = BOUNDS.iter().map(|(_, text)| *text).chain(["+Inf"]);

@@ -21,8 +21,8 @@ pub fn csp_hash(text: &str) -> String {
     format!("'sha256-{}'", STANDARD.encode(hash))
 }
 
-/// HMAC-SHA256 under a key of its own: the same subject gives the same bytes, and nobody without the secret can tell
-/// which subject it was.
+/// HMAC-SHA256 under a key of its own: the same subject gives the same bytes, and without the
+/// secret no reader can tell which subject it was.
 pub struct KeyedHash(aws_lc_rs::hmac::Key);
 
 impl KeyedHash {
@@ -42,7 +42,8 @@ pub fn are_equal(one: &[u8], other: &[u8]) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(one, other).is_ok()
 }
 
-/// Whether `given` is the secret. How long that takes says neither how much of it is right nor how long it has to be.
+/// Whether `given` is the secret. How long that takes says neither how much of it is right nor how
+/// long it has to be.
 pub fn is_secret(given: &str, secret: &SecretString) -> bool {
     let digest =
         |text: &str| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());

@@ -11,7 +11,8 @@ use uuid::Uuid;
 use crate::context;
 use crate::metrics::Tally;
 
-/// One list: the audit log, the security log, the metric and the README's table have the same names.
+/// One list: the audit log, the security log, the metric and the README's table have the same
+/// names.
 macro_rules! events {
     ($($variant:ident = $name:literal;)*) => {
         /// What can happen.
@@ -114,8 +115,8 @@ impl Event {
         Self { details, ..self }
     }
 
-    /// Logs and counts it: an event that was recorded once that is committed, one that changes nothing, such as a
-    /// refusal, at once.
+    /// Logs and counts it: an event that was recorded once that is committed, one that changes
+    /// nothing, such as a refusal, at once.
     pub fn log(&self, counts: &Tally) {
         counts.add(self.kind.as_str());
         let text = |id: Option<Uuid>| id.map(tracing::field::display);

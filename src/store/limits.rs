@@ -48,10 +48,11 @@ pub enum Decision {
     Refused(DateTime<Utc>),
 }
 
-/// Counts an attempt under each key (all distinct) where it is allowed, in one statement, so that parallel guesses
-/// count. Locks the rows in the order given. A window that begins further in the future than it is long was begun by a
-/// wrong clock, and counts as over. A bucket's time never goes back, but from so far ahead that its clock was wrong: else
-/// each attempt at an instance whose clock is behind would give those at another one back what drains in between.
+/// Counts an attempt under each key (all distinct) where it is allowed, in one statement, so that
+/// parallel guesses count. Locks the rows in the order given. A window that begins further in the
+/// future than it is long was begun by a wrong clock, and counts as over. A bucket's time never
+/// goes back, but from so far ahead that its clock was wrong: else each attempt at an instance
+/// whose clock is behind would give those at another one back what drains in between.
 pub async fn reserve(
     db: &mut PgConnection,
     keys: &[Vec<u8>],
@@ -123,8 +124,8 @@ pub async fn refund(db: &mut PgConnection, keys: &[Vec<u8>]) -> sqlx::Result<()>
     Ok(())
 }
 
-/// Deletes at most 1,000 expired rows and skips those that are locked: it must not wait for others, who hold rows of
-/// their own, locked in another order, and may wait for it.
+/// Deletes at most 1,000 expired rows and skips those that are locked: it must not wait for others,
+/// who hold rows of their own, locked in another order, and may wait for it.
 pub async fn delete_expired(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "with old as materialized (

@@ -1,8 +1,9 @@
 //! Spans, sent by OTLP over HTTP. With the feature `otlp` and `OTEL_EXPORTER_OTLP_ENDPOINT`.
 //!
-//! Straight to OpenTelemetry and not by way of `tracing`: a span then holds what is put into it here and nothing that
-//! a library may say, and the log has the filter that it has without. What else OpenTelemetry lets be set
-//! (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_TRACES_SAMPLER` ...) its own library reads.
+//! Straight to OpenTelemetry and not by way of `tracing`: a span then holds what is put into it
+//! here and nothing that a library may say, and the log has the filter that it has without. What
+//! else OpenTelemetry lets be set (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_TRACES_SAMPLER` ...) its own
+//! library reads.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub(super) fn start(service_name: &str) -> Result<(), String> {
 pub(super) fn finish() {
     let Some((provider, _)) = EXPORT.get() else { return };
     if let Err(error) = provider.shutdown_with_timeout(FLUSH_TIMEOUT) {
-        tracing::warn!(%error, "the last traces were not sent");
+        tracing::warn!(%error, "traces: the last ones were not sent");
     }
 }
 

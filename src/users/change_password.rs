@@ -38,7 +38,8 @@ impl ChangePasswordRequest {
 
 /// Changes the password and ends every other session of the user.
 ///
-/// A new address that waits in `pending_email` is dropped: whoever knew the old password may have set it.
+/// A new address that waits in `pending_email` is dropped: whoever knew the old password may have
+/// set it.
 #[utoipa::path(
     put, path = "/api/v1/users/me/change_password", tag = "users",
     security(("access_token" = []), ("bearer" = [])),

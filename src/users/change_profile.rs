@@ -117,8 +117,9 @@ impl Proof {
     }
 }
 
-/// Counts the change. Where a verified address is to be replaced, checks the password too, and counts the notice to the
-/// old address: one is sent for each change, up to a limit, so that a thief of the session cannot flood the owner.
+/// Counts the change. Where a verified address is to be replaced, checks the password too, and
+/// counts the notice to the old address: one is sent for each change, up to a limit, so that a
+/// thief of the session cannot flood the owner.
 async fn prove(
     call: &Call<'_>,
     password: Option<Password>,
@@ -138,9 +139,9 @@ async fn prove(
     }
 }
 
-/// Writes the changes and queues the letters that they cause; in the same transaction what was counted for changes or
-/// notices that there are none of is refunded, and the right password. Returns the user as they are now, and the fields
-/// that have another value.
+/// Writes the changes and queues the letters that they cause; in the same transaction what was
+/// counted for changes or notices that there are none of is refunded, and the right password.
+/// Returns the user as they are now, and the fields that have another value.
 async fn write(
     call: &Call<'_>,
     changes: &ProfileChanges,

@@ -23,8 +23,9 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(verify_email::verify_email))
 }
 
-/// Records that a client asked for a name or an address that is taken. So probing for addresses can be seen; and the
-/// answer takes as long as for a free one, for which something is committed as well.
+/// Records that a client asked for a name or an address that is taken. So probing for addresses can
+/// be seen; and the answer takes as long as for a free one, for which something is committed as
+/// well.
 async fn record_if_taken<T>(
     state: &AppState,
     outcome: &Result<T, ApiError>,

@@ -31,7 +31,8 @@ pub async fn verify_email(
     }
     if let Some(letter) = letters::count(&state, user.address_to_confirm(), &client, now).await? {
         let mut tx = state.db.begin_for(user.id).await?;
-        // Locked, so that concurrent calls each see the letter of the one before, and none outlives its user.
+        // Locked, so that concurrent calls each see the letter of the one before, and none outlives
+        // its user.
         let locked = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;
         if needs_none(&locked) {
             return Err(Code::EmailAlreadyVerified.into());

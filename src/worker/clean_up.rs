@@ -15,7 +15,7 @@ const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
 const BATCH_PAUSE: Duration = Duration::from_millis(400);
 const RETENTION: TimeDelta = TimeDelta::days(30);
 
-/// Removes what nobody will ask for again, a thousand rows at a time.
+/// Removes rows that no request will ask for again, a thousand at a time.
 pub(super) async fn clean_up(state: AppState, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         let pause = match db::with_timeout(delete_old_rows(&state)).await {
@@ -23,7 +23,7 @@ pub(super) async fn clean_up(state: AppState, mut stop: watch::Receiver<bool>) {
             Ok(_) => BATCH_PAUSE,
             Err(error) => {
                 let error = db::describe(&error);
-                tracing::warn!(error, "old rows could not be removed");
+                tracing::warn!(error, "clean-up: old rows could not be removed");
                 CLEANUP_INTERVAL
             }
         };

@@ -106,9 +106,9 @@ async fn reported<T>(work: impl Future<Output = sqlx::Result<T>>) -> Option<T> {
         Ok(Ok(done)) => return Some(done),
         Ok(Err(error)) => {
             let error = db::describe(&error);
-            tracing::warn!(error, "the outbox cannot be used at the moment");
+            tracing::warn!(error, "worker: the outbox cannot be used at the moment");
         }
-        Err(_) => tracing::error!("a letter could not be dealt with: this is a bug"),
+        Err(_) => tracing::error!("worker: sending a letter panicked: this is a bug"),
     }
     None
 }
@@ -155,7 +155,7 @@ async fn send(state: &AppState, letter: &Letter) -> Result<(), SendError> {
     if let (Ok(()), Mailer::Folder(_)) = (&outcome, &state.mailer) {
         let mut words = letter.text.split_whitespace();
         let link = words.find(|word| word.starts_with(&state.config.public_url));
-        tracing::info!(link, "a letter is in /dev/mailbox");
+        tracing::info!(link, "worker: a letter is in /dev/mailbox");
     }
     outcome
 }
@@ -176,7 +176,7 @@ async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()>
     }
     outbox::set_failed(&mut tx, id, "no longer wanted: the account has moved on", now).await?;
     tx.commit().await?;
-    tracing::info!(letter = %id, "a letter is no longer wanted: the account has moved on");
+    tracing::info!(letter = %id, "worker: a letter is no longer wanted: the account has moved on");
     state.metrics.letters.add(FAILED);
     Ok(())
 }
@@ -192,19 +192,19 @@ async fn settle(
     let came_to = match outcome {
         Ok(()) => {
             outbox::set_sent(&mut tx, id, now).await?;
-            tracing::info!(letter = %id, attempts, "a letter was sent");
+            tracing::info!(letter = %id, attempts, "worker: a letter was sent");
             SENT
         }
         Err(SendError::Transient(reason))
             if now - claimed.created_at < GIVE_UP_AFTER || attempts < MIN_ATTEMPTS =>
         {
             let next_attempt_at = now + backoff(attempts);
-            tracing::warn!(letter = %id, attempts, reason, %next_attempt_at, "a letter could not be sent yet");
+            tracing::warn!(letter = %id, attempts, reason, %next_attempt_at, "worker: a letter could not be sent yet");
             outbox::set_next_attempt(&mut tx, id, &reason, next_attempt_at).await?;
             DELAYED
         }
         Err(SendError::Transient(reason) | SendError::Permanent(reason)) => {
-            tracing::error!(letter = %id, attempts, reason, "a letter was given up");
+            tracing::error!(letter = %id, attempts, reason, "worker: a letter was given up");
             outbox::set_failed(&mut tx, id, &reason, now).await?;
             FAILED
         }

@@ -10,11 +10,11 @@ use crate::state::AppState;
 
 pub use delivery::deliver_next;
 
-/// Works until `stop` says so, finishing the letters in hand.
+/// Works until `stop` says so, finishing the letters in flight.
 pub async fn run(state: AppState, stop: watch::Receiver<bool>) {
     let mut tasks = tokio::task::JoinSet::new();
     if state.mailer.is_off() {
-        tracing::warn!("no mail server is set: letters wait in the outbox");
+        tracing::warn!("worker: no mail server is set: letters wait in the outbox");
     } else {
         tasks.spawn(delivery::send_letters(state.clone(), stop.clone()));
     }

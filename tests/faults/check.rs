@@ -156,8 +156,9 @@ pub async fn letters(db: &PgPool, sink: &SmtpSink, history: &History) -> Letters
             break;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-        // A try that failed is followed by another one a minute later, and a claim by one that died runs out after a
-        // minute. That is passed over here, once whoever is still at it has had the time to be done.
+        // A try that failed is followed by another one a minute later, and a claim by one that died
+        // runs out after a minute. That is passed over here, once whoever is still at it has had
+        // the time to be done.
         if start.elapsed() > Duration::from_secs(2) {
             let now =
                 "update outbox set next_attempt_at = now() where attempts > 0 and sent_at is null

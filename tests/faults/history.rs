@@ -11,7 +11,8 @@ pub enum Outcome {
     Done,
     /// 4xx: nothing was changed.
     Refused,
-    /// 503: try again. Whether anything was changed is not known, for a commit's own answer may have been lost.
+    /// 503: try again. Whether anything was changed is not known, for a commit's own answer may
+    /// have been lost.
     PutOff,
     /// No answer, or not the service's own.
     Unknown,

@@ -126,8 +126,8 @@ impl Load {
         Answer { outcome, status, json }
     }
 
-    /// Makes a call again and again until it is answered for good. Also whether a try before may have been heard.
-    /// `None` where it was not answered before the end.
+    /// Makes a call again and again until it is answered for good. Also whether a try before may
+    /// have been heard. `None` where it was not answered before the end.
     pub async fn insist(
         &self,
         what: &'static str,

@@ -1,5 +1,6 @@
-//! The fault matrix: things break while people use the real binary, and afterwards what they were told is held against
-//! what is there. `script/faults --help` says how to run it; `cargo test` passes it over.
+//! The fault matrix: things break while people use the real binary, and afterwards what they were
+//! told is held against what is there. `script/faults --help` says how to run it; `cargo test`
+//! passes it over.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a fault fails that cannot be had")]
 
@@ -28,16 +29,18 @@ use crate::faults::Fault;
 use crate::harness::machine::note;
 use crate::report::{Report, table};
 
-/// Breaks things while people use Doorward: the real binary, with a PostgreSQL and a mail server of its own for each
-/// fault. What they were told is recorded, and held against what is there afterwards.
+/// Breaks things while people use Doorward: the real binary, with a PostgreSQL and a mail server of
+/// its own for each fault. What they were told is recorded, and held against what is there
+/// afterwards.
 ///
-/// The table at the end has one line a fault. The operations of the people: `ok` done; `refused` with a 4xx, as it has
-/// to be; `put off` with a 503; `unknown` where no answer came. `slowest` is the longest that anybody waited; `first ok`
-/// is the time from the end of the fault to the first operation that was done; `letters` were sent, and `copies` more of
-/// them came. The exit code is 1 if an invariant was broken.
+/// The table at the end has one line a fault. The operations of the people: `ok` done; `refused`
+/// with a 4xx, as it has to be; `put off` with a 503; `unknown` where no answer came. `slowest` is
+/// the longest that anybody waited; `first ok` is the time from the end of the fault to the first
+/// operation that was done; `letters` were sent, and `copies` more of them came. The exit code is 1
+/// if an invariant was broken.
 ///
-/// `DOORWARD_PREVIOUS` names the program of an older release, for the fault `upgrade`; `DOORWARD_BINARY` one to take in
-/// place of the debug build.
+/// `DOORWARD_PREVIOUS` names the program of an older release, for the fault `upgrade`;
+/// `DOORWARD_BINARY` one to take in place of the debug build.
 #[derive(Parser)]
 #[command(name = "script/faults", max_term_width = 100)]
 struct Arguments {

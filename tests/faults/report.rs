@@ -28,7 +28,8 @@ pub struct Report {
 
 impl Report {
     pub fn left_out(name: &'static str, why: &str) -> Self {
-        // Where all checks have to run, one that does not is a failure; but nobody else has an older release at hand.
+        // Where all checks have to run, one that does not is a failure; but nobody else has an
+        // older release at hand.
         let is_failure = std::env::var_os("CI").is_some() && !why.starts_with("DOORWARD_PREVIOUS");
         let failed = is_failure.then(|| why.to_owned());
         Self { name, left_out: Some(why.to_owned()), failed, ..Self::default() }

@@ -4,10 +4,11 @@ use std::fs;
 
 use crate::harness::process::Process;
 
-/// Connections to the database that are made when they are first needed, letters on their way, and what a run-time
-/// opens once.
+/// Connections to the database that are made when they are first needed, letters on their way, and
+/// what a run-time opens once.
 const SPARE_DESCRIPTORS: usize = 16;
-/// The memory of a hash on each thread, kept for the next one, and what an allocator does not give back.
+/// The memory of a hash on each thread, kept for the next one, and what an allocator does not give
+/// back.
 const SPARE_MEBIBYTES: usize = 64;
 
 /// Of one instance.

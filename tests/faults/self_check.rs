@@ -1,4 +1,5 @@
-//! Shows that the checks see what they are there to see: each kind of damage is done by hand, and has to be found.
+//! Shows that the checks see what they are there to see: each kind of damage is done by hand, and
+//! has to be found.
 
 use std::time::Duration;
 

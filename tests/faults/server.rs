@@ -1,4 +1,5 @@
-//! The database of a fault, on a PostgreSQL of its own: it is restarted, copied, filled up and killed.
+//! The database of a fault, on a PostgreSQL of its own: it is restarted, copied, filled up and
+//! killed.
 
 use std::fs;
 use std::path::PathBuf;

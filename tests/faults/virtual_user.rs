@@ -1,4 +1,5 @@
-//! Somebody who uses the service, holding what a client holds: names, passwords that may be the right ones, tokens.
+//! Somebody who uses the service, holding what a client holds: names, passwords that may be the
+//! right ones, tokens.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -357,7 +358,8 @@ impl VirtualUser {
         }
     }
 
-    /// The last thing of all: whoever comes with a token from two refreshes ago is a thief, and ends the session.
+    /// The last thing of all: whoever comes with a token from two refreshes ago is a thief, and
+    /// ends the session.
     pub async fn steal(&mut self) {
         let Some(Held { stale: Some(stale), .. }) = self.phone.take() else { return };
         let request = || refreshing(&self.load, &stale);

@@ -1,4 +1,5 @@
-//! What a fault happens to: a database, a mail server, one or more instances of the real binary, and people.
+//! What a fault happens to: a database, a mail server, one or more instances of the real binary,
+//! and people.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -199,7 +200,8 @@ impl World {
         Ok(start.elapsed())
     }
 
-    /// Replaces one instance as an operator does: it ends in its own time, and starts with its settings of now.
+    /// Replaces one instance as an operator does: it ends in its own time, and starts with its
+    /// settings of now.
     pub async fn roll(&mut self, number: usize) {
         self.services[number].take().unwrap().stop().await;
         self.services[number] = Some(self.homes[number].start().await);

@@ -83,7 +83,8 @@ impl Answer {
             let is_same = |(one, other): (&String, &String)| one == other || one.starts_with('{');
             template.len() == asked.len() && template.iter().zip(&asked).all(is_same)
         };
-        // `/users/me` fits `/users/{public_id}` too: the template with the fewest braces is the one.
+        // `/users/me` fits `/users/{public_id}` too: the template with the fewest braces is the
+        // one.
         let found = templates
             .keys()
             .filter(|template| fits(template))
@@ -109,7 +110,8 @@ impl Answer {
     }
 }
 
-/// Of calls at once one has succeeded, and every other one was refused like this; the answer to the one.
+/// Of calls at once one has succeeded, and every other one was refused like this; the answer to the
+/// one.
 #[track_caller]
 pub fn only_winner<'a>(answers: &'a [Answer], status: u16, code: &str) -> &'a Answer {
     let (won, lost): (Vec<_>, Vec<_>) =

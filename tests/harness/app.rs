@@ -1,4 +1,5 @@
-//! `TestApp`: a service of its own for each test, on a database of its own, and the persons who call it.
+//! `TestApp`: a service of its own for each test, on a database of its own, and the persons who
+//! call it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,13 +47,14 @@ struct Instance {
     app: App,
 }
 
-/// How many instances each test's service is: `DOORWARD_INSTANCES`, 1 unless set. More than one take the calls by
-/// turns, and reach the database through PgBouncer in transaction mode.
+/// How many instances each test's service is: `DOORWARD_INSTANCES`, 1 unless set. More than one
+/// take the calls by turns, and reach the database through PgBouncer in transaction mode.
 fn instances() -> usize {
     std::env::var("DOORWARD_INSTANCES").map_or(1, |number| number.parse().unwrap())
 }
 
-/// PgBouncer, where it stands in between, goes on refusing for a moment after the server has refused it.
+/// PgBouncer, where it stands in between, goes on refusing for a moment after the server has
+/// refused it.
 pub async fn until_the_pooler_asks_again(app: &TestApp) {
     if instances() > 1 {
         eventually("PgBouncer lets clients in", async || {
@@ -70,7 +72,8 @@ async fn way_to(database: &str) -> Db {
         return Db::new(direct, 10);
     }
     let bouncer = BOUNCER.get_or_init(async || {
-        // The last setting counts. Each test has a database of its own, so connections must not be kept for long.
+        // The last setting counts. Each test has a database of its own, so connections must not be
+        // kept for long.
         let more = "default_pool_size = 40\nmax_client_conn = 4000\nserver_idle_timeout = 2\n\
                     server_login_retry = 1";
         PgBouncer::start(more).await.expect("several instances need PgBouncer")
@@ -137,7 +140,8 @@ impl TestApp {
         let own = [
             ("PUBLIC_URL", PUBLIC_URL),
             ("SECRET_KEY", SECRET_KEY),
-            // What a test does in a moment a person does in a day; the tests of limits/ turn them on.
+            // What a test does in a moment a person does in a day; the tests of limits/ turn them
+            // on.
             ("RATE_LIMITS", "off"),
             // Makes it production; the connection itself is the cluster's.
             ("DATABASE_URL", "postgres://localhost/unused"),

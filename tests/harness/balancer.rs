@@ -10,8 +10,8 @@ use super::home::Home;
 use super::machine::{free_port, note, open_folder};
 use super::wait::eventually;
 
-/// Asks each instance ten times a second whether it is ready, and sends people to those that are. It tries no request
-/// twice.
+/// Asks each instance ten times a second whether it is ready, and sends people to those that are.
+/// It tries no request twice.
 pub struct Balancer {
     process: Child,
     port: u16,
@@ -19,12 +19,14 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// `None` where there is no such program. Where all checks have to run (`CI`), that is a failure.
+    /// `None` where there is no such program. Where all checks have to run (`CI`), that is a
+    /// failure.
     pub async fn start(homes: &[Home]) -> Option<Self> {
         Self::with_patience(homes, 10, 30).await
     }
 
-    /// One that takes an instance for gone when it does not answer a check, or a call, for so many seconds.
+    /// One that takes an instance for gone when it does not answer a check, or a call, for so many
+    /// seconds.
     pub async fn with_patience(homes: &[Home], check: u32, call: u32) -> Option<Self> {
         let places = ["/usr/sbin/haproxy", "/usr/bin/haproxy", "/opt/homebrew/bin/haproxy"];
         let Some(program) = places.iter().find(|place| Path::new(place).exists()) else {

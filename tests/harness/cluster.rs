@@ -16,7 +16,8 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 pub async fn cluster() -> &'static LocalPostgres {
     CLUSTER
         .get_or_init(async || {
-            // Not made here: run by root, PostgreSQL's account makes it its own, and can remove it when we are gone.
+            // Not made here: run by root, PostgreSQL's account makes it its own, and can remove it
+            // when we are gone.
             let name = format!("doorward-test-{}", uuid::Uuid::now_v7().simple());
             let folder = std::env::temp_dir().join(name);
             let cluster = LocalPostgres::start(&folder, Durability::Throwaway).await.unwrap();

@@ -1,4 +1,5 @@
-//! Tokens made from the contract alone, by other code than the service's: whoever holds the secret could make them.
+//! Tokens made from the contract alone, by other code than the service's: whoever holds the secret
+//! could make them.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};

@@ -1,4 +1,5 @@
-//! The real binary, for tests: a process in a folder of its own, with a clean environment, on a real port.
+//! The real binary, for tests: a process in a folder of its own, with a clean environment, on a
+//! real port.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
@@ -17,7 +18,8 @@ use super::person::{PASSWORD, email_of};
 use super::process::Process;
 use super::wait::{PATIENCE, eventually};
 
-/// Where the binary runs: its folder, its port and its settings stay the same from one start to the next.
+/// Where the binary runs: its folder, its port and its settings stay the same from one start to the
+/// next.
 pub struct Home {
     folder: TempDir,
     port: u16,
@@ -28,7 +30,8 @@ pub struct Home {
 impl Home {
     /// Without a database: the service starts its own.
     pub fn new(settings: &[(&str, &str)]) -> Self {
-        // Each request has a connection of its own, so that none meets one that died with a service.
+        // Each request has a connection of its own, so that none meets one that died with a
+        // service.
         let client = Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let port = free_port();
         let mut home = Self { folder: open_folder(), port, settings: Vec::new(), client };
@@ -89,8 +92,8 @@ impl Home {
         self.port
     }
 
-    /// `DOORWARD_BINARY` names another one, a release build say, where a test is to measure; set in the home, for this
-    /// home alone.
+    /// `DOORWARD_BINARY` names another one, a release build say, where a test is to measure; set in
+    /// the home, for this home alone.
     fn command(&self, arguments: &[&str]) -> Command {
         let own = self.setting("DOORWARD_BINARY");
         let named = || std::env::var_os("DOORWARD_BINARY");

@@ -1,4 +1,5 @@
-//! What a test has from the machine: folders, ports, processes by their ids, and where it says something.
+//! What a test has from the machine: folders, ports, processes by their ids, and where it says
+//! something.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -22,15 +23,17 @@ pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
     nested.filter(|path| path.extension().is_some_and(|end| end == "rs")).collect()
 }
 
-/// A folder that any user may pass through, as a checkout usually is: run as root, PostgreSQL has another account.
+/// A folder that any user may pass through, as a checkout usually is: run as root, PostgreSQL has
+/// another account.
 pub fn open_folder() -> TempDir {
     let folder = tempfile::Builder::new().prefix("doorward-test-").tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     folder
 }
 
-/// A port that nobody uses, outside the range from which the system picks for outgoing connections: between this look
-/// and the start of whoever will listen there, no other process gets it by the way.
+/// A port that nobody uses, outside the range from which the system picks for outgoing connections:
+/// between this look and the start of whoever will listen there, no other process gets it by the
+/// way.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = std::process::id() * 97 % 18_000;

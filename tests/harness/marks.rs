@@ -63,7 +63,8 @@ fn forms(mark: &str) -> Vec<String> {
         format!("{:02x?}", mark.as_bytes()).replace(['[', ']', ',', ' '], ""),
         format!("{:?}", mark.as_bytes()).trim_matches(['[', ']']).to_owned(),
     ];
-    // Inside of other text, three bytes begin at any of them: what does not depend on the neighbours.
+    // Inside of other text, three bytes begin at any of them: what does not depend on the
+    // neighbours.
     for before in 0..3 {
         let text = [vec![b' '; before], mark.as_bytes().to_vec()].concat();
         for encoded in [STANDARD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {

@@ -1,4 +1,5 @@
-//! What tests share: the service and its persons, the real binary, and the servers that stand around it.
+//! What tests share: the service and its persons, the real binary, and the servers that stand
+//! around it.
 
 pub mod answer;
 pub mod app;

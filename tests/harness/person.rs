@@ -1,7 +1,7 @@
 //! Somebody who makes calls, with the tokens they hold.
 //!
-//! Every answer that passes through here is held against the OpenAPI document and the contract's conventions, so that
-//! each test checks them by the way.
+//! Every answer that passes through here is held against the OpenAPI document and the contract's
+//! conventions, so that each test checks them by the way.
 
 use std::net::{IpAddr, SocketAddr};
 

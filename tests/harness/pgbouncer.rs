@@ -28,7 +28,8 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// `None` where there is no such program. Where all checks have to run (`CI`), that is a failure.
+    /// `None` where there is no such program. Where all checks have to run (`CI`), that is a
+    /// failure.
     pub async fn start(more: &str) -> Option<Self> {
         let cluster = cluster().await.connect_options("postgres");
         let socket = cluster.get_socket().unwrap();

@@ -1,4 +1,5 @@
-//! A PostgreSQL of a test's own on a TCP port, and a streaming standby of it: what can be stopped, killed and promoted.
+//! A PostgreSQL of a test's own on a TCP port, and a streaming standby of it: what can be stopped,
+//! killed and promoted.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
@@ -16,7 +17,8 @@ use super::cluster::cluster;
 use super::machine::{free_port, is_alive, kill_9, note, open_folder};
 use super::wait::PATIENCE;
 
-/// A standby that has just lost its primary may not hear of its promotion before it would have tried again: 5 s.
+/// A standby that has just lost its primary may not hear of its promotion before it would have
+/// tried again: 5 s.
 const SETTINGS: [&str; 3] =
     ["fsync=off", "shared_buffers=32MB", "wal_retrieve_retry_interval=500ms"];
 
@@ -95,8 +97,8 @@ impl Postgres {
         panic!("PostgreSQL does not start: {}", self.log());
     }
 
-    /// With INT the server disconnects everybody and writes everything; with QUIT it ends at once, and recovers at its
-    /// next start.
+    /// With INT the server disconnects everybody and writes everything; with QUIT it ends at once,
+    /// and recovers at its next start.
     pub fn stop(&mut self, signal: Signal) {
         let Some(mut server) = self.server.take() else { return };
         // It may have died by itself.

@@ -1,4 +1,5 @@
-//! What `GET /metrics` answers, read as strictly as the format (Prometheus text, 0.0.4) and its naming rules allow.
+//! What `GET /metrics` answers, read as strictly as the format (Prometheus text, 0.0.4) and its
+//! naming rules allow.
 
 use std::collections::BTreeMap;
 
@@ -153,7 +154,8 @@ fn labels(mut rest: &str) -> (Labels, &str) {
         assert!(is_name(name), "{rest}");
         let end = after.find('"').unwrap();
         let value = &after[..end];
-        // No label has a value that would have to be escaped: an escape before the quote would show here.
+        // No label has a value that would have to be escaped: an escape before the quote would show
+        // here.
         assert!(!value.is_empty() && !value.contains('\\'), "{rest}");
         assert!(labels.insert(name.to_owned(), value.to_owned()).is_none(), "{rest}");
         match after[end + 1..].split_at(1) {

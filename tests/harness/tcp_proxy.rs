@@ -56,8 +56,8 @@ impl TcpProxy {
         Self { forwarding: forwarding.abort_handle(), way }
     }
 
-    /// From now on passes nothing on, but keeps every connection: what a router does that has forgotten them. Those of
-    /// this time stay dead once it is over.
+    /// From now on passes nothing on, but keeps every connection: what a router does that has
+    /// forgotten them. Those of this time stay dead once it is over.
     pub fn swallow(&self, is_so: bool) {
         self.way.send_modify(|way| way.swallows = is_so);
     }

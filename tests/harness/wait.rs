@@ -15,8 +15,8 @@ pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Returns once `count` statements in this database wait for a lock: the moment at which their calls are held up half
-/// way. The statement that came first is served first.
+/// Returns once `count` statements in this database wait for a lock: the moment at which their
+/// calls are held up half way. The statement that came first is served first.
 pub async fn lock_waits(pool: &PgPool, count: i64) {
     let sql = "select count(*) from pg_stat_activity
                where datname = current_database() and wait_event_type = 'Lock'";

@@ -12,7 +12,7 @@ use crate::store::{outbox, users};
 
 /// The oldest PostgreSQL that the tests run on.
 const OLDEST_POSTGRES: i32 = 130_000;
-/// How far the database's clock may be from ours before somebody should look, in seconds.
+/// How far the database's clock may be from ours before an operator should look, in seconds.
 const CLOCK_TOLERANCE: i64 = 5;
 /// A letter overdue for longer than this has no worker.
 const LATE_LETTER_MINUTES: i64 = 10;

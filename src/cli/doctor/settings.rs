@@ -81,8 +81,8 @@ fn secret(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Whether a key repeats itself, counts up or down, or is made of words. 32 random bytes, in hexadecimal or
-/// Base64, do none of these.
+/// Whether a key repeats itself, counts up or down, or is made of words. 32 random bytes, in
+/// hexadecimal or Base64, do none of these.
 fn looks_made_up(key: &str) -> bool {
     let bytes = key.as_bytes();
     let repeats =

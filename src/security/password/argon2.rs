@@ -89,7 +89,7 @@ impl Engine {
         match done {
             Ok(()) => Some(output),
             Err(argon2_rust::Error::MemoryAllocationError) => {
-                tracing::error!("no memory for a password hash");
+                tracing::error!("hashing: no memory for a password");
                 None
             }
             Err(error) => unreachable!("salt and output have the sizes for Argon2: {error}"),
@@ -113,8 +113,8 @@ impl Engine {
         self.0.reserved_blocks() > 0
     }
 
-    /// Whether `password` gives `hash`, with the parameters that the hash names. A string that is no Argon2id hash
-    /// matches nothing. `None` as in [`Engine::compute`].
+    /// Whether `password` gives `hash`, with the parameters that the hash names. A string that is
+    /// no Argon2id hash matches nothing. `None` as in [`Engine::compute`].
     pub fn matches(&mut self, password: &Password, hash: &str) -> Option<bool> {
         let Some((params, salt, expected)) = parse(hash) else { return Some(false) };
         let output = self.compute(&params, password, &salt)?;
@@ -154,7 +154,8 @@ fn algorithm(params: &Params) -> argon2_rust::Argon2 {
     argon2_rust::Argon2::new(argon2_rust::Algorithm::Argon2id, argon2_rust::Version::V0x13, params)
 }
 
-/// Compares the instructions chosen for this processor with portable ones: one small hash, some 100 microseconds.
+/// Compares the instructions chosen for this processor with portable ones: one small hash, some 100
+/// microseconds.
 pub(super) fn check_this_processor() {
     let params = Params::new(64, 2, 1, Some(OUTPUT_BYTES)).expect("valid");
     let (password, salt) = (Password::claimed("correct horse"), [7; 16]);
@@ -166,8 +167,8 @@ pub(super) fn check_this_processor() {
     assert_eq!(chosen, Some(plain), "Argon2 comes out wrong on this processor");
 }
 
-/// Fills memory that is accessed at random: in pages of 2 MB that is faster. Those are switched on for the process, so
-/// they stay on while any thread fills.
+/// Fills memory that is accessed at random: in pages of 2 MB that is faster. Those are switched on
+/// for the process, so they stay on while any thread fills.
 fn in_huge_pages<T>(fill: impl FnOnce() -> T) -> T {
     static FILLING: Mutex<i32> = Mutex::new(0);
     let count = |change: i32| {
@@ -204,7 +205,8 @@ mod tests {
 
     #[test]
     fn argon2_agrees_with_the_reference_implementation() {
-        // `echo -n password | argon2 somesalt -id -t 2 -m 16 -p 1` of the reference implementation's test suite.
+        // `echo -n password | argon2 somesalt -id -t 2 -m 16 -p 1` of the reference
+        // implementation's test suite.
         let hash = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         assert_eq!(Engine::new(&cheap()).matches(&Password::claimed("password"), hash), Some(true));
     }

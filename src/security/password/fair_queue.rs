@@ -1,9 +1,9 @@
 //! A bounded queue for work that a stranger can ask for.
 //!
-//! Fair by client: those that wait take turns, however many jobs each has, and when it is full, the newest job of the
-//! client with the most gives way. Clients who have proven themselves before have three of four turns and places, so
-//! that a crowd of strangers does not keep them waiting; the fourth is for strangers, so that nobody who has an account
-//! can shut all others out.
+//! Fair by client: those that wait take turns, however many jobs each has, and when it is full, the
+//! newest job of the client with the most gives way. Clients who have proven themselves before have
+//! three of four turns and places, so that a crowd of strangers does not keep them waiting; the
+//! fourth is for strangers, so that no client with an account can shut all others out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -87,7 +87,7 @@ impl<T> FairQueue<T> {
         if state.is_idle() { Err(Idle) } else { Ok(state.pop()) }
     }
 
-    /// How many wait: those who are known, and strangers.
+    /// How many jobs wait: known clients' and strangers'.
     pub fn waiting(&self) -> (usize, usize) {
         let state = self.lock();
         (state.known.length, state.strangers.length)
@@ -128,12 +128,13 @@ impl<T> State<T> {
         } else {
             self.known.pop().or_else(|| self.strangers.pop())
         }?;
-        // Who finds nothing to do takes no turn.
+        // A thread that finds no job takes no turn.
         self.turn = turn;
         Some(job)
     }
 
-    /// `None` if nobody has to give way to this requester. `reserved`: how many places nobody can take from strangers.
+    /// `None` if no job has to give way to this requester. `reserved`: places that known clients
+    /// cannot take from strangers.
     fn make_room_for(&mut self, requester: Requester, reserved: usize) -> Option<T> {
         let (is_known, limit) = self.who_gives_way(requester, reserved);
         self.lane(is_known).drop_from_longest(limit)

@@ -1,9 +1,10 @@
 //! Argon2id on a fixed set of threads.
 //!
-//! Hashing is the one expensive thing that a stranger can ask for, so its cost is bounded four times: each thread
-//! owns one block of memory and reuses it, a queue of fixed length stands before the threads, whoever finds no room in
-//! it is told so at once, and whoever waited too long is told so instead of being served. The threads run at a lower
-//! priority: a flood of logins leaves the processor to the calls that only read.
+//! Hashing is the one expensive thing that a stranger can ask for, so its cost is bounded four
+//! times: each thread owns one block of memory and reuses it, a queue of fixed length stands before
+//! the threads, a job that finds no room in it is refused at once, and a job that waited too long
+//! is refused instead of done. The threads run at a lower priority: a flood of logins leaves the
+//! processor to the calls that only read.
 
 mod argon2;
 mod fair_queue;
@@ -22,10 +23,11 @@ pub use argon2::production_params;
 use argon2::{Engine, OUTPUT_BYTES};
 pub use fair_queue::{FairQueue, Full, Idle, Requester};
 
-/// How many may wait for each thread: at 15 ms a hash the last of them waits for 1 s, and a stranger behind a crowd of
-/// known clients four times that.
+/// How many may wait for each thread: at 15 ms a hash the last of them waits for 1 s, and a
+/// stranger behind a crowd of known clients four times that.
 const QUEUE_PER_THREAD: usize = 64;
-/// Whoever waited for this long is told to come back: on a slow processor the queue's length alone would be no bound.
+/// A job that waited for this long is refused: on a slow processor the queue's length alone would
+/// be no bound.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// A pause after each job while more wait; with Linux's usual timer slack it takes some 55 us. A
 /// thread that never sleeps keeps what is scheduled in other groups (autogroup) waiting, PostgreSQL
@@ -45,7 +47,8 @@ pub struct Busy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub matches: bool,
-    /// The hash was made with other parameters than today's: make it anew while the password is at hand.
+    /// The hash was made with other parameters than today's: make it anew while the password is at
+    /// hand.
     pub outdated: bool,
 }
 
@@ -92,8 +95,8 @@ impl Hasher {
     ///
     /// # Panics
     ///
-    /// If this processor does not compute Argon2 correctly: the users whose hashes it stored would be locked out on
-    /// every other machine.
+    /// If this processor does not compute Argon2 correctly: the users whose hashes it stored would
+    /// be locked out on every other machine.
     pub fn new(params: Params, threads: usize) -> Self {
         argon2::check_this_processor();
         let queue = Arc::new(FairQueue::new(threads * QUEUE_PER_THREAD));
@@ -118,8 +121,9 @@ impl Hasher {
 
     /// Checks a password against a PHC string, in the same time whether it matches or not.
     ///
-    /// Without a hash (nobody of that name) the same work is done on a dummy, and the answer is no. `begun` is set once a
-    /// thread looks at the password: from then on it was a guess, whether somebody waits for the answer or not.
+    /// Without a hash (no user of that name) the same work is done on a dummy, and the answer is
+    /// no. `begun` is set once a thread looks at the password: from then on it was a guess, whether
+    /// the caller waits for the answer or not.
     pub async fn verify(
         &self,
         requester: Requester,
@@ -170,7 +174,7 @@ impl Hasher {
         self.threads
     }
 
-    /// How many wait for a thread: those who are known, and strangers.
+    /// How many jobs wait for a thread: known clients' and strangers'.
     pub fn waiting(&self) -> (usize, usize) {
         self.queue.0.waiting()
     }
@@ -203,8 +207,8 @@ fn next_job<T>(jobs: &FairQueue<T>, engine: &mut Engine) -> Option<T> {
 }
 
 impl Job {
-    /// Hashes and delivers the result. A requester that hung up while it waited costs nothing more; without memory the
-    /// channel is dropped, which the requester sees as [`Busy`].
+    /// Hashes and delivers the result. A requester that hung up while it waited costs nothing more;
+    /// without memory the channel is dropped, which the requester sees as [`Busy`].
     fn run(self, engine: &mut Engine, params: &Params) {
         match self {
             Self::Hash(password, answer) => {
@@ -234,120 +238,4 @@ impl Job {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SOMEBODY: Requester = Requester { key: 1, is_known: false };
-
-    fn long_ago(limit: Duration) -> Instant {
-        Instant::now().checked_sub(limit * 2).expect("the machine runs longer")
-    }
-
-    fn cheap() -> Params {
-        Params::new(8, 1, 1, Some(OUTPUT_BYTES)).expect("valid")
-    }
-
-    #[tokio::test]
-    async fn a_hash_matches_its_password_alone_and_names_its_parameters() {
-        let hasher = Hasher::new(cheap(), 1);
-        let hash =
-            hasher.hash(SOMEBODY, Password::claimed("correct horse")).await.expect("not busy");
-        assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{hash}");
-        let verify = async |password: &str, hash: Option<&str>| {
-            hasher
-                .verify(SOMEBODY, Password::claimed(password), hash, &Arc::default())
-                .await
-                .expect("not busy")
-        };
-        assert_eq!(
-            verify("correct horse", Some(&hash)).await,
-            Verdict { matches: true, outdated: false }
-        );
-        assert!(!verify("correct horsf", Some(&hash)).await.matches);
-        assert!(!verify("correct horse", None).await.matches);
-        for broken in
-            ["", "!", "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ", "$2b$12$abcdefghijklmnopqrstuv"]
-        {
-            assert!(!verify("correct horse", Some(broken)).await.matches, "{broken}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_hash_made_with_other_parameters_still_matches_and_is_called_outdated() {
-        let old = Hasher::new(cheap(), 1)
-            .hash(SOMEBODY, Password::claimed("correct horse"))
-            .await
-            .expect("not busy");
-        let hasher = Hasher::new(Params::new(16, 1, 1, Some(OUTPUT_BYTES)).expect("valid"), 1);
-        let verdict = hasher
-            .verify(SOMEBODY, Password::claimed("correct horse"), Some(&old), &Arc::default())
-            .await
-            .expect("not busy");
-        assert_eq!(verdict, Verdict { matches: true, outdated: true });
-    }
-
-    #[tokio::test]
-    async fn who_waited_too_long_is_told_so_instead_of_being_served() {
-        let queue = FairQueue::new(1);
-        let (answer, result) = oneshot::channel();
-        let job = Job::Hash(Password::claimed("correct horse"), answer);
-        let since = long_ago(MAX_WAIT);
-        queue.push(SOMEBODY, Waiting { since, job }).expect("room");
-        queue.close();
-        work(&queue, &Load::default(), &cheap());
-        assert!(result.await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_job_is_done_whatever_became_of_the_others() {
-        let queue = FairQueue::new(4);
-        let mut results = Vec::new();
-        for since in [Instant::now()].into_iter().chain([long_ago(MAX_WAIT); 3]) {
-            let (answer, result) = oneshot::channel();
-            let job = Job::Hash(Password::claimed("correct horse"), answer);
-            queue.push(SOMEBODY, Waiting { since, job }).expect("room");
-            results.push(result);
-        }
-        queue.close();
-        work(&queue, &Load::default(), &cheap());
-        assert!(results.remove(0).await.is_ok());
-        assert!(results.remove(0).await.is_err());
-    }
-
-    #[test]
-    fn an_engine_keeps_its_memory_between_jobs_and_gives_it_back_when_idle() {
-        let queue = FairQueue::new(4);
-        let mut engine = Engine::new(&cheap());
-        let password = Password::claimed("correct horse");
-        engine.compute(&cheap(), &password, &[7; 16]).expect("memory");
-        queue.push(SOMEBODY, ()).expect("room");
-        assert_eq!(next_job(&queue, &mut engine), Some(()));
-        assert!(engine.has_memory(), "for the next job");
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| next_job(&queue, &mut engine));
-            std::thread::sleep(IDLE_TIMEOUT * 3);
-            queue.close();
-            assert_eq!(waiting.join().expect("no panic"), None);
-        });
-        assert!(!engine.has_memory(), "no job came");
-        assert!(engine.compute(&cheap(), &password, &[7; 16]).is_some(), "and takes it again");
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_says_so_at_once() {
-        let hasher = Hasher::new(Params::new(1024, 2, 1, Some(OUTPUT_BYTES)).expect("valid"), 1);
-        let calls: Vec<_> = (0..QUEUE_PER_THREAD + 20)
-            .map(|_| {
-                let hasher = hasher.clone();
-                tokio::spawn(async move {
-                    hasher.verify(SOMEBODY, Password::claimed("x"), None, &Arc::default()).await
-                })
-            })
-            .collect();
-        let mut busy = 0;
-        for call in calls {
-            busy += usize::from(call.await.expect("no panic") == Err(Busy));
-        }
-        assert!((1..=20).contains(&busy), "{busy}");
-    }
-}
+mod tests;

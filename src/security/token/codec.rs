@@ -56,7 +56,8 @@ impl<C> Genuine<C> {
     }
 }
 
-/// The whole header: a token with anything more in it (`crit`, `jku`, `b64` ...) is not one of ours.
+/// The whole header: a token with anything more in it (`crit`, `jku`, `b64` ...) is not one of
+/// ours.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExactHeader {

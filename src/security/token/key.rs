@@ -47,7 +47,8 @@ pub(super) struct Key {
     pub(super) public_x: String,
 }
 
-/// Ready for use: the library's own would be parsed anew for each token, for as long as signing it takes.
+/// Ready for use: the library's own would be parsed anew for each token, for as long as signing it
+/// takes.
 pub(super) enum SigningKey {
     Ed25519(Ed25519KeyPair),
     HmacSha256(Box<hmac::Key>),

@@ -1,8 +1,9 @@
 //! The tokens: keys, issue, verify. Nothing else in the crate decodes a JWT.
 //!
-//! Three kinds, each with its own key, `alg` and `typ`, so that none passes for another. All keys come from one
-//! secret by HKDF-SHA256 (RFC 5869, no salt). The library checks the signature; everything else is checked here,
-//! because its defaults are not ours: it allows a minute of leeway and never looks at `typ` or `crit`.
+//! Three kinds, each with its own key, `alg` and `typ`, so that none passes for another. All keys
+//! come from one secret by HKDF-SHA256 (RFC 5869, no salt). The library checks the signature;
+//! everything else is checked here, because its defaults are not ours: it allows a minute of leeway
+//! and never looks at `typ` or `crit`.
 
 mod codec;
 mod key;
@@ -51,7 +52,8 @@ pub struct AccessClaims {
     pub is_admin: bool,
 }
 
-/// A refresh token is one state of one session and nothing else, so that the same state is the same token.
+/// A refresh token is one state of one session and nothing else, so that the same state is the same
+/// token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefreshClaims {
     pub sub: Uuid,

@@ -1,9 +1,9 @@
 //! Calls that come together share one statement.
 //!
-//! A statement costs a round trip, the wake-up of a server process and, for a write, a commit, however little it does.
-//! Whoever asks waits until the tasks that were woken together with it have had their turn, which on an idle process is
-//! no time at all, and, for a moment, until the batch before is done; then all that has come is asked at once. Nobody
-//! fails for the values that another one asked with: then each asks alone.
+//! A statement costs a round trip, the wake-up of a server process and, for a write, a commit,
+//! however little it does. The first caller yields once, so that tasks that were woken with it can
+//! come too, and waits up to 2 ms for the batch before; then all queued questions run as one
+//! statement. If the values of one make it fail, each question is asked again alone.
 //!
 //! 590 us of PostgreSQL's time a login became 200 to 270 (3e790e2); the wait for the batch before
 //! took 255 to 200 (a09077b). Look again if logins are no longer what fills the processors.
@@ -21,7 +21,8 @@ use super::error::{depends_on_the_values, describe, is_unavailable};
 
 /// The most questions in a batch.
 const MAX_BATCH: usize = 64;
-/// How long a batch waits, at the most, for the one that is under way; with the timer's own granularity some 3 ms.
+/// How long a batch waits, at the most, for the one that is under way; with the timer's own
+/// granularity some 3 ms.
 const MAX_WAIT: Duration = Duration::from_millis(2);
 
 /// What became of a question; `None`: it has to be asked alone.
@@ -43,10 +44,11 @@ impl<Q, A> Default for Batcher<Q, A> {
 }
 
 impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
-    /// Asks `question` together with all that come at the same time. `answer_all` gives an answer for each question, in
-    /// their order, or `None` for those that have to be asked alone; of one alone it gives the answer. A batch runs to
-    /// completion, even if those who asked hang up; what is asked again alone ends with its caller. So it must be
-    /// harmless when repeated. If the database is not there, all have failed.
+    /// Asks `question` together with all that come at the same time. `answer_all` gives an answer
+    /// for each question, in their order, or `None` for those that have to be asked alone; of one
+    /// alone it gives the answer. A batch runs to completion, even if the callers hang up; what is
+    /// asked again alone ends with its caller. So it must be harmless when repeated. If the
+    /// database is not there, all have failed.
     pub async fn ask<F>(
         &self,
         question: Q,
@@ -70,7 +72,8 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
                 drop(turn);
             });
         }
-        // Without an outcome the batch has panicked: if it was for this question, the panic is this caller's.
+        // Without an outcome the batch has panicked: if it was for this question, the panic is this
+        // caller's.
         if let Ok(Some(outcome)) = outcome.await {
             return outcome;
         }
@@ -92,7 +95,7 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
             Err(error) => Err(error),
         };
         for tell in callers {
-            // Whoever hung up needs no answer.
+            // A caller that hung up needs no answer.
             let _ = tell.send(match &mut answers {
                 Ok(answers) => answers.next().flatten().map(Ok),
                 Err(error) => Some(Err(same(error))),
@@ -100,7 +103,8 @@ impl<Q: Clone + Send + 'static, A: Send + 'static> Batcher<Q, A> {
         }
     }
 
-    /// The next batch. For each [`MAX_BATCH`] that wait, and for the rest, one task is on its way here.
+    /// The next batch. For each [`MAX_BATCH`] that wait, and for the rest, one task is on its way
+    /// here.
     fn take(&self) -> Waiting<Q, A> {
         let mut waiting = self.waiting();
         let count = waiting.len().min(MAX_BATCH);
@@ -191,8 +195,8 @@ mod tests {
         assert_eq!(batcher.0.turn.available_permits(), 1);
     }
 
-    /// Whether two who came one after the other, while a batch was under way, were answered together. That batch ends
-    /// then, or only after the two have their answers.
+    /// Whether two who came one after the other, while a batch was under way, were answered
+    /// together. That batch ends then, or only after the two have their answers.
     async fn gather(first_ends: bool) -> bool {
         let batcher = Arc::new(Batcher::<u64, usize>::default());
         let (end, ended) = watch::channel(false);

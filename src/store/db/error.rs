@@ -1,4 +1,4 @@
-//! What an error of the database means: to whoever called, to whoever may try again, and to the log.
+//! What an error of the database means: to the caller, to a retry, and to the log.
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -11,8 +11,9 @@ pub fn unique_violation(error: &sqlx::Error) -> Option<&str> {
         .and_then(|error| error.constraint())
 }
 
-/// The text of an error for the log. PostgreSQL quotes the value in messages about bad data (class 22), and that may be
-/// a secret. The value that violates a constraint is in the error's detail, which is never shown.
+/// The text of an error for the log. PostgreSQL quotes the value in messages about bad data (class
+/// 22), and that may be a secret. The value that violates a constraint is in the error's detail,
+/// which is never shown.
 pub fn describe(error: &sqlx::Error) -> String {
     match error.as_database_error().and_then(DatabaseError::code) {
         Some(code) if code.starts_with("22") => format!("the database refused a value: {code}"),
@@ -22,8 +23,9 @@ pub fn describe(error: &sqlx::Error) -> String {
     }
 }
 
-/// Whether a pooler refused the settings that a connection asked for at its start: PgBouncer in any mode with 08P01,
-/// others with 0A000, "feature not supported", which PostgreSQL itself answers no such start with.
+/// Whether a pooler refused the settings that a connection asked for at its start: PgBouncer in any
+/// mode with 08P01, others with 0A000, "feature not supported", which PostgreSQL itself answers no
+/// such start with.
 pub fn refuses_settings(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| match error.code().as_deref() {
         Some("08P01") => error.message().contains("startup parameter"),
@@ -31,7 +33,8 @@ pub fn refuses_settings(error: &sqlx::Error) -> bool {
     })
 }
 
-/// Whether a statement failed for the values in it or the rows that it met: with others it may fare better.
+/// Whether a statement failed for the values in it or the rows that it met: with others it may fare
+/// better.
 pub(super) fn depends_on_the_values(error: &sqlx::Error) -> bool {
     if matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
         return true;
@@ -42,8 +45,8 @@ pub(super) fn depends_on_the_values(error: &sqlx::Error) -> bool {
     })
 }
 
-/// What PgBouncer says of a connection to the server that had ended when it was lent, or did then. By the same code it
-/// refuses clients, who should not try again at once.
+/// What PgBouncer says of a connection to the server that had ended when it was lent, or did then.
+/// By the same code it refuses clients, who should not try again at once.
 const ENDED_BEHIND_PGBOUNCER: [&str; 3] =
     ["invalid server parameter", "server conn crashed?", "server connection closed"];
 
@@ -71,9 +74,10 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
-        // 08 connection, 53 resources, 57 operator intervention, 58 system error; 40001 and 40P01 a lost race, 25006 a
-        // standby, 55P03 a lock timeout, 55000 a database closed for maintenance; 28 and 3D while it is being set up;
-        // 25P03 a transaction that was idle for too long and was ended.
+        // 08 connection, 53 resources, 57 operator intervention, 58 system error; 40001 and 40P01 a
+        // lost race, 25006 a standby, 55P03 a lock timeout, 55000 a database closed for
+        // maintenance; 28 and 3D while it is being set up; 25P03 a transaction that was idle for
+        // too long and was ended.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             ["08", "53", "57", "58", "28", "3D"].iter().any(|class| code.starts_with(class))
                 || ["40001", "40P01", "25006", "25P03", "55P03", "55000"].contains(&code.as_ref())
@@ -83,8 +87,9 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
     }
 }
 
-/// An internal error (class XX) that ends a connection, or refuses one, is temporary: "could not write init file" while
-/// the disk is full. In answer to a statement it is a bug or a damaged table, and has to be seen.
+/// An internal error (class XX) that ends a connection, or refuses one, is temporary: "could not
+/// write init file" while the disk is full. In answer to a statement it is a bug or a damaged
+/// table, and has to be seen.
 fn ends_connection(error: &dyn DatabaseError) -> bool {
     error
         .try_downcast_ref::<PgDatabaseError>()

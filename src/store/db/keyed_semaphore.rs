@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time;
 
-/// Keys with the same hash modulo this share a semaphore: rarely, and then they only wait a little more.
+/// Keys with the same hash modulo this share a semaphore: rarely, and then they only wait a little
+/// more.
 const SEMAPHORES: u64 = 1024;
 
 /// A fixed number of permits for each key.

@@ -35,7 +35,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub enum Notification {
     /// This user, or a session of theirs.
     User(Uuid),
-    /// Perhaps everybody.
+    /// Perhaps every user.
     Anybody,
     /// A letter is due.
     Letter,

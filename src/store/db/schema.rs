@@ -14,8 +14,8 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 /// Advisory lock for migrating. The number is arbitrary but must never change.
 const MIGRATION_LOCK: i64 = 0x6d69_6772_6174_6500;
 
-/// How long a blocked migration leaves the table to others before it tries again: shorter than a transaction may stay
-/// idle.
+/// How long a blocked migration leaves the table to others before it tries again: shorter than a
+/// transaction may stay idle.
 const RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +31,9 @@ pub enum Schema {
 }
 
 impl Db {
-    /// Brings the schema up to date. One process at a time does so, the others wait. Each migration is all or nothing.
-    /// While somebody else holds a table that it needs, such as a backup that reads it, it tries again and again, and
-    /// leaves the table to others in between.
+    /// Brings the schema up to date. One process at a time does so, the others wait. Each migration
+    /// is all or nothing. While another session holds a table that it needs, such as a backup that
+    /// reads it, it tries again and again, and leaves the table to others in between.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         for version in self.missing_versions().await? {
             self.migrate_to(Some(version)).await?;
@@ -50,7 +50,7 @@ impl Db {
 
     async fn migrate_to(&self, version: Option<i64>) -> Result<(), MigrateError> {
         let mut tx = self.begin_nestable().await?;
-        // Waits for whoever migrates, however long that takes.
+        // Waits for another process that migrates, however long that takes.
         sqlx::raw_sql("set local lock_timeout = 0; set local statement_timeout = 0")
             .execute(&mut *tx)
             .await?;
@@ -58,18 +58,20 @@ impl Db {
             .bind(MIGRATION_LOCK)
             .execute(&mut *tx)
             .await?;
-        // But not for long for a table: everybody else queues behind whoever waits for one. Yet longer than a second,
-        // after which PostgreSQL cancels its own autovacuum.
+        // But not for long for a table: every other statement queues behind one that waits for it.
+        // Yet longer than a second, after which PostgreSQL cancels its own autovacuum.
         sqlx::raw_sql("set local lock_timeout = '2s'").execute(&mut *tx).await?;
-        // sqlx's own lock belongs to a session, which a pooler does not keep. A newer release may have migrated already
-        // while this one is still in service: migrations unknown to this one do not disturb it.
+        // sqlx's own lock belongs to a session, which a pooler does not keep. A newer release may
+        // have migrated already while this one is still in service: migrations unknown to this one
+        // do not disturb it.
         let migrator = Migrator { locking: false, ignore_missing: true, ..migrator() };
         while let Err(error) = migrator.run_direct(version, &mut *tx, false).await {
             if !is_lock_timeout(&error) {
                 return Err(error);
             }
-            tracing::warn!(version, "a migration waits for a table that somebody else holds");
-            // Other migrating processes keep waiting meanwhile: else each would ask for the table in turn.
+            tracing::warn!(version, "migration: waiting for a table that another session holds");
+            // Other migrating processes keep waiting meanwhile: else each would ask for the table
+            // in turn.
             tokio::time::sleep(RETRY).await;
         }
         tx.commit().await?;

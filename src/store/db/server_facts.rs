@@ -22,7 +22,8 @@ impl Db {
     /// Asks the server.
     pub async fn describe_server(&self) -> sqlx::Result<ServerFacts> {
         let mut conn = self.acquire().await?;
-        // An ordinary user sees only the number of other users' connections. Doorward's own count as left.
+        // An ordinary user sees only the number of other users' connections. Doorward's own count
+        // as left.
         sqlx::query_as(
             "with ours as (
                  select count(*) as all,

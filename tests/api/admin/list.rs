@@ -118,7 +118,8 @@ async fn a_search_finds_parts_of_names_and_addresses_in_any_case() {
         ("ZO\u{cb}", &["zoe"]),
         ("\u{e4}RMEL", &["zoe"]),
         ("\u{c4}rmel", &["zoe"]),
-        // A letter on which languages, and libraries, disagree: its own spelling finds it in any case.
+        // A letter on which languages, and libraries, disagree: its own spelling finds it in any
+        // case.
         ("\u{130}nci", &["inci"]),
         ("", &["boss", "Countess", "grace.h", "inci", "zoe"]),
         ("nobody at all", &[]),

@@ -1,5 +1,5 @@
-//! What a page of the list of users costs: the rows that PostgreSQL reads for it, whatever order and filters are asked
-//! for and however far down it stands.
+//! What a page of the list of users costs: the rows that PostgreSQL reads for it, whatever order
+//! and filters are asked for and however far down it stands.
 
 use doorward::fields::Role;
 use doorward::store::user_list::{self, Filter, SortBy};
@@ -12,7 +12,8 @@ const PAGE: i64 = 20;
 /// A page's own rows, and those that the planner may find cheaper to read than an index.
 const FEW: i64 = 100;
 
-/// Twenty thousand people, among them 40 on the staff, 5 admins, 30 unverified and 7 with a needle in their name.
+/// Twenty thousand people, among them 40 on the staff, 5 admins, 30 unverified and 7 with a needle
+/// in their name.
 async fn populate(app: &TestApp) {
     let sql = "insert into users (id, username, email, email_verified_at, first_name, last_name, role, password_hash,
                    created_at, modified_at)

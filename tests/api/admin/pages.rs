@@ -1,4 +1,5 @@
-//! `GET /users/`, page by page: in each order every user comes once, whoever else comes and goes meanwhile.
+//! `GET /users/`, page by page: in each order every user comes once, whoever else comes and goes
+//! meanwhile.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

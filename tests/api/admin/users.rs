@@ -168,7 +168,8 @@ async fn nobody_is_promoted_before_their_address_is_verified() {
         answer.assert_error(409, "email_not_verified");
     }
     assert_eq!(role_of(&ada).await, "user");
-    // Down and nowhere are no promotion. Who has a role and no verified address is made so by the operator.
+    // Down and nowhere are no promotion. Who has a role and no verified address is made so by the
+    // operator.
     boss.put(&path(&ada), &json!({ "role": "user" })).await.assert_ok(200);
     let sql = "update users set role = 'admin' where username = 'ada'";
     sqlx::query(sql).execute(&app.pool).await.unwrap();

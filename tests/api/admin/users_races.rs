@@ -1,4 +1,5 @@
-//! `/users/{public_id}` by several at once, and by admins who lose their role or their session half way.
+//! `/users/{public_id}` by several at once, and by admins who lose their role or their session half
+//! way.
 
 use futures_util::future::join_all;
 use serde_json::json;

@@ -1,4 +1,5 @@
-//! `/confirm`: what the link in the mail does, and when it does nothing. Its page has a file of its own.
+//! `/confirm`: what the link in the mail does, and when it does nothing. Its page has a file of its
+//! own.
 
 use axum::http::Method;
 use chrono::TimeDelta;
@@ -255,7 +256,8 @@ async fn a_pending_address_that_somebody_took_meanwhile_is_taken() {
 async fn one_link_followed_20_times_at_once_confirms_once() {
     let app = TestApp::start().await;
     let (ada, link) = newcomer_with_link(&app, "ada").await;
-    // Nobody gets at the user's row before they want it; of one instance one waits there, and the others behind that one.
+    // Nobody gets at the user's row before they want it; of one instance one waits there, and the
+    // others behind that one.
     let mut row = app.pool.begin().await.unwrap();
     sqlx::query("select from users for update").execute(&mut *row).await.unwrap();
     let calls = at_once(20, |number| {

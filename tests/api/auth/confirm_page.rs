@@ -152,7 +152,8 @@ async fn a_browser_goes_on_to_the_frontend_afterwards() {
     let redirect = "https://app.example.com:8443/welcome?from=mail#top";
     let app = TestApp::with(&[("CONFIRM_REDIRECT_URL", redirect)]).await;
     let (ada, link) = newcomer_with_link(&app, "ada").await;
-    // Browsers hold form-action against where the form's answer leads, too, and where that leads in its turn.
+    // Browsers hold form-action against where the form's answer leads, too, and where that leads in
+    // its turn.
     let expected = "; form-action 'self' https:";
     let answer = browse(&app, Method::GET, &link).await;
     assert!(assert_page(&answer, 200).ends_with(expected));

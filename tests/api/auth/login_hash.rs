@@ -172,7 +172,8 @@ async fn no_session_of_the_old_password_outlives_its_change() {
     for round in 0_u64..200 {
         let [old, new] = passwords;
         let delayed = |delay: u64| async move {
-            // Where the two meet is up to two processes: only real time moves one against the other.
+            // Where the two meet is up to two processes: only real time moves one against the
+            // other.
             tokio::time::sleep(Duration::from_micros(delay * 300)).await;
         };
         let (login, other) = (log_in(&app, old), log_in(&app, new));
@@ -217,7 +218,8 @@ async fn beyond_its_queue_a_login_is_told_so_at_once_and_other_calls_stay_fast()
         let (person, name) = (slow.anonymous(), format!("user{number}"));
         logins.spawn(async move { person.log_in(&name, PASSWORD).await });
     }
-    // One at work and 64 in the queue, and none of these has an answer yet: whoever comes after them does not wait.
+    // One at work and 64 in the queue, and none of these has an answer yet: whoever comes after
+    // them does not wait.
     for _ in 0..50 {
         let answer = logins.join_next().await.unwrap().unwrap();
         answer.assert_error(503, "busy");

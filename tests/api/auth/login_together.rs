@@ -86,7 +86,8 @@ async fn those_who_open_sessions_together_get_their_own_whoever_else_is_among_th
     let people = people(&app).await;
     let mut sessions: Vec<NewSession> =
         people.iter().map(|(id, hash)| session(&app, *id, hash)).collect();
-    // The same person twice, one whose hash has changed meanwhile, one who is gone, and one that was opened before.
+    // The same person twice, one whose hash has changed meanwhile, one who is gone, and one that
+    // was opened before.
     sessions.push(session(&app, people[0].0, &people[0].1));
     sessions.push(session(&app, people[1].0, "another hash"));
     sessions.push(session(&app, Uuid::now_v7(), &people[1].1));
@@ -130,7 +131,8 @@ async fn those_who_are_looked_up_together_are_found_as_if_alone() {
     assert!(found.pop().unwrap().is_err());
     assert_eq!(ids(found), expected);
 
-    // A name that the service lets nobody have, and that the database lets an operator give: two are found for it.
+    // A name that the service lets nobody have, and that the database lets an operator give: two
+    // are found for it.
     let sql = "update users set username = 'fay@example.com' where username = 'cid'";
     sqlx::query(sql).execute(&app.pool).await.unwrap();
     let found = ids(join_all(asked.map(find)).await);

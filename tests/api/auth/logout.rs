@@ -88,7 +88,8 @@ async fn an_older_refresh_token_logs_out_too() {
         now.refresh().await.assert_ok(200);
     }
     app.clock.advance(TimeDelta::minutes(1));
-    // Whoever wants out gets out: this is no use of a token that could be worth anything to a thief.
+    // Whoever wants out gets out: this is no use of a token that could be worth anything to a
+    // thief.
     log_out_by(&app, PATH, &[("x-refresh-token", ada.refresh_token())]).await.assert_ok(200);
     assert_out(&now).await;
     assert_in(&others[0]).await;

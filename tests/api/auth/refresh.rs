@@ -30,7 +30,8 @@ pub async fn refresh_by(app: &TestApp, headers: &[(&str, &str)]) -> Answer {
     headers.iter().fold(call, |call, (name, value)| call.header(name, value)).send().await
 }
 
-/// Fails unless the session of these people has ended for the reason that a token of it was used again.
+/// Fails unless the session of these people has ended for the reason that a token of it was used
+/// again.
 async fn assert_ended_by_reuse(app: &TestApp, people: &[&Person]) {
     for person in people {
         person.get("/api/v1/users/me").await.assert_error(401, "session_ended");

@@ -1,4 +1,5 @@
-//! The refresh automaton, written down from the contract: what each call is answered, and what it leaves behind.
+//! The refresh automaton, written down from the contract: what each call is answered, and what it
+//! leaves behind.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -6,7 +7,8 @@ const GRACE: TimeDelta = TimeDelta::seconds(20);
 const IDLE: TimeDelta = TimeDelta::days(30);
 const IN_ALL: TimeDelta = TimeDelta::days(90);
 
-/// As much of a token as the rules speak of: which pair of its session it belongs to, and its `exp`.
+/// As much of a token as the rules speak of: which pair of its session it belongs to, and its
+/// `exp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     pub counter: i64,
@@ -94,8 +96,9 @@ impl Session {
     }
 }
 
-/// In which states a session may be after calls made at once were answered like this, whichever of them came first; one
-/// without an answer was carried out or was not. None: no order explains these answers.
+/// In which states a session may be after calls made at once were answered like this, whichever of
+/// them came first; one without an answer was carried out or was not. None: no order explains these
+/// answers.
 pub fn explain(
     states: &[Session],
     calls: &[(Call, Option<Reply>)],

@@ -48,7 +48,8 @@ pub enum Fate {
     Answered,
     /// It is carried out, and the answer never arrives.
     AnswerLost,
-    /// The connection breaks, unless the service is done within so many turns: nobody knows what came of it.
+    /// The connection breaks, unless the service is done within so many turns: nobody knows what
+    /// came of it.
     CutOff(u64),
 }
 

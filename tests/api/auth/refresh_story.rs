@@ -1,5 +1,5 @@
-//! Stories about one session, made by chance: tabs, lost answers, a thief. Every answer in them is held against the
-//! automaton, and what the contract promises against what happens.
+//! Stories about one session, made by chance: tabs, lost answers, a thief. Every answer in them is
+//! held against the automaton, and what the contract promises against what happens.
 
 use std::collections::BTreeMap;
 
@@ -100,8 +100,8 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// Of a call that was cut off, the last thing that it said to the database may still be on its way. It holds the
-    /// session's row from its first change to its end.
+    /// Of a call that was cut off, the last thing that it said to the database may still be on its
+    /// way. It holds the session's row from its first change to its end.
     async fn let_it_settle(&self) {
         let sql = "select from sessions where id = $1::text::uuid for update";
         sqlx::query(sql).bind(&self.sid).execute(&self.app.pool).await.unwrap();
@@ -163,8 +163,9 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// Some tabs find that they need a new pair. Within the contract's bounds: a tab goes on with what it has for less
-    /// than 20 seconds after another one has received the next pair, and no tab refreshes that one before.
+    /// Some tabs find that they need a new pair. Within the contract's bounds: a tab goes on with
+    /// what it has for less than 20 seconds after another one has received the next pair, and no
+    /// tab refreshes that one before.
     fn tabs_refresh(&mut self) -> Vec<Act> {
         let grace_is_over = self.app.clock.now() >= self.arrived_at + GRACE;
         let (pair, tabs) = if self.tabs_behind > 0 && !grace_is_over && self.dice.chance(70) {
@@ -244,7 +245,8 @@ impl<'a> Story<'a> {
             8 => seconds(3600 * self.dice.roll(48)),
             _ => seconds(86_400 * self.dice.roll(30)),
         };
-        // Whoever stays away until the time of the pair is over is logged out, as promised: seldom of interest.
+        // Whoever stays away until the time of the pair is over is logged out, as promised: seldom
+        // of interest.
         let then = (self.app.clock.now() + pause).timestamp();
         if then < self.newest(Who::Owner).refresh_until.exp || self.dice.chance(5) {
             self.app.clock.advance(pause);
@@ -257,8 +259,9 @@ impl<'a> Story<'a> {
         self.act(&[Act::use_of(Who::Owner, self.newest(Who::Owner), Fate::Answered)]).await;
     }
 
-    /// Owner and thief go on by turns, each using the new pair for longer than the grace: one of them is left behind,
-    /// and with that one's next refresh, the third in all at the latest, the session ends.
+    /// Owner and thief go on by turns, each using the new pair for longer than the grace: one of
+    /// them is left behind, and with that one's next refresh, the third in all at the latest, the
+    /// session ends.
     async fn both_go_on(&mut self) {
         let latest = (self.app.clock.now() + TimeDelta::minutes(2)).timestamp();
         if [Who::Owner, Who::Thief].iter().any(|who| self.newest(*who).refresh_until.exp <= latest)

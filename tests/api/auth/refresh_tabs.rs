@@ -1,10 +1,12 @@
-//! `POST /refresh` as browsers use it: several tabs with one storage, a network that loses requests and answers, and
-//! somebody who has stolen a pair.
+//! `POST /refresh` as browsers use it: several tabs with one storage, a network that loses requests
+//! and answers, and somebody who has stolen a pair.
 //!
-//! Known and accepted: a thief who refreshes before the owner, every time, and shows his access tokens only to backends
-//! that verify them by themselves is not noticed. The owner is given the same pairs, and nobody is left behind.
+//! Known and accepted: a thief who refreshes before the owner, every time, and shows his access
+//! tokens only to backends that verify them by themselves is not noticed. The owner is given the
+//! same pairs, and nobody is left behind.
 //!
-//! `TABS_RUNS` asks for more stories, `TABS_SEED` for another beginning; with `TABS_RUNS=1`, for that story alone.
+//! `TABS_RUNS` asks for more stories, `TABS_SEED` for another beginning; with `TABS_RUNS=1`, for
+//! that story alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

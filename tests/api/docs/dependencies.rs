@@ -1,4 +1,5 @@
-//! What `Cargo.toml` asks for is used: a crate that no source names costs each build its time, and is one more to trust.
+//! What `Cargo.toml` asks for is used: a crate that no source names costs each build its time, and
+//! is one more to trust.
 
 use std::fs;
 

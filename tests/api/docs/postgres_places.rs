@@ -1,4 +1,5 @@
-//! Where PostgreSQL's programs are looked for: by the service and by the scripts in the same places.
+//! Where PostgreSQL's programs are looked for: by the service and by the scripts in the same
+//! places.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,5 @@
-//! What README.md and .env.example promise: the walk by curl, the table of codes, the names of the settings.
+//! What README.md and .env.example promise: the walk by curl, the table of codes, the names of the
+//! settings.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -77,8 +78,8 @@ fn answered(log: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn the_walk_by_curl_holds_word_for_word_and_leaves_out_no_endpoint() {
-    // The walk names the binary as it lies in the project's folder. PostgreSQL may run under another account, which has
-    // to be able to enter.
+    // The walk names the binary as it lies in the project's folder. PostgreSQL may run under
+    // another account, which has to be able to enter.
     let folder = tempfile::Builder::new().prefix("doorward-test-").tempdir().unwrap();
     let folder = folder.path();
     fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();

@@ -1,4 +1,5 @@
-//! What `.github/SECURITY.md` promises can be looked up: each requirement once, and files and tests that exist.
+//! What `.github/SECURITY.md` promises can be looked up: each requirement once, and files and tests
+//! that exist.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Bodies: what is JSON, what is too much, and what is neither. Shown on `POST /users/`, which anybody may call.
+//! Bodies: what is JSON, what is too much, and what is neither. Shown on `POST /users/`, which
+//! anybody may call.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -215,7 +216,8 @@ async fn stuck(request: Request<Body>) {
     drop(request);
 }
 
-/// What is answered to a body whose second half comes after so long, and when, by a handler behind the real gate.
+/// What is answered to a body whose second half comes after so long, and when, by a handler behind
+/// the real gate.
 async fn arriving_after(app: &TestApp, path: &str, pause: Duration) -> (u16, Duration) {
     let router = Router::new()
         .route("/read", routing::post(async |body: String| body))

@@ -121,7 +121,8 @@ async fn a_body_in_crumbs_takes_no_more_memory_than_it_has_bytes() {
         stream.write_all(crumbs.as_bytes()).await.unwrap();
         clients.push(stream);
     }
-    // All of them have come where what follows is answered, and the memory of one is not given back before its end.
+    // All of them have come where what follows is answered, and the memory of one is not given back
+    // before its end.
     let end = "1\r\n{\r\n1\r\n}\r\n0\r\n\r\n";
     for mut stream in clients {
         stream.write_all(end.as_bytes()).await.unwrap();

@@ -10,7 +10,8 @@ use crate::harness::answer::Answer;
 use crate::harness::app::{PUBLIC_URL, TestApp};
 use crate::harness::person::Person;
 
-/// The paths of the document, with `id` for whoever they speak of, and the methods that each answers.
+/// The paths of the document, with `id` for whoever they speak of, and the methods that each
+/// answers.
 fn paths(id: &str) -> Vec<(String, BTreeSet<Method>)> {
     let document = openapi_document(PUBLIC_URL, 8);
     let paths = document["paths"].as_object().unwrap();

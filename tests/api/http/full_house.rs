@@ -18,7 +18,8 @@ async fn visitor(home: &Home) -> TcpStream {
     stream
 }
 
-/// The status of the answer, if there is one in time: 503 on a connection that is kept for health checks.
+/// The status of the answer, if there is one in time: 503 on a connection that is kept for health
+/// checks.
 async fn status(stream: &mut TcpStream, patience: Duration) -> Option<String> {
     let mut answer = [0; 12];
     tokio::time::timeout(patience, stream.read_exact(&mut answer)).await.ok()?.unwrap();
@@ -44,9 +45,9 @@ async fn a_house_that_is_full_of_those_who_say_nothing_has_room_soon() {
     service.stop().await;
 }
 
-/// What three visitors before a full house are answered: the first both before and after somebody left, the second once the
-/// first was answered, the third both before and after a place for health checks is free. `None` where that took so long
-/// that the house was full no more.
+/// What three visitors before a full house are answered: the first both before and after somebody
+/// left, the second once the first was answered, the third both before and after a place for health
+/// checks is free. `None` where that took so long that the house was full no more.
 async fn three_wait(home: &Home, service: &Process) -> Option<[Option<String>; 5]> {
     const LONGEST: Duration = Duration::from_millis(1500);
     let (a_moment, patience) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -62,7 +63,8 @@ async fn three_wait(home: &Home, service: &Process) -> Option<[Option<String>; 5
         }
         inside.push(stream);
     }
-    // Connected is not let in yet. The few that are missing are answered: they came while readiness was asked for.
+    // Connected is not let in yet. The few that are missing are answered: they came while readiness
+    // was asked for.
     let mut let_in = 0;
     while let_in < 4096 + 64 - 8 || descriptors(service) - before != let_in {
         let_in = descriptors(service) - before;
@@ -75,7 +77,8 @@ async fn three_wait(home: &Home, service: &Process) -> Option<[Option<String>; 5
     let first_waits = status(&mut first, a_moment).await;
     drop(inside.remove(0));
     let first_is_in = status(&mut first, patience).await;
-    // Its connection ends with the answer, so there is room again; the same goes for the one after it.
+    // Its connection ends with the answer, so there is room again; the same goes for the one after
+    // it.
     let second_is_in = status(&mut second, patience).await;
     let mut sending = TcpStream::connect(("127.0.0.1", home.port())).await.unwrap();
     sending.write_all(SENDING.as_bytes()).await.unwrap();

@@ -312,7 +312,8 @@ async fn who_is_not_let_in_because_of_the_servers_own_trouble_may_try_again() {
     server.abort();
 }
 
-/// Else what it has locked stays locked for as long as the server believes in a connection that leads nowhere.
+/// Else what it has locked stays locked for as long as the server believes in a connection that
+/// leads nowhere.
 #[tokio::test]
 async fn a_transaction_that_nobody_goes_on_with_is_ended_by_the_server() {
     let db = Db::new(cluster().await.connect_options(&new_database().await), 1);

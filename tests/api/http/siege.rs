@@ -1,8 +1,8 @@
 //! Floods and slow clients against the real binary: the others do not notice, and it forgets them.
 //!
-//! `DOORWARD_SIEGE=full` is the siege in full, with its bounds on time, to be measured on an idle machine with
-//! `DOORWARD_BINARY` naming a release build; without it the same happens for a shorter time or with fewer clients, and
-//! its bounds are ones that a debug build among other tests keeps.
+//! `DOORWARD_SIEGE=full` is the siege in full, with its bounds on time, to be measured on an idle
+//! machine with `DOORWARD_BINARY` naming a release build; without it the same happens for a shorter
+//! time or with fewer clients, and its bounds are ones that a debug build among other tests keeps.
 
 #![cfg(target_os = "linux")]
 
@@ -149,8 +149,8 @@ async fn three_hundred_wrong_logins_a_second_disturb_nobody() {
     // An hour's budget is the most that ever gets through; the flood is shorter than that.
     let guessed = counts.get(&(true, 401)).copied().unwrap_or(0);
     assert!((1..=100).contains(&guessed), "{guessed} guesses at one account");
-    // Each of the owner's calls had its 200: a login that waits for longer than 9 s gets a 503. The other calls hash
-    // nothing, so they do not wait for the flood at all.
+    // Each of the owner's calls had its 200: a login that waits for longer than 9 s gets a 503. The
+    // other calls hash nothing, so they do not wait for the flood at all.
     let p99 = reads.percentile(99);
     if is_full() {
         assert!(slowest < Duration::from_secs(1), "{slowest:?}");
@@ -180,7 +180,8 @@ async fn held(home: &Home, greeting: &str, drip: &str) -> Duration {
     }
 }
 
-/// A balancer that keeps idle connections for longer than the service would use one that is about to close.
+/// A balancer that keeps idle connections for longer than the service would use one that is about
+/// to close.
 #[tokio::test]
 async fn an_idle_connection_is_kept_for_as_long_as_is_set() {
     let kept = async |seconds: u64| {
@@ -236,7 +237,8 @@ async fn slow_and_idle_connections_end_in_time_and_leave_nothing_behind() {
 
     let longest = dripping.iter().chain(&idling).max().unwrap();
     let shortest = dripping.iter().chain(&idling).min().unwrap();
-    // The allocator gives back what it has too much of little by little, when it is asked for something.
+    // The allocator gives back what it has too much of little by little, when it is asked for
+    // something.
     let start = Instant::now();
     let after = loop {
         join_all((0..100).map(|_| home.get("/healthz").send())).await;

@@ -1,4 +1,5 @@
-//! Answers that are large, or that nobody reads, against the real binary: it keeps no memory for them.
+//! Answers that are large, or that nobody reads, against the real binary: it keeps no memory for
+//! them.
 
 #![cfg(target_os = "linux")]
 
@@ -19,8 +20,8 @@ const BUNDLE: &str = "/docs/swagger-ui-bundle.js";
 /// What the process may have grown by, in MiB.
 const MOST_GROWTH: usize = 20;
 
-/// What the process holds, in MiB: no more than `enough` as soon as the allocator, asked for something again and again,
-/// has given back what it has too much of.
+/// What the process holds, in MiB: no more than `enough` as soon as the allocator, asked for
+/// something again and again, has given back what it has too much of.
 async fn resident(home: &Home, service: &Process, enough: usize) -> usize {
     let start = Instant::now();
     loop {
@@ -76,8 +77,8 @@ async fn a_connection_keeps_no_memory_for_the_large_answer_that_it_carried() {
     service.stop().await;
 }
 
-/// Sends the same again and again without reading, for as long as it is taken; then what was answered, up to the end of
-/// the connection.
+/// Sends the same again and again without reading, for as long as it is taken; then what was
+/// answered, up to the end of the connection.
 async fn pour(home: &Home, request: &str, patience: Duration) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", home.port())).await.unwrap();
     let many = request.repeat(100);
@@ -89,7 +90,8 @@ async fn pour(home: &Home, request: &str, patience: Duration) -> String {
     String::from_utf8(answers).unwrap()
 }
 
-/// The server reads these bodies after it has answered, and nothing holds back an answer that has none itself.
+/// The server reads these bodies after it has answered, and nothing holds back an answer that has
+/// none itself.
 #[tokio::test]
 async fn answers_that_nobody_reads_do_not_pile_up() {
     let head = |more| format!("HEAD /healthz HTTP/1.1\r\nhost: x\r\n{more}\r\n");

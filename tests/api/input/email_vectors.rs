@@ -14,11 +14,12 @@ fn addresses() -> Vec<(String, String)> {
     addresses
 }
 
-/// What is taken is an address that any mail server understands without a second thought: `valid`, whether or not a DNS
-/// knows the domain. Refused, though somebody may read mail there, is what is right for SMTP but unusual (`rfc5321`:
-/// quoted local parts, address literals, a top level domain by itself or of digits), what would have to be rewritten
-/// for SMTP (`cfws`: comments, folded lines), what is out of date (`deprecated`), and what only RFC 5322's widest
-/// reading allows (`rfc5322`).
+/// What is taken is an address that any mail server understands without a second thought: `valid`,
+/// whether or not a DNS knows the domain. Refused, though somebody may read mail there, is what is
+/// right for SMTP but unusual (`rfc5321`: quoted local parts, address literals, a top level domain
+/// by itself or of digits), what would have to be rewritten for SMTP (`cfws`: comments, folded
+/// lines), what is out of date (`deprecated`), and what only RFC 5322's widest reading allows
+/// (`rfc5322`).
 fn is_to_be_taken(address: &str, diagnosis: &str) -> bool {
     let is_plain = diagnosis == "valid" || diagnosis.starts_with("dnsWarn");
     // The table takes `test@io`, because DNS knows that domain: here every domain has two labels.

@@ -1,6 +1,8 @@
-//! The Big List of Naughty Strings (`tests/data/naughty_strings.json`) through everything that takes text from outside.
+//! The Big List of Naughty Strings (`tests/data/naughty_strings.json`) through everything that
+//! takes text from outside.
 //!
-//! That each answer is one that the OpenAPI document knows, with an error's whole body, is checked by `Call::send`.
+//! That each answer is one that the OpenAPI document knows, with an error's whole body, is checked
+//! by `Call::send`.
 
 use axum::http::{HeaderValue, Method};
 use base64::Engine;
@@ -122,7 +124,8 @@ async fn a_password_works_as_it_was_chosen_or_is_refused() {
     assert_eq!(set, 373);
 }
 
-/// Whether a search for it has to find this user: in the name, first and last with a space between them, or the others.
+/// Whether a search for it has to find this user: in the name, first and last with a space between
+/// them, or the others.
 fn holds(user: &Value, text: &str) -> bool {
     let field = |field: &str| user[field].as_str().unwrap().to_lowercase();
     let name = format!("{} {}", field("first_name"), field("last_name"));

@@ -131,7 +131,8 @@ async fn calls_that_are_refused_use_up_nobodys_letters() {
         answer.assert_error(409, "email_taken");
         let answer = app.anonymous().post("/api/v1/users/", &body).await;
         answer.assert_error(409, "email_taken");
-        // What was asked for counts as a registration, for an hour and for a day, and as a change; no letter does.
+        // What was asked for counts as a registration, for an hour and for a day, and as a change;
+        // no letter does.
         let others = 3 * time * 1000;
         eventually("letters are given back", async || counted(&app).await == before + others).await;
     }

@@ -1,4 +1,5 @@
-//! The limits on logins and passwords where the password is right: it costs nothing, and others wait for nobody.
+//! The limits on logins and passwords where the password is right: it costs nothing, and others
+//! wait for nobody.
 
 use doorward::clock::Clock;
 use doorward::limits::{Attempt, LOGIN_ACCOUNT};
@@ -90,7 +91,8 @@ async fn a_refusal_because_of_logins_that_were_right_is_forgotten_with_the_first
     for _ in 0..9 {
         guess(&app, HOME, "ann", "wrong").await.assert_error(401, "invalid_credentials");
     }
-    // One more is let through: of two at once the other is refused, until that turns out to be right.
+    // One more is let through: of two at once the other is refused, until that turns out to be
+    // right.
     let (one, other) =
         tokio::join!(guess(&app, HOME, "ann", PASSWORD), guess(&app, HOME, "ann", PASSWORD));
     let refused = [&one, &other].into_iter().filter(|answer| answer.status == 429).count();

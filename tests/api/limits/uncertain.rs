@@ -1,4 +1,5 @@
-//! The limits where something is uncertain: what time it is, and whether anybody still waits for the answer.
+//! The limits where something is uncertain: what time it is, and whether anybody still waits for
+//! the answer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

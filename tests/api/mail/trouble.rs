@@ -111,7 +111,8 @@ async fn every_letter_arrives_once_the_mail_server_is_back() {
     }
 }
 
-/// The same with the real binary, whose next attempt is a minute away: its time is moved, not waited for.
+/// The same with the real binary, whose next attempt is a minute away: its time is moved, not
+/// waited for.
 #[tokio::test]
 async fn the_running_service_sends_what_waits_once_the_mail_server_is_back() {
     let sink = SmtpSink::start().await;

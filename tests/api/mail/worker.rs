@@ -1,4 +1,5 @@
-//! The worker: when it sends a letter, again, or never, with memory mail and a clock that is advanced by hand.
+//! The worker: when it sends a letter, again, or never, with memory mail and a clock that is
+//! advanced by hand.
 
 use std::collections::BTreeSet;
 

@@ -195,7 +195,8 @@ async fn a_health_check_tells_whether_a_service_answers_and_where_it_asked() {
     service.stop().await;
 }
 
-/// sqlx refuses to start on a database that was migrated by a file with other bytes, comments included.
+/// sqlx refuses to start on a database that was migrated by a file with other bytes, comments
+/// included.
 #[test]
 fn no_migration_is_changed_once_it_is_released() {
     let released = [

@@ -1,5 +1,5 @@
-//! `doctor`, on a good set-up and on broken ones: what is wrong, how to mend it, and in time. With `--nocapture` the
-//! tests print what the operator reads.
+//! `doctor`, on a good set-up and on broken ones: what is wrong, how to mend it, and in time. With
+//! `--nocapture` the tests print what the operator reads.
 
 use serde_json::Value;
 
@@ -70,7 +70,8 @@ impl Report {
         assert_eq!(self.code, Some(i32::from(level == "fail")));
     }
 
-    /// Fails unless exactly these are not well, each with these words in its line, and every other check is.
+    /// Fails unless exactly these are not well, each with these words in its line, and every other
+    /// check is.
     #[track_caller]
     pub fn assert_troubles(&self, expected: &[(&str, &str, &str)]) {
         let troubles: Vec<_> =

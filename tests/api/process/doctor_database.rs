@@ -1,4 +1,5 @@
-//! `doctor` on the database: there or not, let in or not, migrated, with connections left, in step with our clock.
+//! `doctor` on the database: there or not, let in or not, migrated, with connections left, in step
+//! with our clock.
 
 use std::time::{Duration, Instant};
 
@@ -131,7 +132,8 @@ async fn connections_that_will_not_do_and_a_clock_that_is_off_are_noticed() {
     let report = Report::of("too few connections", &home, &[]).await;
     report.assert_troubles(&[("fail", "connections", "or put PgBouncer in front")]);
     home.set("DATABASE_CONNECTIONS", "5");
-    // The server's own clock is everybody's: one that goes wrong for this database alone stands before it.
+    // The server's own clock is everybody's: one that goes wrong for this database alone stands
+    // before it.
     let sql = format!(
         "create schema wrong; create function wrong.clock_timestamp() returns timestamptz language sql
              return pg_catalog.clock_timestamp() - interval '1 hour';

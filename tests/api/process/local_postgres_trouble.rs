@@ -1,4 +1,5 @@
-//! The private PostgreSQL where something is in its way: a folder for root alone, half a start, another version.
+//! The private PostgreSQL where something is in its way: a folder for root alone, half a start,
+//! another version.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};

@@ -1,4 +1,5 @@
-//! Two instances behind a balancer (HAProxy), replaced one by one while people work: nobody notices.
+//! Two instances behind a balancer (HAProxy), replaced one by one while people work: nobody
+//! notices.
 //!
 //! `DOORWARD_ROLLS` is the number of restarts (2 unless set).
 
@@ -107,8 +108,8 @@ async fn two_homes() -> Vec<Home> {
     vec![Home::on(&database, &settings).await, Home::on(&database, &settings).await]
 }
 
-/// Lets everybody work while `operate` does what it does to the instances; nobody may notice, and all that they hold
-/// is good at the end.
+/// Lets everybody work while `operate` does what it does to the instances; nobody may notice, and
+/// all that they hold is good at the end.
 async fn while_people_work(
     homes: &mut [Home],
     operate: impl AsyncFnOnce(&mut [Home], &mut Vec<Option<Process>>, &Balancer),
@@ -139,7 +140,8 @@ async fn while_people_work(
     }
 }
 
-/// Stops one instance, starts it again with its settings of now, and waits until the balancer has noticed.
+/// Stops one instance, starts it again with its settings of now, and waits until the balancer has
+/// noticed.
 async fn restart(home: &Home, service: &mut Option<Process>, balancer: &Balancer) {
     service.take().unwrap().stop().await;
     *service = Some(home.start().await);

@@ -119,7 +119,7 @@ async fn sigterm_leaves_no_request_unanswered() {
     let (answers, status) = tokio::join!(log_ins, terminate);
     assert_eq!(answers.len(), 20);
     assert_eq!(status.code(), Some(0), "{}", service.log());
-    assert!(service.log().contains("stopping: finishing what is in hand"));
+    assert!(service.log().contains("stopping: finishing the requests in flight"));
     assert!(home.get("/healthz").try_send().await.is_err());
 }
 
@@ -146,7 +146,8 @@ async fn whoever_connects_while_it_ends_is_answered_or_not_let_in() {
         // Refused a connection, a client knows that nothing was done; cut off, it does not.
         cut_off.extend(errors.into_iter().filter(|error| !error.is_connect()));
     }
-    // The system may let one in between the last look for it and the end of the port: a few microseconds.
+    // The system may let one in between the last look for it and the end of the port: a few
+    // microseconds.
     assert!(cut_off.len() <= 1, "{cut_off:?}");
 }
 
@@ -161,7 +162,7 @@ async fn another_sigterm_changes_nothing_and_a_second_interrupt_ends_at_once() {
     // Connections are taken one after the other: with this answered, the first one is in hand.
     home.get("/healthz").send().await.expect(200);
     service.terminate();
-    service.wait_for_log("stopping: finishing what is in hand").await;
+    service.wait_for_log("stopping: finishing the requests in flight").await;
     // Platforms send it to a whole process group, or again and again, and requests are in progress.
     service.terminate();
     service.terminate();

@@ -1,4 +1,5 @@
-//! The real binary without `DATABASE_URL`: it brings its own PostgreSQL, keeps what it was told, and mends itself.
+//! The real binary without `DATABASE_URL`: it brings its own PostgreSQL, keeps what it was told,
+//! and mends itself.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -77,7 +78,8 @@ async fn a_killed_service_starts_again_and_a_killed_postgres_is_started_again() 
     let postgres = postgres_of(&home);
     kill_9(postgres);
     let start = Instant::now();
-    // A call waits for the database for a while: it is answered late, or told to come again, but never a 500.
+    // A call waits for the database for a while: it is answered late, or told to come again, but
+    // never a 500.
     eventually("it is answered again", async || {
         let (me, log_in) = tokio::join!(me(), home.log_in("ada").send());
         for reply in [&me, &log_in] {

@@ -1,5 +1,5 @@
-//! The session cache while nobody tells it of what changes elsewhere: it shows nothing older than its bound, and comes
-//! back.
+//! The session cache while nobody tells it of what changes elsewhere: it shows nothing older than
+//! its bound, and comes back.
 
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,8 @@ fn assert_proven(stale: Duration, what: &str) {
     assert!(stale < PROOF + MARGIN, "{stale:?}");
 }
 
-/// After the connection was lost: what is read then is kept, for all changes from before have been heard of.
+/// After the connection was lost: what is read then is kept, for all changes from before have been
+/// heard of.
 async fn until_shown_from_memory_once_more(person: &Person) {
     // Time enough to notice, but not to connect anew.
     tokio::time::sleep(Duration::from_millis(200)).await;

@@ -12,7 +12,8 @@ use crate::harness::person::Person;
 
 pub const ME: &str = "/api/v1/users/me";
 
-/// An instance that follows what changes elsewhere, as the binary does, for as long as this is kept.
+/// An instance that follows what changes elsewhere, as the binary does, for as long as this is
+/// kept.
 pub struct Follower {
     pub app: TestApp,
     _following: JoinSet<()>,
@@ -45,8 +46,8 @@ impl Follower {
     }
 }
 
-/// One process, which keeps what it has read itself. By the real clock: PostgreSQL's, too, decides whether a session is
-/// over.
+/// One process, which keeps what it has read itself. By the real clock: PostgreSQL's, too, decides
+/// whether a session is over.
 pub async fn instance(database: &str) -> TestApp {
     TestApp::at(database, &[], Clock::system()).await.alone()
 }
@@ -73,7 +74,8 @@ pub async fn is_shown_from_memory(person: &Person) -> bool {
     before == after
 }
 
-/// Waits until what the person is shown comes from memory: word of what happened to them before may be on its way.
+/// Waits until what the person is shown comes from memory: word of what happened to them before may
+/// be on its way.
 pub async fn until_shown_from_memory(person: &Person) {
     let start = Instant::now();
     while !is_shown_from_memory(person).await {

@@ -1,7 +1,7 @@
 //! The session cache: what it shows, and how soon a change bites.
 //!
-//! `DOORWARD_CACHE_ROUNDS` is the number of changes (100 unless set); with it, how soon another instance shows them is
-//! held to its limit.
+//! `DOORWARD_CACHE_ROUNDS` is the number of changes (100 unless set); with it, how soon another
+//! instance shows them is held to its limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

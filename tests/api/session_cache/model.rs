@@ -1,7 +1,8 @@
-//! The session cache against a model: many people at three instances, each of whom does one thing after the other, so
-//! that of each it is known what was true when.
+//! The session cache against a model: many people at three instances, each of whom does one thing
+//! after the other, so that of each it is known what was true when.
 //!
-//! `DOORWARD_CACHE_OPERATIONS` is the number of things done (5,000 unless set), `DOORWARD_CACHE_SEED` which ones.
+//! `DOORWARD_CACHE_OPERATIONS` is the number of things done (5,000 unless set),
+//! `DOORWARD_CACHE_SEED` which ones.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,7 +51,8 @@ struct Session {
 struct Token {
     access: String,
     session: usize,
-    /// What is shown at each instance is never older than this state: what was shown there before, or changed there.
+    /// What is shown at each instance is never older than this state: what was shown there before,
+    /// or changed there.
     floors: [usize; INSTANCES],
 }
 
@@ -315,7 +317,8 @@ async fn three_instances_show_what_was_true_a_moment_ago() {
          {stale} showed what had been true, the oldest {stalest:?} ago",
         start.elapsed()
     ));
-    // Otherwise nothing was shown: people look four times out of five, and an entry is good until the next change.
+    // Otherwise nothing was shown: people look four times out of five, and an entry is good until
+    // the next change.
     assert!(looks > operations / 2, "{looks} looks");
     assert!(hits > looks / 20, "{hits} hits");
 }

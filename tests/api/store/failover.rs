@@ -1,8 +1,9 @@
-//! The primary dies while people work, and its standby takes over: three instances behind HAProxy, with PgBouncer before
-//! the database, as the README has it. Nothing that was acknowledged is lost, and everybody goes on with what they hold.
+//! The primary dies while people work, and its standby takes over: three instances behind HAProxy,
+//! with PgBouncer before the database, as the README has it. Nothing that was acknowledged is lost,
+//! and everybody goes on with what they hold.
 //!
-//! `DOORWARD_FAILOVERS` is the number of fail-overs (none unless set). Every second one is without synchronous
-//! replication: then what is lost is told, and whoever is affected logs in again.
+//! `DOORWARD_FAILOVERS` is the number of fail-overs (none unless set). Every second one is without
+//! synchronous replication: then what is lost is told, and whoever is affected logs in again.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,7 +86,8 @@ fn assert_bearable(records: &[Record], operation: &Operation, is_synchronous: bo
     }
 }
 
-/// Three instances behind a balancer, on a primary behind PgBouncer, with a standby behind another one.
+/// Three instances behind a balancer, on a primary behind PgBouncer, with a standby behind another
+/// one.
 struct Site {
     primary: Postgres,
     standby: Postgres,
@@ -136,7 +138,8 @@ impl Site {
         })
     }
 
-    /// Every instance hears of changes from the standby, now the primary, by the same way as before.
+    /// Every instance hears of changes from the standby, now the primary, by the same way as
+    /// before.
     async fn everybody_listens(&self) {
         let listening = "select count(*) from pg_stat_activity where query like 'LISTEN %'";
         eventually("every instance hears of changes", async || {

@@ -1,4 +1,5 @@
-//! What a refresh and a login write in one statement: done once, whatever becomes of its connection and of who waits.
+//! What a refresh and a login write in one statement: done once, whatever becomes of its connection
+//! and of who waits.
 
 use std::io;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The connections that many share: whatever becomes of those who use them, none is lost, none is lent out half way, and
-//! nobody waits while one is at hand.
+//! The connections that many share: whatever becomes of those who use them, none is lost, none is
+//! lent out half way, and nobody waits while one is at hand.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,7 +37,8 @@ where
     sqlx::query_scalar(sql).fetch_one(eye).await.unwrap()
 }
 
-/// Holds every connection there is at once, and lets go of them when they have been answered to the end.
+/// Holds every connection there is at once, and lets go of them when they have been answered to the
+/// end.
 async fn fill(db: &Db) {
     let all = async {
         let mut held = Vec::new();
@@ -53,7 +54,8 @@ async fn fill(db: &Db) {
 
 /// Whether nobody else's transaction is open on it.
 async fn is_fresh(conn: &mut PgConnection) -> sqlx::Result<bool> {
-    // The simple protocol: its one message begins both the statement and, where there is none yet, the transaction.
+    // The simple protocol: its one message begins both the statement and, where there is none yet,
+    // the transaction.
     let row = conn.fetch_one("select now() = statement_timestamp() as fresh").await?;
     row.try_get("fresh")
 }

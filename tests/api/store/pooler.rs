@@ -1,4 +1,5 @@
-//! The real binary behind PgBouncer in transaction mode, which gives each transaction another server connection.
+//! The real binary behind PgBouncer in transaction mode, which gives each transaction another
+//! server connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -105,7 +106,8 @@ async fn a_pooler_is_noticed_and_twenty_clients_share_three_server_connections()
     service.stop().await;
 }
 
-/// PgBouncer may lend a server connection that was ended just before, and tells its client so with an error of its own.
+/// PgBouncer may lend a server connection that was ended just before, and tells its client so with
+/// an error of its own.
 #[tokio::test]
 async fn server_connections_that_end_are_replaced_unnoticed() {
     let Some(bouncer) = PgBouncer::start("").await else { return };
@@ -193,8 +195,8 @@ async fn refuse(client: &mut TcpStream, code: &str, message: &str) {
     send_message(client, b'E', fields.as_bytes()).await;
 }
 
-/// What comes of a transaction behind a pooler that lets clients in if `lets_in`, refuses their first statement so, and
-/// begins for the second; and how many clients it saw.
+/// What comes of a transaction behind a pooler that lets clients in if `lets_in`, refuses their
+/// first statement so, and begins for the second; and how many clients it saw.
 async fn begin_behind(lets_in: bool, message: &'static str) -> (sqlx::Result<()>, usize) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

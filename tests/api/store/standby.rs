@@ -1,4 +1,5 @@
-//! Lists that a streaming standby answers, and the primary where it cannot: real processes, nothing stale.
+//! Lists that a streaming standby answers, and the primary where it cannot: real processes, nothing
+//! stale.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! A stranger writes nothing into the log but values: no line of their own, and nothing that moves a terminal's cursor.
+//! A stranger writes nothing into the log but values: no line of their own, and nothing that moves
+//! a terminal's cursor.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -30,10 +31,12 @@ async fn send(home: &Home, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
 }
 
-/// Requests that carry the forgery in one place each, and how many of them are answered by the service itself.
+/// Requests that carry the forgery in one place each, and how many of them are answered by the
+/// service itself.
 async fn forge(home: &Home, database: &str) -> usize {
     let encoded = percent_encode(FORGED.as_bytes(), NON_ALPHANUMERIC).to_string();
-    // What a header can hold: bytes from 0x80 on, among which is the control sequence introducer of ISO 8859.
+    // What a header can hold: bytes from 0x80 on, among which is the control sequence introducer of
+    // ISO 8859.
     let bytes = b"\x9b2J\x9b31m\xc2\x9b forged \t\xff";
     let basic = STANDARD.encode(format!("{FORGED}:{FORGED}"));
     let body = json!({ "username": FORGED, "email": FORGED, "password": FORGED, FORGED: FORGED })

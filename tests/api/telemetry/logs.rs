@@ -1,5 +1,6 @@
-//! What the log never says, at the most talkative setting and in both of its forms: no password, token, link, address
-//! or name. One life is lived with marked values, errors and faults among it, and the log is searched for the marks.
+//! What the log never says, at the most talkative setting and in both of its forms: no password,
+//! token, link, address or name. One life is lived with marked values, errors and faults among it,
+//! and the log is searched for the marks.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,8 @@ use crate::telemetry::forged_lines::requests_in;
 const ME: &str = "/api/v1/users/me";
 const PASSWORD_PATH: &str = "/api/v1/users/me/change_password";
 
-/// Everything that can be asked for, each library by its own name too: the most particular directive wins.
+/// Everything that can be asked for, each library by its own name too: the most particular
+/// directive wins.
 const TALKATIVE: &str = "trace,doorward=trace,axum=trace,axum::rejection=trace,hyper=trace,hyper::proto=trace,\
     hyper_util=trace,sqlx=trace,sqlx::query=trace,sqlx_core=trace,sqlx_postgres=trace,lettre=trace,rustls=trace,\
     tower_http=trace,tokio=trace,mio=trace";
@@ -217,7 +219,8 @@ impl Life<'_> {
 /// A home with marks in its settings, and what else has to be set.
 async fn settled(marks: &mut Marks, settings: &[(&str, &str)]) -> (Home, String) {
     let (mut home, database) = Home::with_database(settings).await;
-    // PostgreSQL trusts whoever reaches its socket: the password is looked at by nobody, but it is there.
+    // PostgreSQL trusts whoever reaches its socket: the password is looked at by nobody, but it is
+    // there.
     let password = marks.add("database-password-zq4161");
     let url = cluster().await.url(&database).replacen('@', &format!(":{password}@"), 1);
     home.set("DATABASE_URL", &url);
@@ -266,7 +269,7 @@ async fn the_log_of_production_holds_no_secret_whatever_happens() {
     marks.add("ssl-password-zq4175");
     home.set("DATABASE_URL", &format!("{url}{next}sslpassword=ssl-password-zq4175"));
     let service = home.start().await;
-    service.wait_for_log("a parameter in a database's URL is left out").await;
+    service.wait_for_log("database: a parameter of the URL is left out").await;
     let mut life = Life { home: &home, sink: Some(&sink), marks };
     live(&mut life, &database).await;
     for (mode, said) in [

@@ -1,4 +1,5 @@
-//! `GET /metrics`: the names of what it shows, in the README and on the dashboard, and no names of people.
+//! `GET /metrics`: the names of what it shows, in the README and on the dashboard, and no names of
+//! people.
 
 use std::collections::BTreeSet;
 

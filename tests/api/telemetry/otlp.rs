@@ -1,5 +1,5 @@
-//! Traces by OTLP, to a collector of our own. Without the feature there is one test, of what is said then; the others:
-//! `cargo test --features otlp --test api otlp`.
+//! Traces by OTLP, to a collector of our own. Without the feature there is one test, of what is
+//! said then; the others: `cargo test --features otlp --test api otlp`.
 
 use crate::harness::home::Home;
 

@@ -1,4 +1,5 @@
-//! Security events: each logged once, under stable names, and in the audit table where it changed something.
+//! Security events: each logged once, under stable names, and in the audit table where it changed
+//! something.
 
 use std::collections::BTreeSet;
 
@@ -86,8 +87,8 @@ impl<'a> Watch<'a> {
         self.seen.insert((event.to_owned(), true));
     }
 
-    /// Makes a call that leads to exactly one event, with exactly these fields beside those that every one has; `*` is
-    /// any value. The body of the answer.
+    /// Makes a call that leads to exactly one event, with exactly these fields beside those that
+    /// every one has; `*` is any value. The body of the answer.
     async fn one(&mut self, call: HttpCall, status: u16, event: &str, fields: Value) -> Value {
         self.calls += 1;
         let request_id = format!("call-{}", self.calls);

@@ -1,4 +1,5 @@
-//! `traceparent` (W3C Trace Context): the caller's trace id stands in what is logged about their request.
+//! `traceparent` (W3C Trace Context): the caller's trace id stands in what is logged about their
+//! request.
 
 use serde_json::Value;
 
@@ -9,7 +10,8 @@ use crate::telemetry::forged_lines::requests_in;
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// A call that is logged in any case, for it is refused, and as a security event beside its own line.
+/// A call that is logged in any case, for it is refused, and as a security event beside its own
+/// line.
 fn refused(home: &Home) -> HttpCall {
     home.log_in_with("nobody", "not it")
 }

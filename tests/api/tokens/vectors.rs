@@ -1,5 +1,6 @@
-//! Tokens that others have made and published: judged by the library as they say, and none of ours. They are the
-//! examples of the RFCs, and Project Wycheproof's JWS vectors (`tests/data/wycheproof_jws.json`).
+//! Tokens that others have made and published: judged by the library as they say, and none of ours.
+//! They are the examples of the RFCs, and Project Wycheproof's JWS vectors
+//! (`tests/data/wycheproof_jws.json`).
 
 use std::fs;
 
@@ -41,10 +42,12 @@ const RFC8037_EDDSA: &str = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ2
 const RFC8037_SEED: &str = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
 const RFC8037_PUBLIC: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 
-/// "Valid" to Wycheproof, where base64 is read leniently; RFC 7515, 2, has no room for a character beyond the alphabet.
+/// "Valid" to Wycheproof, where base64 is read leniently; RFC 7515, 2, has no room for a character
+/// beyond the alphabet.
 const LENIENT_BASE64: [u64; 2] = [372, 373];
 
-/// "Invalid" to Wycheproof for a padding that got lost: as they stand, they are vector 357 once more, which is valid.
+/// "Invalid" to Wycheproof for a padding that got lost: as they stand, they are vector 357 once
+/// more, which is valid.
 const SAME_AS_357: [u64; 2] = [367, 370];
 
 struct Vector {
@@ -78,7 +81,8 @@ fn bytes(base64: &str) -> Vec<u8> {
     URL_SAFE_NO_PAD.decode(base64).unwrap()
 }
 
-/// Whether the library accepts it with the settings that `security::token` has: a payload need not be claims.
+/// Whether the library accepts it with the settings that `security::token` has: a payload need not
+/// be claims.
 fn is_signed(token: &str, key: &DecodingKey, algorithm: Algorithm) -> bool {
     let mut signature_only = Validation::new(algorithm);
     signature_only.required_spec_claims.clear();

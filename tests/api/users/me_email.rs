@@ -1,5 +1,5 @@
-//! `PUT /users/me` with another e-mail address: at once where the present one was never verified, else only once the
-//! new one is confirmed.
+//! `PUT /users/me` with another e-mail address: at once where the present one was never verified,
+//! else only once the new one is confirmed.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};

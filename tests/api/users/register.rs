@@ -24,7 +24,8 @@ async fn register(app: &TestApp, form: &Value) -> Answer {
     app.anonymous().post("/api/v1/users/", form).await
 }
 
-/// How many users, letters and records of a registration there are: what no endpoint shows to anybody but an admin.
+/// How many users, letters and records of a registration there are: what no endpoint shows to
+/// anybody but an admin.
 async fn rows(app: &TestApp) -> (i64, i64, i64) {
     let sql = "select (select count(*) from users), (select count(*) from outbox),
                    (select count(*) from audit_log where event = 'registered')";

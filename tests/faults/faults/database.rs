@@ -60,8 +60,8 @@ pub async fn start_half_open(world: &mut World) {
     world.proxy().swallow(false);
 }
 
-/// The connections that are made meanwhile are read-only for as long as they last, which is what a server leaves behind
-/// that has changed its part.
+/// The connections that are made meanwhile are read-only for as long as they last, which is what a
+/// server leaves behind that has changed its part.
 pub async fn read_only(world: &mut World) {
     let set = "alter database doorward set default_transaction_read_only = on";
     world.postgres.execute("postgres", set).await;

@@ -30,7 +30,8 @@ fn mend(world: &World) {
     world.sink.hang_up();
 }
 
-/// Letters wait until the operator names the certificate; none is sent to whoever cannot show a good one.
+/// Letters wait until the operator names the certificate; none is sent to whoever cannot show a
+/// good one.
 pub async fn bad_certificate(world: &mut World, load: &Load) {
     sleep(seconds(6)).await;
     if world.sink.connections() == 0 {

@@ -72,8 +72,8 @@ const NEWER: &str = "
         values (9999, 'newer', true, 'x', 1);
     commit";
 
-/// The schema is brought up to date by two at once when they start; then it is found to be so by two at once, a newer
-/// release migrates, and this one is started again on what that left.
+/// The schema is brought up to date by two at once when they start; then it is found to be so by
+/// two at once, a newer release migrates, and this one is started again on what that left.
 pub async fn migrate(world: &mut World) {
     let [one, other] = &world.homes[..] else { unreachable!("there are two") };
     tokio::join!(one.succeeds(&["migrate"], ""), other.succeeds(&["migrate"], ""));

@@ -18,7 +18,8 @@ pub fn check(data: &[u8]) {
     let text: String = String::from_utf8_lossy(data).chars().take(1000).collect();
     let body = serde_json::json!({ "username": text, "first_name": text, "email": text });
     check_body(body.to_string().as_bytes());
-    // Of two readers one takes the first and one the last: also where the two keys are spelled differently.
+    // Of two readers one takes the first and one the last: also where the two keys are spelled
+    // differently.
     if let Some(key) = text.chars().next() {
         let plain = Value::from(key.to_string());
         let mut units = [0; 2];

@@ -1,6 +1,7 @@
 //! A mail server for tests: real SMTP on a loopback port, which takes letters in and shows them.
 //!
-//! How it behaves can be changed while it runs ([`SmtpSink::behave`]); it certifies itself for `localhost`.
+//! How it behaves can be changed while it runs ([`SmtpSink::behave`]); it certifies itself for
+//! `localhost`.
 
 mod conversation;
 
@@ -58,7 +59,8 @@ pub enum Mode {
     HangAfterData,
     /// Waits before each reply.
     Slow(Duration),
-    /// Closes the connection where the answer to the letter should be; the letter counts as received.
+    /// Closes the connection where the answer to the letter should be; the letter counts as
+    /// received.
     CutAfterData,
     /// Closes every connection at once.
     Down,
