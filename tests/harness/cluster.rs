@@ -8,8 +8,6 @@ use sqlx::PgPool;
 use tokio::sync::OnceCell;
 
 static CLUSTER: OnceCell<LocalPostgres> = OnceCell::const_new();
-/// One clone at a time: PostgreSQL refuses a template that somebody else is copying.
-static ONE_CLONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 /// The throw-away PostgreSQL of this test process; it stops with it.
@@ -30,15 +28,14 @@ pub async fn cluster() -> &'static LocalPostgres {
         .await
 }
 
-/// A new, migrated database; its name.
+/// A new, migrated database; its name. Several may be cloned at once: PostgreSQL refuses a template only while
+/// somebody is connected to it.
 pub async fn new_database() -> String {
     let cluster = cluster().await;
     let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::SeqCst));
     let pool = PgPool::connect_with(cluster.connect_options("postgres")).await.unwrap();
-    let guard = ONE_CLONE.lock().await;
     let sql = format!("create database {name} template template_doorward");
     sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
-    drop(guard);
     pool.close().await;
     name
 }
