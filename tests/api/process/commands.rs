@@ -133,7 +133,7 @@ async fn a_migration_waits_for_whoever_holds_its_table_and_lets_others_go_on_mea
     sqlx::query("lock table sessions in access share mode").execute(&mut *backup).await.unwrap();
     let mut other = pool.acquire().await.unwrap().detach();
     let mut migrating = home.spawn("migrate");
-    migrating.wait_for_log("waits for a table").await;
+    migrating.wait_for_log("waiting for a table").await;
     let others = sqlx::query("select from sessions").execute(&mut other);
     timeout(Duration::from_secs(1), others).await.expect("nobody waits for it").unwrap();
     backup.commit().await.unwrap();

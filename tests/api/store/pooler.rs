@@ -18,7 +18,7 @@ use crate::harness::pgbouncer::{PgBouncer, SERVER_CONNECTIONS};
 use crate::harness::process::Process;
 use crate::harness::wait::eventually;
 
-const DETECTED: &str = "a pooler stands before the database";
+const DETECTED: &str = "a pooler stands in front";
 const CLIENTS: usize = 20;
 
 /// Everything that a person does, as one of many at once.

@@ -76,7 +76,7 @@ async fn the_readmes_table_names_every_metric_with_its_labels_and_no_other() {
 
 #[tokio::test]
 async fn the_dashboard_asks_for_what_is_exported_and_leaves_out_nothing() {
-    let file = std::fs::read_to_string(root().join("src/scrape/dashboard.json")).unwrap();
+    let file = std::fs::read_to_string(root().join("src/prometheus/dashboard.json")).unwrap();
     let dashboard: serde_json::Value = serde_json::from_str(&file).unwrap();
     let variable = &dashboard["templating"]["list"][0];
     assert_eq!(
