@@ -1,7 +1,7 @@
 //! Doorward: sign-up, login, sessions, roles and e-mail verification for frontend apps.
 //!
-//! The map: five floors, and a module uses only lower ones. `tests/api/floors.rs` reads this list
-//! and holds it.
+//! The map: five floors, and a module uses only lower ones. `tests/api/docs/floors.rs` reads this
+//! list and holds it.
 
 // 5 FRONT: assembles, may use everything below
 pub mod cli;

@@ -148,6 +148,78 @@ pub async fn find_all(
     Ok(found)
 }
 
+/// The statement of [`open_all`], apart from the values that it is given.
+macro_rules! open_statement {
+    ($($value:expr),* $(,)?) => {
+        query_users!(
+            r#"with
+               -- The sessions to open.
+               asked as materialized (
+                   select * from unnest(
+                       (select $1::uuid[]), (select $2::uuid[]), (select $3::text[]),
+                       (select $4::timestamptz[]), (select $5::timestamptz[]),
+                       (select $6::timestamptz[]), (select $7::inet[]), (select $8::text[])
+                   ) as asked (
+                       session_id, user_id, hash, opened_at, expires_at, ends_at, ip, user_agent
+                   )
+               ),
+               -- Of one session: the user, after a wait for the row's lock, with the hash compared again
+               -- if a password opens the session.
+               waited_for as (
+                   select asked.*, u as person
+                   from asked join users u on u.id = asked.user_id
+                       and (asked.hash is null or u.password_hash = asked.hash)
+                   where (select $9::boolean) for no key update of u
+               ),
+               -- Of several sessions: the users whose rows can be locked without a wait.
+               at_hand as (
+                   select asked.*, u as person
+                   from asked join users u on u.id = asked.user_id
+                       and (asked.hash is null or u.password_hash = asked.hash)
+                   where not (select $9::boolean) for no key update of u skip locked
+               ),
+               -- One of the two is empty. A user is read from here, as the lock found the row: the
+               -- table, read once more, would show the row as it was before a wait.
+               present as (
+                   select * from waited_for union all select * from at_hand
+               ),
+               -- A run whose answer was lost has opened the session already: then the rest of this
+               -- statement records and refunds nothing a second time.
+               opened as (
+                   insert into sessions (id, user_id, created_at, expires_at, ends_at, ip, user_agent)
+                   select session_id, user_id, opened_at, expires_at, ends_at, ip, user_agent
+                   from present
+                   on conflict (id) do nothing
+                   returning id, user_id, created_at, ip
+               ),
+               -- The audit log's rows.
+               recorded as (
+                   insert into audit_log (at, event, user_id, actor_id, session_id, ip)
+                   select created_at, 'login', user_id, user_id, id, ip from opened
+               ),
+               -- How much each limit gets back: an attempt for each session.
+               refunds as (
+                   select key, count(*) as times
+                   from unnest((select $10::bytea[]), (select $11::uuid[])) as counted (key, session_id)
+                   where session_id in (select id from opened) group by key
+               ),
+               -- The limits' rows, locked in one order everywhere, so that no two statements deadlock.
+               locked as (
+                   select l.key, times from limits l join refunds on refunds.key = l.key order by l.key
+                   for no key update of l
+               ),
+               -- What was counted is taken back; a level that has drained meanwhile stays at zero.
+               refunded as (
+                   update limits l set level = greatest(0, level - times)
+                   from locked where l.key = locked.key
+               )
+               select u.session_id, "# + COLUMNS
+                + " from (select session_id, (person).* from present) u",
+            $($value),*
+        )
+    };
+}
+
 /// As [`Logins::open`], for all of `sessions`, in their order. One alone waits for a user whose row
 /// another transaction has locked; among several, such a user is passed over as if they were gone,
 /// so that the other logins need not wait.
@@ -165,70 +237,7 @@ pub async fn open_all(
     let counted =
         || sessions.iter().flat_map(|s| s.counted.iter().map(|key| (s.id, key.as_slice())));
     let (counted_by, counted): (Vec<Uuid>, Vec<&[u8]>) = counted().unzip();
-    let rows = query_users!(
-        r#"with
-           -- The sessions to open.
-           asked as materialized (
-               select * from unnest(
-                   (select $1::uuid[]), (select $2::uuid[]), (select $3::text[]),
-                   (select $4::timestamptz[]), (select $5::timestamptz[]),
-                   (select $6::timestamptz[]), (select $7::inet[]), (select $8::text[])
-               ) as asked (
-                   session_id, user_id, hash, opened_at, expires_at, ends_at, ip, user_agent
-               )
-           ),
-           -- Of one session: the user, after a wait for the row's lock, with the hash compared again
-           -- if a password opens the session.
-           waited_for as (
-               select asked.*, u as person
-               from asked join users u on u.id = asked.user_id
-                   and (asked.hash is null or u.password_hash = asked.hash)
-               where (select $9::boolean) for no key update of u
-           ),
-           -- Of several sessions: the users whose rows can be locked without a wait.
-           at_hand as (
-               select asked.*, u as person
-               from asked join users u on u.id = asked.user_id
-                   and (asked.hash is null or u.password_hash = asked.hash)
-               where not (select $9::boolean) for no key update of u skip locked
-           ),
-           -- One of the two is empty. A user is read from here, as the lock found the row: the
-           -- table, read once more, would show the row as it was before a wait.
-           present as (
-               select * from waited_for union all select * from at_hand
-           ),
-           -- A run whose answer was lost has opened the session already: then the rest of this
-           -- statement records and refunds nothing a second time.
-           opened as (
-               insert into sessions (id, user_id, created_at, expires_at, ends_at, ip, user_agent)
-               select session_id, user_id, opened_at, expires_at, ends_at, ip, user_agent
-               from present
-               on conflict (id) do nothing
-               returning id, user_id, created_at, ip
-           ),
-           -- The audit log's rows.
-           recorded as (
-               insert into audit_log (at, event, user_id, actor_id, session_id, ip)
-               select created_at, 'login', user_id, user_id, id, ip from opened
-           ),
-           -- How much each limit gets back: an attempt for each session.
-           refunds as (
-               select key, count(*) as times
-               from unnest((select $10::bytea[]), (select $11::uuid[])) as counted (key, session_id)
-               where session_id in (select id from opened) group by key
-           ),
-           -- The limits' rows, locked in one order everywhere, so that no two statements deadlock.
-           locked as (
-               select l.key, times from limits l join refunds on refunds.key = l.key order by l.key
-               for no key update of l
-           ),
-           -- What was counted is taken back; a level that has drained meanwhile stays at zero.
-           refunded as (
-               update limits l set level = greatest(0, level - times)
-               from locked where l.key = locked.key
-           )
-           select u.session_id, "# + COLUMNS
-            + " from (select session_id, (person).* from present) u",
+    let rows = open_statement!(
         &column(sessions, |s| s.id),
         &column(sessions, |s| s.user_id),
         &column(sessions, |s| s.password_hash.as_deref()) as &[Option<&str>],
