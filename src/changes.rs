@@ -4,7 +4,7 @@
 //! One connection of the process listens. A connection that is dead never reports itself, so a
 //! heartbeat goes around: sent through the pool, it comes back where this process listens, after
 //! all that was notified before it. The session cache proves by it how old its answers may be, see
-//! there. While no request asks the cache, the heartbeat pauses: once in [`IDLE_HEARTBEAT`] it
+//! there. While no request asks the cache, the heartbeat pauses: once in `IDLE_HEARTBEAT` it
 //! shows that the connection is alive. So an idle process lets the database sleep.
 
 use std::convert::Infallible;

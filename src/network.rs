@@ -15,9 +15,24 @@ pub struct Network {
 }
 
 impl Network {
+    /// What one client has to itself: an IPv4 address, or an IPv6 /64, within which it changes.
+    pub fn client(ip: IpAddr) -> Self {
+        Self::of(ip, 32, 64)
+    }
+
+    /// A block of clients that one owner may hold: /24, or an IPv6 /48.
+    pub fn block(ip: IpAddr) -> Self {
+        Self::of(ip, 24, 48)
+    }
+
+    /// One line at home, which may have 65,536 IPv6 networks: an IPv4 address, or an IPv6 /48.
+    pub fn line(ip: IpAddr) -> Self {
+        Self::of(ip, 32, 48)
+    }
+
     /// The network of the first `v4_bits` or `v6_bits` of an address. An IPv4 address inside IPv6
     /// (`::ffff:203.0.113.7`) counts as the IPv4 address that it is.
-    pub fn of(ip: IpAddr, v4_bits: u32, v6_bits: u32) -> Self {
+    fn of(ip: IpAddr, v4_bits: u32, v6_bits: u32) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => {
                 let hosts = u32::MAX.checked_shr(v4_bits).unwrap_or(0);

@@ -1,7 +1,8 @@
-//! Attempts that are counted before their work is done: one guard is the count.
+//! Attempts of every limit, counted before their work is done: one guard is the count. What an
+//! attempt is, and about whom: `limits/attempt.rs`.
 //!
 //! A handler has four verbs. [`count`] gives the guard, or refuses. [`Counted::charge_in`] and
-//! [`Counted::refund_in`] leave it to a transaction: it was the kind of attempt that the limit is
+//! [`refund_in`] leave it to a transaction: it was the kind of attempt that the limit is
 //! for, or it was not. [`Counted::settle`] leaves it to an outcome. A guard that is dropped before
 //! that, since its client hung up, its call failed or its transaction was rolled back, is charged
 //! or refunded as it was made.
@@ -70,7 +71,7 @@ async fn reserve<const N: usize>(
     now: DateTime<Utc>,
 ) -> Result<[Counted; N], Error> {
     let all: Vec<Attempt> = groups.iter().flat_map(|group| group.all.iter().cloned()).collect();
-    match state.limits.reserve(&state.db, &all, now).await? {
+    match state.limits.reserve(&state.db, &all, now, |event| state.log(event)).await? {
         Ok(keys) => {
             let mut keys = keys.into_iter();
             Ok(groups.map(|group| Counted {
@@ -81,10 +82,7 @@ async fn reserve<const N: usize>(
                 state: state.clone(),
             }))
         }
-        Err(refused) => {
-            refused.event.iter().for_each(|event| state.log(event));
-            Err(Error::RateLimited { refusal: refused.refusal, now })
-        }
+        Err(refusal) => Err(Error::RateLimited { refusal, now }),
     }
 }
 
@@ -104,15 +102,6 @@ impl Counted {
     /// It was an attempt, once the transaction is committed.
     pub fn charge_in(self, tx: &mut Tx) {
         tx.after_commit(move || self.charge());
-    }
-
-    /// It was none, once the transaction is committed, which writes that too.
-    pub async fn refund_in(self, tx: &mut Tx) -> sqlx::Result<()> {
-        if !self.keys.is_empty() {
-            limits::refund(tx, &self.keys).await?;
-            tx.after_commit(move || self.set_refunded());
-        }
-        Ok(())
     }
 
     /// An error of the service's own is refunded, so that retrying during an outage locks no user
@@ -206,16 +195,23 @@ fn refund(state: AppState, keys: Vec<Key>) -> impl Future<Output = sqlx::Result<
     }))
 }
 
+/// None of these was an attempt, once the transaction is committed, which writes that too: in one
+/// statement, which locks their rows in the order that [`count`] does. If it fails they are
+/// refunded all the same.
+pub async fn refund_in(tx: &mut Tx, all: impl IntoIterator<Item = Counted>) -> sqlx::Result<()> {
+    let all: Vec<Counted> = all.into_iter().map(Counted::refunded_if_dropped).collect();
+    let keys: Vec<Key> = all.iter().flat_map(|counted| counted.keys.iter().cloned()).collect();
+    if !keys.is_empty() {
+        limits::refund(tx, &keys).await?;
+        tx.after_commit(move || all.into_iter().for_each(Counted::set_refunded));
+    }
+    Ok(())
+}
+
 /// An error that may be the service's own.
 pub trait Fault {
     /// The service failed, and the client has done nothing wrong.
     fn is_ours(&self) -> bool;
-}
-
-impl Fault for sqlx::Error {
-    fn is_ours(&self) -> bool {
-        true
-    }
 }
 
 impl Fault for Error {

@@ -16,9 +16,9 @@ impl ClientInfo {
     /// As a requester of the hashing queue. `is_known`: the client has logged in to the account
     /// before.
     pub fn requester(&self, is_known: bool) -> Requester {
-        // One home connection has up to 65,536 IPv6 networks (a /48) and could fill the queue with
-        // one job from each. So a /48 counts as one client, as an IPv4 address does.
-        let key = self.ip.map_or(0, |ip| Network::of(ip, 32, 48).number());
+        // By the line: else one home connection could fill the queue with a job from each of its
+        // networks.
+        let key = self.ip.map_or(0, |ip| Network::line(ip).number());
         Requester { key, is_known }
     }
 }

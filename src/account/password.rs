@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -17,6 +18,11 @@ use crate::security::password::{Requester, Verdict};
 use crate::state::AppState;
 use crate::store::audit::{Actor, Event, EventKind};
 use crate::store::users::{self, User};
+
+/// How long a refusal for a full queue is held back. A client that is refused comes back at once: at
+/// 256 connections the refusals would leave the hashing threads, whose priority is low, a fifth of
+/// the logins.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// A user whose password was right, and the proof of it that opens a session.
 pub struct Checked {
@@ -80,7 +86,10 @@ async fn prepare(
     }
     if counted.is_none() {
         // Beyond a full queue the database is not asked: refusals would take time from logins.
-        state.hasher.check_room_for_either(client.requester(false).key)?;
+        if let Err(busy) = state.hasher.check_room_for_either(client.requester(false).key) {
+            tokio::time::sleep(REFUSAL_PAUSE).await;
+            return Err(busy.into());
+        }
     }
     let (user, is_known) = state.logins.find(login, client.ip).await?;
     let requester = client.requester(is_known);
@@ -246,7 +255,7 @@ async fn set(
         return Ok(Set::Stale(locked.password_hash, counted));
     }
     users::set_password_hash(&mut tx, user_id, new, now).await?;
-    counted.refund_in(&mut tx).await?;
+    attempts::refund_in(&mut tx, [counted]).await?;
     let reason = "password_changed";
     crate::store::sessions::revoke_all(&mut tx, user_id, Some(session_id), reason, now).await?;
     let event = Event::by(actor, EventKind::PasswordChanged).on(user_id);

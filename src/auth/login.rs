@@ -13,6 +13,7 @@ use crate::http::credentials::{basic, basic_challenge};
 use crate::http::error::{ApiError, Code};
 use crate::http::user::PublicUser;
 use crate::state::AppState;
+use crate::store::audit::{Event, EventKind};
 use crate::store::users::User;
 
 #[derive(Serialize, ToSchema)]
@@ -58,17 +59,21 @@ pub async fn login(
     let refused =
         |code: Code| ApiError { challenge: Some(basic_challenge(&headers)), ..code.into() };
     let (login, password) = basic(&headers)?.ok_or_else(|| refused(Code::CredentialsMissing))?;
-    let mut counted = None;
+    let (mut counted, mut user_id) = (None, None);
     // A second round only if the hash was replaced between the check and the session; counted as
     // one login.
     for _ in 0..2 {
-        let checked = password::check(&state, &login, &password, &client, counted).await?;
+        let checked = password::check(&state, &login, &password, &client, counted.take()).await?;
         let Some(Checked { user, proof }) = checked else { break };
         let now = state.clock.now();
         match sessions::start(&state, &user, proof, &client, now).await? {
             Started::Opened(user, pair) => return Ok(Json(LoginResponse::new(user, pair))),
-            Started::Stale(attempt) => counted = attempt,
+            Started::Stale(attempt) => (counted, user_id) = (attempt, Some(user.id)),
         }
+    }
+    // Twice out of date: what `check` found wrong it has logged itself.
+    if let (Some(_), Some(id)) = (counted, user_id) {
+        state.log(&Event::new(EventKind::LoginRefused).on(id).from(client.ip));
     }
     Err(refused(Code::InvalidCredentials))
 }

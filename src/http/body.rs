@@ -11,7 +11,7 @@ use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
 use crate::http::strict_json;
 
-/// Largest body in bytes.
+/// Largest body in bytes. How long it may take to arrive: `admission.rs`.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The body, which has to be a JSON object.

@@ -19,18 +19,19 @@ pub struct Attempt {
 impl Attempt {
     /// By one client: an IPv4 address, or the /64 that an IPv6 client has all to itself.
     pub fn by_address(limit: &'static Limit, ip: Option<IpAddr>) -> Self {
-        Self { limit, subject: network(ip, 32, 64) }
+        Self { limit, subject: text(ip.map(Network::client)) }
     }
 
     /// On an account (its id, or the name that was given for none) from a block of addresses: /24,
     /// /48.
     pub fn on_account_from(limit: &'static Limit, account: &str, ip: Option<IpAddr>) -> Self {
-        Self { limit, subject: format!("{account} {}", network(ip, 24, 48)) }
+        Self { limit, subject: format!("{account} {}", text(ip.map(Network::block))) }
     }
 
     /// On a username as typed, by one client: known without asking the database.
     pub fn as_typed(limit: &'static Limit, login: &str, ip: Option<IpAddr>) -> Self {
-        let subject = format!("typed {} {}", login.to_ascii_lowercase(), network(ip, 32, 64));
+        let subject =
+            format!("typed {} {}", login.to_ascii_lowercase(), text(ip.map(Network::client)));
         Self { limit, subject }
     }
 
@@ -57,9 +58,8 @@ pub fn account_subject(user: Option<Uuid>, login: &str) -> String {
 
 /// A part of keys in the database: with another text a release would not find what the one before
 /// it has counted.
-fn network(ip: Option<IpAddr>, v4_bits: u32, v6_bits: u32) -> String {
-    let prefix = ip.map(|ip| Network::of(ip, v4_bits, v6_bits).prefix());
-    prefix.map_or_else(|| "nowhere".to_owned(), |prefix| format!("{prefix:x}"))
+fn text(network: Option<Network>) -> String {
+    network.map_or_else(|| "nowhere".to_owned(), |network| format!("{:x}", network.prefix()))
 }
 
 #[cfg(test)]

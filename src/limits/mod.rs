@@ -31,13 +31,6 @@ pub struct Refusal {
     pub until: DateTime<Utc>,
 }
 
-/// Refused; `event` for the log, with the first refusal only: a flood must not fill the log.
-#[derive(Debug)]
-pub struct Refused {
-    pub refusal: Refusal,
-    pub event: Option<Event>,
-}
-
 /// The key under which an attempt is counted.
 pub type Key = Vec<u8>;
 
@@ -154,12 +147,13 @@ impl Limits {
         db: &Db,
         attempts: &[Attempt],
         now: DateTime<Utc>,
-    ) -> sqlx::Result<Result<Vec<Key>, Refused>> {
+        log: impl Fn(&Event) + Send,
+    ) -> sqlx::Result<Result<Vec<Key>, Refusal>> {
         if !self.is_on {
             return Ok(Ok(Vec::new()));
         }
         if let Some(refusal) = self.refused_before(attempts, now) {
-            return Ok(Err(Refused { refusal, event: None }));
+            return Ok(Err(refusal));
         }
         let keys: Vec<Key> = attempts.iter().map(|attempt| self.key(attempt)).collect();
         let decisions = decide(db, &keys, attempts, now).await?;
@@ -173,6 +167,9 @@ impl Limits {
         let Some((attempt, refusal)) = refused else { return Ok(Ok(keys)) };
         self.remember(attempt, refusal, now);
         self.refusals.add(refusal.limit);
+        // Only the first one, as a flood must not fill the log; and before the refund, during which
+        // the client may hang up.
+        log(&attempt.refused(refusal));
         let counted: Vec<Key> = keys
             .into_iter()
             .zip(decisions)
@@ -187,7 +184,7 @@ impl Limits {
             })
             .await?;
         }
-        Ok(Err(Refused { refusal, event: Some(attempt.refused(refusal)) }))
+        Ok(Err(refusal))
     }
 
     /// Forgets the refusals that are remembered under these keys.

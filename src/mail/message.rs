@@ -45,7 +45,7 @@ pub fn confirmation(message_id: &str, to: &str, site: &str, link: &str, hours: i
 
 /// Tells the confirmed address `to` that its account is about to get `new_address`, which is shown
 /// in part.
-pub fn address_change_notice(
+pub fn email_change_notice(
     message_id: &str,
     to: &str,
     site: &str,
@@ -53,7 +53,7 @@ pub fn address_change_notice(
     new_address: &str,
 ) -> Letter {
     #[derive(Template)]
-    #[template(path = "mail/templates/address_change_notice.txt", config = ".askama.toml")]
+    #[template(path = "mail/templates/email_change_notice.txt", config = ".askama.toml")]
     struct Text<'a> {
         site: &'a str,
         username: &'a str,
@@ -61,7 +61,7 @@ pub fn address_change_notice(
     }
 
     #[derive(Template)]
-    #[template(path = "mail/templates/address_change_notice.html", config = ".askama.toml")]
+    #[template(path = "mail/templates/email_change_notice.html", config = ".askama.toml")]
     struct Html<'a> {
         site: &'a str,
         username: &'a str,

@@ -114,8 +114,7 @@ pub async fn find_all(
     let (first, last): (Vec<_>, Vec<_>) = claims
         .iter()
         .map(|claim| {
-            // An IPv6 client has a /64 to itself and changes within it.
-            let network = claim.address.map(|ip| Network::of(ip, 32, 64));
+            let network = claim.address.map(Network::client);
             network.map(|net| (IpNetwork::from(net.first), IpNetwork::from(net.last))).unzip()
         })
         .unzip();

@@ -66,7 +66,7 @@ pub struct ClaimedLetter {
     pub attempts: i32,
 }
 
-/// Queues letters, all distinct; none that is identical to one of the same user that still awaits
+/// Queues letters, all distinct; of a user none that is identical to another that still awaits
 /// its first attempt. They are due at once, even for an instance whose clock is behind the
 /// caller's.
 pub async fn insert(

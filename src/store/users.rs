@@ -174,6 +174,21 @@ pub async fn update_profile(
     Ok(done.rows_affected() > 0)
 }
 
+/// Whether a user other than `but` has this name, in any case.
+pub async fn is_username_taken(
+    db: &mut PgConnection,
+    username: &str,
+    but: Uuid,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from users where username_key = $1 and id <> $2) as "taken!""#,
+        username.to_ascii_lowercase(),
+        but
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Replaces the hash of a password that was changed. An address that waits to be confirmed is
 /// dropped: a thief of the old password may have set it.
 pub async fn set_password_hash(

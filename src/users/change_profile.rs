@@ -105,18 +105,6 @@ struct Proof {
     notice: Counted,
 }
 
-impl Proof {
-    /// The password was right; the notice counts if one is queued.
-    async fn settle_in(self, tx: &mut Tx, has_notice: bool) -> sqlx::Result<()> {
-        self.password.refund_in(tx).await?;
-        if has_notice {
-            self.notice.charge_in(tx);
-            return Ok(());
-        }
-        self.notice.refund_in(tx).await
-    }
-}
-
 /// Counts the change. Where a verified address is to be replaced, checks the password too, and
 /// counts the notice to the old address: one is sent for each change, up to a limit, so that a
 /// thief of the session cannot flood the owner.
@@ -164,29 +152,41 @@ async fn write(
     }
     let mut user = before.clone();
     let updated = changes.apply(&mut user);
-    // Limits after the user's row, as everywhere.
+    let mut refunds = Vec::new();
     if updated.is_empty() {
-        if let Some(counted) = counted.take() {
-            counted.refund_in(&mut tx).await?;
-        }
+        refunds.extend(counted.take());
     } else {
         user.modified_at = now;
-        // Whether the pending address is free when it is confirmed, the database decides then.
-        let pending = user.pending_email.as_deref();
-        let new_pending = pending.filter(|_| user.pending_email != before.pending_email);
-        if !users::update_profile(&mut tx, &user, new_pending).await? {
-            return Err(Code::EmailTaken.into());
-        }
+        update_profile(&mut tx, &before, &user).await?;
         queue_letters(&mut tx, &before, &user, letter, now).await?;
         let event = Event::by(actor, EventKind::ProfileUpdated).on(user.id);
         state.record(&mut tx, event.with(json!({ "fields": updated })), now).await?;
     }
     if let Some(proof) = proof {
-        let has_notice = user.pending_email != before.pending_email;
-        proof.settle_in(&mut tx, has_notice).await?;
+        refunds.push(proof.password);
+        if user.pending_email == before.pending_email {
+            refunds.push(proof.notice);
+        } else {
+            proof.notice.charge_in(&mut tx);
+        }
     }
+    // Limits after the user's row, as everywhere.
+    attempts::refund_in(&mut tx, refunds).await?;
     state.commit(tx, user.id).await?;
     Ok((user, updated))
+}
+
+/// Writes the user, unless the new pending address is another user's: whether it is free when it is
+/// confirmed, the database decides then.
+async fn update_profile(tx: &mut Tx, before: &User, after: &User) -> Result<(), ApiError> {
+    let pending = after.pending_email.as_deref();
+    let new_pending = pending.filter(|_| after.pending_email != before.pending_email);
+    if users::update_profile(tx, after, new_pending).await? {
+        return Ok(());
+    }
+    // The username comes first where both are taken.
+    let is_name_taken = users::is_username_taken(tx, &after.username, after.id).await?;
+    Err(if is_name_taken { Code::UsernameTaken } else { Code::EmailTaken }.into())
 }
 
 fn password_required() -> FieldError {

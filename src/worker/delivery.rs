@@ -170,6 +170,10 @@ async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()>
         Some(id) => users::find_for_share(&mut tx, id).await?,
         None => None,
     };
+    if claimed.user_id.is_some() && user.is_none() {
+        // The letter went with its user.
+        return Ok(());
+    }
     if let Ok(Some(_)) = letters::compose(state, claimed, user.as_ref(), now) {
         outbox::set_next_attempt(&mut tx, id, "the account was being changed", now).await?;
         return tx.commit().await;

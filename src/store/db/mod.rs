@@ -103,7 +103,7 @@ impl Db {
             }
         }
         let mut conn = self.acquire().await?;
-        let outcome = read(&mut conn).await;
+        let outcome = with_timeout(read(&mut conn)).await;
         conn.done(outcome)
     }
 

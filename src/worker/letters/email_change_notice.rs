@@ -15,7 +15,7 @@ fn new_address<'a>(draft: &Draft<'_>, user: &'a User) -> Option<&'a str> {
 }
 
 fn render(draft: &Draft<'_>, user: &User, new_address: &str) -> Letter {
-    message::address_change_notice(
+    message::email_change_notice(
         &draft.message_id,
         draft.recipient(),
         draft.site(),

@@ -53,7 +53,7 @@ fn the_notice_of_a_change_says_what_to_do() {
 }
 
 fn notice(username: &str) -> Letter {
-    message::address_change_notice(
+    message::email_change_notice(
         "<a@b>",
         "ada@example.com",
         "accounts.example.com",

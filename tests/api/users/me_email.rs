@@ -171,6 +171,15 @@ async fn an_address_that_somebody_has_is_taken_in_any_case() {
 }
 
 #[tokio::test]
+async fn where_a_name_and_an_address_are_taken_the_name_is_told() {
+    let app = TestApp::start().await;
+    let (ada, _) = (app.user("ada").await, app.user("bob").await);
+    let body = json!({ "username": "Bob", "email": "bob@example.com", "password": PASSWORD });
+    ada.put(ME, &body).await.assert_error(409, "username_taken");
+    assert_eq!(addresses(&ada).await, is("ada@example.com", true, None));
+}
+
+#[tokio::test]
 async fn an_address_that_waits_belongs_to_whoever_confirms_it_first() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user("ada").await, app.user("bob").await);
