@@ -14,7 +14,7 @@ use crate::fields::Password;
 use crate::limits::{
     Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS, PASSWORD, account_subject,
 };
-use crate::security::password::{Requester, Verdict};
+use crate::security::password::{Busy, Requester, Verdict};
 use crate::state::AppState;
 use crate::store::audit::{Actor, Event, EventKind};
 use crate::store::users::{self, User};
@@ -22,7 +22,7 @@ use crate::store::users::{self, User};
 /// How long a refusal for a full queue is held back. A client that is refused comes back at once: at
 /// 256 connections the refusals would leave the hashing threads, whose priority is low, a fifth of
 /// the logins.
-const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+const REFUSAL_PAUSE: Duration = Duration::from_millis(250);
 
 /// A user whose password was right, and the proof of it that opens a session.
 pub struct Checked {
@@ -87,8 +87,7 @@ async fn prepare(
     if counted.is_none() {
         // Beyond a full queue the database is not asked: refusals would take time from logins.
         if let Err(busy) = state.hasher.check_room_for_either(client.requester(false).key) {
-            tokio::time::sleep(REFUSAL_PAUSE).await;
-            return Err(busy.into());
+            return Err(hold_back(busy).await);
         }
     }
     let (user, is_known) = state.logins.find(login, client.ip).await?;
@@ -100,7 +99,10 @@ async fn prepare(
     let mut all = vec![by_address];
     all.extend(attempts_on_account(user.as_ref(), login, client, is_known));
     let permits = state.limits.acquire_permits(&all, is_known).await?;
-    state.hasher.check_room(requester)?;
+    if let Err(busy) = state.hasher.check_room(requester) {
+        drop(permits);
+        return Err(hold_back(busy).await);
+    }
     let group = if is_known {
         Attempts::refunded_if_dropped(all)
     } else {
@@ -120,6 +122,12 @@ async fn prepare(
         }
         Err(error) => Err(error),
     }
+}
+
+/// The refusal for a full queue, after [`REFUSAL_PAUSE`].
+async fn hold_back(busy: Busy) -> Error {
+    tokio::time::sleep(REFUSAL_PAUSE).await;
+    busy.into()
 }
 
 /// What a login counts as besides its address: an attempt on the account from this block of
