@@ -38,8 +38,8 @@ impl ChangePasswordRequest {
 
 /// Changes the password and ends every other session of the user.
 ///
-/// A new address that waits in `pending_email` is dropped: whoever knew the old password may have
-/// set it.
+/// A new address that waits in `pending_email` is dropped: it may have been set by a thief of the
+/// old password.
 #[utoipa::path(
     put, path = "/api/v1/users/me/change_password", tag = "users",
     security(("access_token" = []), ("bearer" = [])),
