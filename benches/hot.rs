@@ -18,9 +18,10 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use doorward::admin::list::ListRequest;
 use doorward::changes;
 use doorward::clock::Clock;
+use doorward::config::TokenAlgorithm;
 use doorward::fields::{Password, Role};
 use doorward::http::body::QueryString;
-use doorward::limits::{Attempt, LOGIN_ADDRESS, Limits, Refusal};
+use doorward::limits::{Allowances, Attempt, LOGIN_ADDRESS, Limits, RateLimits, Refusal};
 use doorward::local_postgres::{Durability, LocalPostgres};
 use doorward::security::password::Requester;
 use doorward::security::password::{Hasher, production_params};
@@ -76,7 +77,7 @@ fn access_claims(user: &User) -> AccessClaims {
 fn tokens(bench: &mut Criterion) {
     let now = Clock::system().now();
     let until = now + TimeDelta::hours(1);
-    let keys = TokenKeys::new(&random_secret().into(), None, ISSUER);
+    let keys = TokenKeys::new(&random_secret().into(), None, TokenAlgorithm::Es256, ISSUER);
     let claims = access_claims(&user(now));
     let access = keys.issue_access(&claims, now, until);
     let refresh = RefreshClaims { sub: claims.sub, sid: claims.sid, counter: 3 };
@@ -149,7 +150,7 @@ fn cursor(bench: &mut Criterion) {
 
 fn limit(bench: &mut Criterion) {
     let now = Clock::system().now();
-    let limits = Limits::new(true, &random_secret().into());
+    let limits = Limits::new(RateLimits::Everybody, Allowances::default(), &random_secret().into());
     let by = |ip: &str| [Attempt::by_address(&LOGIN_ADDRESS, ip.parse::<IpAddr>().ok())];
     let (free, refused) = (by("192.0.2.1"), by("203.0.113.7"));
     let refusal = Refusal { limit: LOGIN_ADDRESS.name, until: now + TimeDelta::hours(1) };
@@ -186,8 +187,8 @@ fn session_cache(bench: &mut Criterion) {
     let user = user(now);
     let claims = access_claims(&user);
     let session = Session { id: claims.sid, counter: 3, successor_used: true, expires_at: until };
-    let token =
-        TokenKeys::new(&random_secret().into(), None, ISSUER).issue_access(&claims, now, until);
+    let token = TokenKeys::new(&random_secret().into(), None, TokenAlgorithm::Es256, ISSUER)
+        .issue_access(&claims, now, until);
     let keep = || {
         let stamp = cache.stamp(user.id);
         cache.keep(&token, until, stamp, session.clone(), user.clone())

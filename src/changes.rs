@@ -15,7 +15,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::session_cache::{PROOF, SessionCache};
+use crate::session_cache::{MAX_STALENESS, SessionCache};
 use crate::store::db::notifications::{Notification, Notifications, Topic};
 use crate::store::db::{Db, timed_out};
 
@@ -131,7 +131,9 @@ impl Follower<'_> {
         let mut proven_at = Instant::now();
         for number in 0.. {
             let sent_at = Instant::now();
-            timeout(PROOF, changes.heartbeat(self.db, number)).await.map_err(|_| timed_out())??;
+            timeout(MAX_STALENESS, changes.heartbeat(self.db, number))
+                .await
+                .map_err(|_| timed_out())??;
             // From now, not from `sent_at`: one that had to wait for a connection needs time to
             // come back, too.
             let until = Instant::now() + HEARTBEAT;
@@ -145,7 +147,7 @@ impl Follower<'_> {
                 }
             }
             // A dead connection never reports itself; the next one may work.
-            if proven_at.elapsed() > PROOF {
+            if proven_at.elapsed() > MAX_STALENESS {
                 return Err(timed_out());
             }
             if proven_at == sent_at && !self.cache.is_some_and(SessionCache::is_in_use) {

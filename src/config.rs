@@ -1,5 +1,7 @@
 //! Every setting, read once from the environment; all complaints at once.
 
+pub mod limits;
+mod origins;
 mod secret_file;
 mod vars;
 
@@ -12,6 +14,8 @@ use chrono::TimeDelta;
 use secrecy::SecretString;
 use url::Url;
 
+use limits::{Allowances, RateLimits};
+pub use origins::Origins;
 pub use secret_file::development_secret;
 use vars::Vars;
 
@@ -35,6 +39,23 @@ pub const VARIABLES: &[&str] = &[
     "GMAIL_APP_PASSWORD",
     "HOST",
     "KEEP_ALIVE_SECONDS",
+    "LIMIT_LOGIN_ACCOUNT",
+    "LIMIT_LOGIN_ADDRESS",
+    "LIMIT_LOGIN_NETWORK",
+    "LIMIT_LOGIN_STRANGERS",
+    "LIMIT_LOGIN_SUCCESS_ACCOUNT",
+    "LIMIT_LOGIN_SUCCESS_ADDRESS",
+    "LIMIT_MAIL_ADDRESS",
+    "LIMIT_MAIL_RECIPIENT_DAY",
+    "LIMIT_MAIL_RECIPIENT_HOUR",
+    "LIMIT_PASSWORD",
+    "LIMIT_PASSWORD_USER",
+    "LIMIT_PROFILE",
+    "LIMIT_REFRESH",
+    "LIMIT_REGISTER_DAY",
+    "LIMIT_REGISTER_HOUR",
+    "LIMIT_REGISTER_NETWORK",
+    "LIMIT_REGISTER_TAKEN",
     "LOG",
     "MAIL_FROM",
     "METRICS_TOKEN",
@@ -50,6 +71,7 @@ pub const VARIABLES: &[&str] = &[
     "SHUTDOWN_DELAY_SECONDS",
     "SMTP_URL",
     "SSL_CERT_FILE",
+    "TOKEN_ALGORITHM",
     "TRUSTED_PROXY_HOPS",
     "WORKER",
 ];
@@ -70,13 +92,13 @@ pub enum SmtpAccess {
     Gmail { address: String, app_password: SecretString },
 }
 
-/// Which browser origins may call the API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CorsOrigins {
-    None,
-    /// `localhost`, `127.0.0.1` and `[::1]` on any port.
-    Localhost,
-    List(Vec<String>),
+/// How access tokens are signed. The keys of both are published, and tokens of both accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenAlgorithm {
+    /// ECDSA with P-256: what every library can verify.
+    Es256,
+    /// Ed25519: smaller and faster.
+    EdDsa,
 }
 
 /// Whether a connection pooler in transaction mode (PgBouncer) stands before the database.
@@ -114,12 +136,13 @@ pub struct Config {
     /// `None` in development only: then a generated one is kept under [`Config::data_folder`].
     pub secret_key: Option<SecretString>,
     pub secret_key_previous: Option<SecretString>,
+    pub token_algorithm: TokenAlgorithm,
     pub access_token_lifetime: TimeDelta,
     pub min_password_length: usize,
-    pub cors_origins: CorsOrigins,
+    pub cors_origins: Origins,
     pub trusted_proxy_hops: usize,
-    /// Off for load tests alone.
-    pub rate_limits: bool,
+    pub rate_limits: RateLimits,
+    pub allowances: Allowances,
     /// Whether reads of the caller may come from memory.
     pub session_cache: bool,
     pub smtp: Option<SmtpAccess>,
@@ -130,8 +153,8 @@ pub struct Config {
     /// Whether `serve` sends the letters too.
     pub worker_inside: bool,
     pub first_admin: Option<FirstAdmin>,
-    /// How long rows of the audit log are kept; `None`: for good.
-    pub audit_log_kept_for: Option<TimeDelta>,
+    /// How long rows of the audit log are kept.
+    pub audit_log_kept_for: TimeDelta,
     /// The bearer token of `GET /metrics`; without it there is no such path.
     pub metrics_token: Option<SecretString>,
     /// How long a connection may wait for the complete head of its next request.
@@ -225,7 +248,7 @@ mod tests {
         assert_eq!((config.host, config.port), (IpAddr::from([127, 0, 0, 1]), 8000));
         assert_eq!(config.public_url, "http://127.0.0.1:8000");
         assert_eq!(config.site(), "127.0.0.1");
-        assert_eq!(config.cors_origins, CorsOrigins::Localhost);
+        assert_eq!(config.cors_origins, Origins::loopback_alone());
     }
 
     #[test]
@@ -249,7 +272,7 @@ mod tests {
         assert!(config.is_production() && config.is_https());
         assert_eq!(config.site(), "auth.example.com");
         assert_eq!(config.public_url, "https://auth.example.com");
-        assert_eq!(config.cors_origins, CorsOrigins::None);
+        assert!(config.cors_origins.is_empty());
     }
 
     #[test]
@@ -274,6 +297,15 @@ mod tests {
         let expected = 13 + usize::from(cfg!(feature = "otlp"));
         assert_eq!(complaints.0.len(), expected, "{complaints}");
         assert!(!complaints.to_string().contains("hunter22"));
+    }
+
+    #[test]
+    fn a_key_that_is_plainly_made_up_ends_the_start() {
+        for made_up in ["change-me-1-change-me-1-change-me-1-", "abcdefgh".repeat(5).as_str()] {
+            let complaints = read(&[("SECRET_KEY", made_up)]).expect_err(made_up).0;
+            assert!(complaints[0].contains("too weak"), "{complaints:?}");
+        }
+        assert!(read(&[("SECRET_KEY", KEY)]).is_ok());
     }
 
     #[test]

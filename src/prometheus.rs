@@ -191,7 +191,7 @@ fn session_cache(page: &mut Exposition, state: &AppState) {
 }
 
 fn refusals(page: &mut Exposition, state: &AppState) {
-    let limits = state.limits.refusals.read(limits::ALL.iter().map(|limit| limit.name));
+    let limits = state.limits.refusals.read(limits::LIMITS.iter().map(|limit| limit.name));
     let help = "Refusals by a limit, the silent ones among them.";
     tally(page, "doorward_limit_refusals_total", help, "limit", &limits);
     let events = state.metrics.events.read(EventKind::ALL.iter().map(|kind| kind.as_str()));

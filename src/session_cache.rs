@@ -14,7 +14,7 @@
 //! How stale an answer can be. Notifications come through one queue, in the order of their commits,
 //! and so does a heartbeat that is sent through the pool, where changes are made, to the follower:
 //! once one that was sent at T is back, all changes before T have been heard of. Nothing is served
-//! unless a heartbeat sent within the last [`PROOF`] is back, so no answer is staler than that,
+//! unless a heartbeat sent within the last [`MAX_STALENESS`] is back, so no answer is staler than that,
 //! whatever becomes of the connection (cut, black-holed, a server that hangs, a failover). While it
 //! works, an answer is as stale as a notification takes, which is milliseconds. And nothing is
 //! served that was read more than [`MAX_AGE`] ago, so that even a change made with triggers turned
@@ -46,7 +46,7 @@ use crate::store::sessions::Session;
 use crate::store::users::User;
 
 /// Greatest staleness of what is served.
-pub const PROOF: Duration = Duration::from_secs(3);
+pub const MAX_STALENESS: Duration = Duration::from_secs(3);
 /// Greatest age of what is served.
 pub const MAX_AGE: Duration = Duration::from_secs(5);
 /// For how long after a look-up the heartbeat goes on. Longer than [`MAX_AGE`]: no entry is good
@@ -208,12 +208,12 @@ impl SessionCache {
 
     /// All changes from before `instant` have been heard.
     pub fn prove(&self, instant: Instant) {
-        self.good_until.fetch_max(self.milliseconds(instant + PROOF), Ordering::SeqCst);
+        self.good_until.fetch_max(self.milliseconds(instant + MAX_STALENESS), Ordering::SeqCst);
     }
 
     /// The heartbeat pauses until then. What is kept is too old already.
     pub fn pause_until(&self, instant: Instant) {
-        self.paused_until.store(self.milliseconds(instant + PROOF), Ordering::SeqCst);
+        self.paused_until.store(self.milliseconds(instant + MAX_STALENESS), Ordering::SeqCst);
         self.sweep();
     }
 

@@ -2,7 +2,7 @@
 //! Doorward costs beyond it is the price of its rules, and `script/bench` shows that price. Its
 //! logins share no statements, as Doorward's do.
 //!
-//! Usage: `floor PORT DATABASE_URL X`, X being that of the JWK that signs. It reads the tables of a
+//! Usage: `floor PORT DATABASE_URL X Y`, X and Y being those of the JWK that signs. It reads the tables of a
 //! running Doorward and writes to tables of its own.
 //!
 //! `floor hash plain|hasher THREADS SECONDS` checks passwords, and nothing else, on so many
@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordVerifier, Version};
-use aws_lc_rs::signature::Ed25519KeyPair;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
@@ -46,7 +47,7 @@ struct Floor {
     unasked: PgPool,
     access: DecodingKey,
     /// Signs access tokens. The library's own would be parsed anew for each.
-    signing: Ed25519KeyPair,
+    signing: EcdsaKeyPair,
     refresh: (EncodingKey, DecodingKey),
     /// As many passwords are hashed at once as there are processors.
     hashing: Semaphore,
@@ -84,7 +85,7 @@ async fn hello() -> &'static str {
 /// A token verified and a user read by their session, in one query.
 async fn caller(floor: &Floor, headers: &HeaderMap) -> Result<User, StatusCode> {
     let token = headers.get("x-access-token").and_then(|token| token.to_str().ok());
-    let mut validation = Validation::new(jsonwebtoken::Algorithm::EdDSA);
+    let mut validation = Validation::new(jsonwebtoken::Algorithm::ES256);
     validation.validate_aud = false;
     let claims =
         decode::<Value>(token.ok_or(StatusCode::UNAUTHORIZED)?, &floor.access, &validation)
@@ -260,9 +261,10 @@ impl Floor {
         let mut claims = user.json();
         claims["sid"] = json!(session);
         claims["exp"] = json!(4_000_000_000_u64);
-        let header = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"EdDSA"}"#);
+        let header = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"ES256"}"#);
         let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
-        let signature = URL_SAFE_NO_PAD.encode(self.signing.sign(message.as_bytes()));
+        let signature = self.signing.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        let signature = URL_SAFE_NO_PAD.encode(signature);
         format!("{message}.{signature}")
     }
 }
@@ -344,15 +346,15 @@ fn main() {
         ["hash", how, threads, seconds] => {
             hash(how, threads.parse().unwrap(), seconds.parse().unwrap());
         }
-        [port, database, public_x] => {
+        [port, database, x, y] => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(port.parse().unwrap(), database, public_x));
+            runtime.block_on(serve(port.parse().unwrap(), database, (x, y)));
         }
         _ => panic!("usage: floor PORT DATABASE_URL X, or floor hash plain|hasher THREADS SECONDS"),
     }
 }
 
-async fn serve(port: u16, database: &str, public_x: &str) {
+async fn serve(port: u16, database: &str, public: (&str, &str)) {
     let pool = PgPoolOptions::new().max_connections(10).connect(database).await.unwrap();
     sqlx::raw_sql(
         "create table if not exists floor_sessions (
@@ -371,8 +373,8 @@ async fn serve(port: u16, database: &str, public_x: &str) {
     let floor = Floor {
         pool,
         unasked,
-        access: DecodingKey::from_ed_components(public_x).unwrap(),
-        signing: Ed25519KeyPair::from_seed_unchecked(&secret).unwrap(),
+        access: DecodingKey::from_ec_components(public.0, public.1).unwrap(),
+        signing: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
         refresh: (EncodingKey::from_secret(&secret), DecodingKey::from_secret(&secret)),
         hashing: Semaphore::new(processors),
         hasher: warm_hasher(processors).await,

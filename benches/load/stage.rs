@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use doorward::clock::Clock;
+use doorward::config::TokenAlgorithm;
 use doorward::fields::Password;
 use doorward::local_postgres::{Durability, LocalPostgres};
 use doorward::security::password::Requester;
@@ -81,7 +82,8 @@ impl Stage {
         let postmaster = process::parent(backend.try_into()?).ok_or("PostgreSQL has a parent")?;
         seed(&pool, users, sessions).await?;
 
-        let keys = TokenKeys::new(&SECRET.to_owned().into(), None, PUBLIC_URL);
+        let keys =
+            TokenKeys::new(&SECRET.to_owned().into(), None, TokenAlgorithm::Es256, PUBLIC_URL);
         let url = postgres.url("doorward");
         let site = Site { url, direct_url: None, work: &work, results: &results };
         let doorward = site.start(Target::Doorward, &keys).await?;
@@ -217,9 +219,10 @@ impl Site<'_> {
         let port = free_port().await?;
         if target == Target::Floor {
             let floor = std::env::var("FLOOR").map_err(|_| "run script/bench: FLOOR is unset")?;
-            let x = keys.jwks()["keys"][0]["x"].as_str().ok_or("the key has no x")?.to_owned();
+            let key = &keys.jwks()["keys"][0];
+            let [x, y] = ["x", "y"].map(|name| key[name].as_str().unwrap_or_default());
             let mut command = Command::new(floor);
-            command.args([&port.to_string(), &self.url, &x]);
+            command.args([&port.to_string(), &self.url, x, y]);
             return self.launch(command, port, "floor.log", Some("/hello")).await;
         }
         let is_plain = [Target::Doorward, Target::Previous].contains(&target);

@@ -86,7 +86,8 @@ async fn reserve<const N: usize>(
     }
 }
 
-/// Attempts that are counted.
+/// The guard of attempts that are counted: it is charged, refunded or settled, and dropped it does
+/// as it was made.
 #[must_use]
 pub struct Counted {
     state: AppState,
@@ -132,9 +133,9 @@ impl Counted {
         self
     }
 
-    /// Forgets this refusal, too, when it is refunded.
-    pub(super) fn with_remembered(mut self, key: Key) -> Self {
-        self.remembered.push(key);
+    /// Forgets these refusals, too, when it is refunded.
+    pub(super) fn with_remembered(mut self, keys: impl Into<Vec<Key>>) -> Self {
+        self.remembered = keys.into();
         self
     }
 

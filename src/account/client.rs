@@ -1,6 +1,8 @@
-//! The client of a request.
+//! Who calls, as a value: `http/client.rs` reads it from a request.
 
 use std::net::IpAddr;
+
+use uuid::Uuid;
 
 use crate::network::Network;
 use crate::security::password::Requester;
@@ -10,6 +12,9 @@ use crate::security::password::Requester;
 pub struct ClientInfo {
     pub ip: Option<IpAddr>,
     pub user_agent: Option<String>,
+    /// The session of a genuine refresh token that came along with a login, ended or not: the
+    /// program has logged in before, wherever it calls from now.
+    pub device: Option<Uuid>,
 }
 
 impl ClientInfo {

@@ -1,4 +1,4 @@
-//! Letters to users: what each counts as, and how it is queued.
+//! Letters to users: what each counts as, how it is queued, and how long its link is good.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -24,6 +24,11 @@ pub async fn queue_confirmation(
     outbox::insert(db, &[confirmation(user)], now).await
 }
 
+/// Whether such a letter waits to be sent, for the first time or once more.
+pub async fn is_confirmation_waiting(db: &mut PgConnection, user: &User) -> sqlx::Result<bool> {
+    outbox::is_waiting(db, user.id, LetterKind::Confirmation, user.address_to_confirm()).await
+}
+
 /// The letter that asks to confirm the user's address.
 pub fn confirmation(user: &User) -> NewLetter<'_> {
     to_user(LetterKind::Confirmation, user, user.address_to_confirm())
@@ -47,48 +52,57 @@ pub fn notice_attempts(recipient: &str) -> Attempts {
     )
 }
 
-/// Counts a letter to `recipient` caused by `client`; `None` if a limit is reached. The client is
-/// not told: that would tell a stranger what the address was sent before. To be charged only if a
-/// letter is queued: else strangers would use up the budget of the address's owner.
+/// Counts a letter to `recipient` caused by `client`. To be charged only if a letter is queued: else
+/// strangers would use up the budget of the address's owner.
 pub async fn count(
     state: &AppState,
     recipient: &str,
     client: &ClientInfo,
     now: DateTime<Utc>,
-) -> sqlx::Result<Option<Counted>> {
-    let [hour, day] = letters_to(recipient);
-    count_silently(state, vec![hour, day, Attempt::by_address(&MAIL_ADDRESS, client.ip)], now).await
+) -> Result<Counted, Error> {
+    let recipient = recipient.to_ascii_lowercase();
+    let to = |limit| Attempt::on(limit, &recipient);
+    let from = Attempt::by_address(&MAIL_ADDRESS, client.ip);
+    let all = [to(&MAIL_RECIPIENT_HOUR), to(&MAIL_RECIPIENT_DAY), from];
+    let [counted] = attempts::count(state, [Attempts::refunded_if_dropped(all)], now).await?;
+    Ok(counted)
 }
 
-/// Counts the first letter of a new account, limited by itself: letters that others have caused do
-/// not keep it back, and an account that moves on from one address to the next frees none for
-/// another registration. It counts among all letters to the address too, and is sent however many
-/// those were.
+/// As [`count`]; `None` if a limit is reached. The client is not told: that would tell a stranger
+/// what the address was sent before.
+pub async fn count_silently(
+    state: &AppState,
+    recipient: &str,
+    client: &ClientInfo,
+    now: DateTime<Utc>,
+) -> Result<Option<Counted>, Error> {
+    silently(count(state, recipient, client, now).await)
+}
+
+/// Counts the first letter of a new account, limited by itself for each block of addresses that
+/// registers: neither letters that others have caused nor registrations from elsewhere keep the
+/// owner's back, and an account that moves on from one address to the next frees none for another
+/// registration. It counts among all letters to the address too, and is sent however many those
+/// were.
 pub async fn count_first(
     state: &AppState,
     recipient: &str,
     client: &ClientInfo,
     now: DateTime<Utc>,
-) -> sqlx::Result<Option<Vec<Counted>>> {
-    let own = letters_to(&format!("registration {recipient}")).to_vec();
-    let Some(first) = count_silently(state, own, now).await? else { return Ok(None) };
-    let among_all = count(state, recipient, client, now).await?;
+) -> Result<Option<Vec<Counted>>, Error> {
+    let subject = format!("registration {}", recipient.to_ascii_lowercase());
+    let own = [&MAIL_RECIPIENT_HOUR, &MAIL_RECIPIENT_DAY]
+        .map(|limit| Attempt::on_account_from(limit, &subject, client.ip));
+    let counting = attempts::count(state, [Attempts::refunded_if_dropped(own)], now);
+    let Some([first]) = silently(counting.await)? else { return Ok(None) };
+    let among_all = count_silently(state, recipient, client, now).await?;
     Ok(Some([first].into_iter().chain(among_all).collect()))
 }
 
-async fn count_silently(
-    state: &AppState,
-    all: Vec<Attempt>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Option<Counted>> {
-    match attempts::count(state, [Attempts::refunded_if_dropped(all)], now).await {
-        Ok([counted]) => Ok(Some(counted)),
-        Err(Error::Database(error)) => Err(error),
-        Err(_) => Ok(None),
+/// No guard where a limit is reached.
+fn silently<T>(counted: Result<T, Error>) -> Result<Option<T>, Error> {
+    match counted {
+        Err(Error::RateLimited { .. }) => Ok(None),
+        counted => counted.map(Some),
     }
-}
-
-fn letters_to(recipient: &str) -> [Attempt; 2] {
-    let recipient = recipient.to_ascii_lowercase();
-    [&MAIL_RECIPIENT_HOUR, &MAIL_RECIPIENT_DAY].map(|limit| Attempt::on(limit, &recipient))
 }

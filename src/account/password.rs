@@ -9,14 +9,17 @@ use chrono::{DateTime, Utc};
 use crate::account::Error;
 use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
-use crate::account::sessions::{self, Proof};
-use crate::fields::Password;
+use crate::account::sessions::{self, Proof, TokenPair};
+use crate::fields::{self, Password};
 use crate::limits::{
-    Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_STRANGERS, PASSWORD, account_subject,
+    Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_NETWORK, LOGIN_STRANGERS, PASSWORD, PASSWORD_USER,
+    account_subject,
 };
 use crate::security::password::{Busy, Requester, Verdict};
 use crate::state::AppState;
 use crate::store::audit::{Actor, Event, EventKind};
+use crate::store::logins::LoginLookup;
+use crate::store::sessions::PASSWORD_CHANGED;
 use crate::store::users::{self, User};
 
 /// How long a refusal for a full queue is held back. A client that is refused comes back at once: at
@@ -40,6 +43,9 @@ pub async fn check(
     client: &ClientInfo,
     counted: Option<Counted>,
 ) -> Result<Option<Checked>, Error> {
+    // PostgreSQL's text cannot hold U+0000, and no name does: the look-up of an empty name finds
+    // no user, in the same time.
+    let login = &if login.contains('\0') { String::new() } else { fields::login_key(login) };
     // Boxed: the many futures that may wait for a hash stay small.
     let prepared = Box::pin(prepare(state, login, client, counted)).await?;
     let Prepared { user, requester, counted } = prepared;
@@ -76,7 +82,7 @@ async fn prepare(
     counted: Option<Counted>,
 ) -> Result<Prepared, Error> {
     let by_address = Attempt::by_address(&LOGIN_ADDRESS, client.ip);
-    let as_typed = Attempt::as_typed(&LOGIN_ACCOUNT, login, client.ip);
+    let as_typed = Attempt::as_typed(&LOGIN_ACCOUNT, login, client.ip, client.device);
     let (given, now) = ([by_address, as_typed], state.clock.now());
     // A recent refusal is repeated without asking the database.
     if counted.is_none()
@@ -90,13 +96,15 @@ async fn prepare(
             return Err(hold_back(busy).await);
         }
     }
-    let (user, is_known) = state.logins.find(login, client.ip).await?;
+    let lookup = LoginLookup { login: login.to_owned(), address: client.ip, device: client.device };
+    let (user, is_known) = state.logins.find(lookup).await?;
     let requester = client.requester(is_known);
     if let Some(counted) = counted {
         return Ok(Prepared { user, requester, counted });
     }
     let [by_address, as_typed] = given;
     let mut all = vec![by_address];
+    all.extend(Attempt::by_network(&LOGIN_NETWORK, client.ip));
     all.extend(attempts_on_account(user.as_ref(), login, client, is_known));
     let permits = state.limits.acquire_permits(&all, is_known).await?;
     if let Err(busy) = state.hasher.check_room(requester) {
@@ -110,12 +118,14 @@ async fn prepare(
     };
     match attempts::count(state, [group], state.clock.now()).await {
         Ok([counted]) => {
-            let counted =
-                counted.with_permits(permits).with_remembered(state.limits.key(&as_typed));
+            // Of programs at the same address without a token as well.
+            let without = Attempt::as_typed(&LOGIN_ACCOUNT, login, client.ip, None);
+            let remembered = [&as_typed, &without].map(|attempt| state.limits.key(attempt));
+            let counted = counted.with_permits(permits).with_remembered(remembered);
             Ok(Prepared { user, requester, counted })
         }
         Err(Error::RateLimited { refusal, now }) => {
-            if refusal.limit != LOGIN_ADDRESS.name {
+            if ![LOGIN_ADDRESS.name, LOGIN_NETWORK.name].contains(&refusal.limit) {
                 state.limits.remember(&as_typed, refusal, now);
             }
             Err(Error::RateLimited { refusal, now })
@@ -181,10 +191,14 @@ pub async fn hash(
     }
 }
 
-/// The attempt as which a proof of the present password is counted: one budget, wherever the
-/// password could be guessed.
+/// The attempts as which a proof of the present password is counted, wherever it could be guessed:
+/// in its session, so that a thief in one session does not lock the owner out of the others, and
+/// in all of the user's together.
 pub fn attempts_to_prove(actor: Actor) -> Attempts {
-    Attempts::refunded_if_dropped([Attempt::on(&PASSWORD, &actor.user_id.to_string())])
+    Attempts::refunded_if_dropped([
+        Attempt::on(&PASSWORD, &actor.session_id.to_string()),
+        Attempt::on(&PASSWORD_USER, &actor.user_id.to_string()),
+    ])
 }
 
 /// Checks the present password of a user who is logged in, against `hash`.
@@ -212,15 +226,16 @@ fn wrong_password(state: &AppState, actor: Actor) -> Error {
 }
 
 /// Replaces the password of a user who proves the present one, and ends every other session of
-/// theirs.
+/// theirs. `renew`: this one is replaced as well; then the new session's first pair.
 pub async fn change(
     state: &AppState,
     actor: Actor,
     user: &User,
     [old, new]: [&Password; 2],
+    renew: bool,
     client: &ClientInfo,
     now: DateTime<Utc>,
-) -> Result<(), Error> {
+) -> Result<Option<TokenPair>, Error> {
     let [mut counted] = attempts::count(state, [attempts_to_prove(actor)], now).await?;
     let mut present = user.password_hash.clone();
     // A second round only if the hash was replaced between the check and the change: by another
@@ -229,8 +244,9 @@ pub async fn change(
     for _ in 0..2 {
         let right = prove(state, actor, old, &present, client, counted).await?;
         let new_hash = state.hasher.hash(client.requester(true), new.clone()).await?;
-        match set(state, actor, &present, &new_hash, right, now).await? {
-            Set::Done => return Ok(()),
+        let change = Change { actor, present: &present, new: &new_hash, renew, client, now };
+        match set(state, &change, right).await? {
+            Set::Done(pair) => return Ok(pair),
             Set::Stale(hash, right) => (present, counted) = (hash, right),
         }
     }
@@ -238,22 +254,26 @@ pub async fn change(
     Err(wrong_password(state, actor))
 }
 
-/// What became of replacing a hash.
+/// A hash that is to take the place of the present one.
+struct Change<'a> {
+    actor: Actor,
+    present: &'a str,
+    new: &'a str,
+    renew: bool,
+    client: &'a ClientInfo,
+    now: DateTime<Utc>,
+}
+
+/// What became of it.
 enum Set {
-    Done,
+    Done(Option<TokenPair>),
     /// Another hash is stored by now. The attempt is still counted.
     Stale(String, Counted),
 }
 
-/// Replaces the hash `present` by `new`, and ends every other session.
-async fn set(
-    state: &AppState,
-    actor: Actor,
-    present: &str,
-    new: &str,
-    counted: Counted,
-    now: DateTime<Utc>,
-) -> Result<Set, Error> {
+/// Replaces the hash, and ends every other session, or every one.
+async fn set(state: &AppState, change: &Change<'_>, counted: Counted) -> Result<Set, Error> {
+    let Change { actor, present, new, renew, client, now } = *change;
     let (user_id, session_id) = (actor.user_id, actor.session_id);
     let mut tx = state.db.begin_for(user_id).await?;
     // Locked, so that a login, or a logout everywhere, comes before this or after it.
@@ -264,10 +284,12 @@ async fn set(
     }
     users::set_password_hash(&mut tx, user_id, new, now).await?;
     attempts::refund_in(&mut tx, [counted]).await?;
-    let reason = "password_changed";
-    crate::store::sessions::revoke_all(&mut tx, user_id, Some(session_id), reason, now).await?;
+    let kept = Some(session_id).filter(|_| !renew);
+    crate::store::sessions::revoke_all(&mut tx, user_id, kept, PASSWORD_CHANGED, now).await?;
     let event = Event::by(actor, EventKind::PasswordChanged).on(user_id);
     state.record(&mut tx, event, now).await?;
+    let pair =
+        if renew { sessions::start_in(state, &mut tx, &locked, client, now).await? } else { None };
     state.commit(tx, user_id).await?;
-    Ok(Set::Done)
+    Ok(Set::Done(pair))
 }

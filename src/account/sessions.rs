@@ -1,4 +1,4 @@
-//! Sessions: how one is opened, renewed, rotated and found.
+//! Sessions: how one is opened and found. How one goes on: `refreshes.rs`.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -9,19 +9,21 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::account::attempts::Counted;
+use crate::account::Error;
+use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
 use crate::context::{self, run_to_completion};
+use crate::limits::{Attempt, Key, LOGIN_SUCCESS_ACCOUNT, LOGIN_SUCCESS_ADDRESS};
 use crate::security::token::{AccessClaims, RefreshClaims};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::db::{Tx, describe, with_timeout};
 use crate::store::logins::{self, NewSession};
-use crate::store::sessions::{self, Rotated, Session};
+use crate::store::sessions::{self, Session};
 use crate::store::users::{self, User};
 
 /// A refresh token expires after this long without use.
-const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
+pub(super) const IDLE_LIFETIME: TimeDelta = TimeDelta::days(30);
 /// A session ends this long after its login, however busy it is.
 const SESSION_LIFETIME: TimeDelta = TimeDelta::days(90);
 /// Sessions kept per account, the most recently used: a client that logs in for each call makes
@@ -36,8 +38,6 @@ const BATCHES: u32 = 20;
 const BATCH_PAUSE: Duration = Duration::from_millis(400);
 /// A smaller batch was the last one: of 1,000 rows some may have been locked.
 const FULL_BATCH: u64 = 500;
-/// For this long after a refresh, the old token yields the same successor again, used or not.
-const ROTATION_GRACE: TimeDelta = TimeDelta::seconds(20);
 
 /// An access token and the refresh token issued with it.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub enum Proof {
     /// The password was checked against `hash`; `rehashed` takes the place of an outdated one. The
     /// attempt is refunded by the statement that opens the session.
     Password { hash: String, rehashed: Option<String>, counted: Counted },
-    /// Something that does not depend on the password.
+    /// Something that does not depend on the password: for ways in that are yet to come.
     Other,
 }
 
@@ -66,7 +66,7 @@ pub enum Started {
 }
 
 /// Opens a session: in one statement that may be repeated and that several logins may share. Every
-/// way in ends here.
+/// way in ends here, and only so many an hour do.
 ///
 /// Runs to completion: a session that was opened is logged even if the client has hung up. After an
 /// error it may be open all the same, and a password's attempt is refunded.
@@ -76,36 +76,75 @@ pub fn start(
     proof: Proof,
     client: &ClientInfo,
     now: DateTime<Utc>,
-) -> Pin<Box<dyn Future<Output = sqlx::Result<Started>> + Send>> {
+) -> Pin<Box<dyn Future<Output = Result<Started, Error>> + Send>> {
     let (hash, rehashed, counted) = match proof {
         Proof::Password { hash, rehashed, counted } => (Some(hash), rehashed, Some(counted)),
         Proof::Other => (None, None, None),
     };
-    let session = NewSession {
+    let keys = counted.as_ref().map(|counted| counted.keys().to_vec()).unwrap_or_default();
+    let password_hash = rehashed.clone().or_else(|| hash.clone());
+    let session = new_session(user, password_hash, keys, client, now);
+    let right = Attempts::refunded_if_dropped([
+        Attempt::on(&LOGIN_SUCCESS_ACCOUNT, &user.id.to_string()),
+        Attempt::by_address(&LOGIN_SUCCESS_ADDRESS, client.ip),
+    ]);
+    let (id, state) = (session.id, state.clone());
+    // Boxed: the many futures that may wait for a hash stay small.
+    Box::pin(async move {
+        let [right] = attempts::count(&state, [right], now).await?;
+        let opening = {
+            let state = state.clone();
+            let rehashed = hash.zip(rehashed);
+            with_timeout(async move { open(&state, session, rehashed, counted, right).await })
+        };
+        let (user, counted) = run_to_completion(opening).await?;
+        let Some(user) = user else { return Ok(Started::Stale(counted)) };
+        let pair = first_pair(&state, &user, id, now);
+        Ok(Started::Opened(user, pair))
+    })
+}
+
+/// Opens a session in the transaction that ends the one before, of which it takes the place: so it
+/// is not counted as a login.
+pub(super) async fn start_in(
+    state: &AppState,
+    tx: &mut Tx,
+    user: &User,
+    client: &ClientInfo,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<TokenPair>> {
+    let session = new_session(user, None, Vec::new(), client, now);
+    let id = session.id;
+    let opened = logins::open_all(tx, &[session]).await?.remove(0);
+    let event = Event::new(EventKind::Login).by_oneself(user.id).in_session(id).from(client.ip);
+    let logged = state.clone();
+    tx.after_commit(move || logged.log(&event));
+    Ok(opened.map(|user| first_pair(state, &user, id, now)))
+}
+
+fn new_session(
+    user: &User,
+    password_hash: Option<String>,
+    counted: Vec<Key>,
+    client: &ClientInfo,
+    now: DateTime<Utc>,
+) -> NewSession {
+    NewSession {
         id: Uuid::now_v7(),
         user_id: user.id,
-        password_hash: rehashed.clone().or_else(|| hash.clone()),
+        password_hash,
         created_at: now,
         expires_at: now + IDLE_LIFETIME,
         ends_at: now + SESSION_LIFETIME,
         ip: client.ip,
         user_agent: client.user_agent.clone(),
-        counted: counted.as_ref().map(|counted| counted.keys().to_vec()).unwrap_or_default(),
-    };
-    let (id, state) = (session.id, state.clone());
-    let opening = {
-        let state = state.clone();
-        let rehashed = hash.zip(rehashed);
-        with_timeout(async move { open(&state, session, rehashed, counted).await })
-    };
-    // Boxed: the many futures that may wait for a hash stay small.
-    Box::pin(async move {
-        let (user, counted) = run_to_completion(opening).await?;
-        let Some(user) = user else { return Ok(Started::Stale(counted)) };
-        let refresh = RefreshClaims { sub: user.id, sid: id, counter: 0 };
-        let pair = issue_pair(&state, &user, &refresh, now, now + IDLE_LIFETIME, now);
-        Ok(Started::Opened(user, pair))
-    })
+        counted,
+    }
+}
+
+fn first_pair(state: &AppState, user: &User, sid: Uuid, now: DateTime<Utc>) -> TokenPair {
+    let refresh = RefreshClaims { sub: user.id, sid, counter: 0 };
+    issue_pair(state, user, &refresh, now, now + IDLE_LIFETIME, now)
 }
 
 /// Opens the session, after it replaced the first hash of `rehashed` by the second. The attempt
@@ -115,6 +154,7 @@ async fn open(
     session: NewSession,
     rehashed: Option<(String, String)>,
     counted: Option<Counted>,
+    right: Counted,
 ) -> sqlx::Result<(Option<User>, Option<Counted>)> {
     let (id, user_id, ip) = (session.id, session.user_id, session.ip);
     let opened = if let Some((old, new)) = rehashed {
@@ -127,6 +167,7 @@ async fn open(
         state.logins.open(session).await?
     };
     let Some(user) = opened else { return Ok((None, counted)) };
+    right.charge();
     if let Some(counted) = counted {
         counted.set_refunded();
     }
@@ -176,61 +217,9 @@ async fn remove_some_surplus_sessions(
     Ok(count)
 }
 
-/// What became of a refresh token.
-#[derive(Debug)]
-pub enum Rotation {
-    Renewed(TokenPair),
-    /// Replaced long ago: a copy of it is in use elsewhere. The session has ended.
-    Reused,
-    /// The session or the user is gone.
-    Ended,
-}
-
-/// Exchanges the current refresh token for the next pair of its session; `None` for any other one,
-/// which [`rotate`] decides about. In one statement; after a repeated one [`rotate`] yields the
-/// same pair. Cached sessions stay valid: only their lifetime grows.
-pub async fn renew(
-    state: &AppState,
-    claims: &RefreshClaims,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Option<TokenPair>> {
-    let (id, user_id, counter) = (claims.sid, claims.sub, claims.counter);
-    let renewed = state
-        .db
-        .write(|db| Box::pin(sessions::renew(db, id, user_id, counter, now, IDLE_LIFETIME)))
-        .await?;
-    Ok(renewed.map(|renewed| rotated_pair(state, id, &renewed, now)))
-}
-
-/// Exchanges a refresh token, current or not, for the next pair of its session.
-pub async fn rotate(
-    state: &AppState,
-    tx: &mut Tx,
-    claims: &RefreshClaims,
-    client: &ClientInfo,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Rotation> {
-    let (id, user_id) = (claims.sid, claims.sub);
-    let rotated =
-        sessions::rotate(tx, id, user_id, claims.counter, now, IDLE_LIFETIME, ROTATION_GRACE)
-            .await?;
-    let Some(rotated) = rotated else { return Ok(Rotation::Ended) };
-    if rotated.reused {
-        let event = Event::new(EventKind::RefreshTokenReused);
-        state.record(tx, event.on(user_id).in_session(id).from(client.ip), now).await?;
-        return Ok(Rotation::Reused);
-    }
-    Ok(Rotation::Renewed(rotated_pair(state, id, &rotated, now)))
-}
-
-fn rotated_pair(state: &AppState, id: Uuid, rotated: &Rotated, now: DateTime<Utc>) -> TokenPair {
-    let refresh = RefreshClaims { sub: rotated.user.id, sid: id, counter: rotated.counter };
-    issue_pair(state, &rotated.user, &refresh, rotated.rotated_at, rotated.expires_at, now)
-}
-
 /// Signs the pair. The refresh token depends on the session's state alone, so that a client that
 /// asks again for the same successor gets the same token.
-fn issue_pair(
+pub(super) fn issue_pair(
     state: &AppState,
     user: &User,
     refresh: &RefreshClaims,
@@ -259,16 +248,6 @@ fn issue_pair(
         refresh: state.keys.issue_refresh(refresh, refreshed_at, expires_at),
         expires_in: lifetime.num_seconds(),
     }
-}
-
-/// Whether a refresh token was replaced so long ago that a copy of it is in use elsewhere.
-pub async fn is_reused(
-    state: &AppState,
-    claims: &RefreshClaims,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    let (id, counter) = (claims.sid, claims.counter);
-    state.db.read(|db| Box::pin(sessions::is_reused(db, id, counter, now, ROTATION_GRACE))).await
 }
 
 /// An active session and its user, read without a lock.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use crate::fields::{FieldError, Role, RoleName};
+use crate::fields::{Role, RoleName, Search, login_key};
 use crate::http::body::QueryString;
 use crate::http::cursor;
 use crate::http::error::{ApiError, Code};
@@ -45,7 +45,8 @@ pub struct ListResponse {
 ///
 /// Paged by keyset: a page far down costs what the first one does, and users who come and go
 /// meanwhile shift nothing. `accept: application/x-ndjson` streams all of them, one JSON object a
-/// line.
+/// line. A parameter that is not known is refused, since a filter that is passed over would answer
+/// with everybody; an empty one counts as left out.
 #[utoipa::path(
     get, path = "/api/v1/users", operation_id = "list_users", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
@@ -55,7 +56,9 @@ pub struct ListResponse {
         ("after" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$",
             description = "The `next` of the page before."),
         ("q" = Option<String>, Query, max_length = 254,
-            description = "Part of a username, an e-mail address or a name, in any case."),
+            description = "Words, each of which is a part of a username, an e-mail address, one that waits to be confirmed, or a name, in any case; or a `public_id`."),
+        ("email" = Option<String>, Query, description = "This e-mail address, in any case."),
+        ("username" = Option<String>, Query, description = "This username, in any case."),
         ("role" = inline(Option<RoleName>), Query,
             description = "User, Staff or Admin, in any case."),
         ("email_verified" = Option<bool>, Query),
@@ -123,8 +126,10 @@ pub struct ListRequest {
 
 impl ListRequest {
     pub fn parse(mut form: Input) -> Result<Self, ApiError> {
+        form.drop_empty();
+        form.refuse_unknown(&PARAMETERS);
         let mut given = Vec::new();
-        for name in ["limit", "q", "role", "email_verified", "sort", "count"] {
+        for name in PARAMETERS.into_iter().filter(|name| *name != "after") {
             if let Some(value) = form.optional(name, |raw| Ok(raw.to_owned())) {
                 given.push((name, value));
             }
@@ -133,10 +138,9 @@ impl ListRequest {
         let sort = form.optional("sort", |raw| cursor::parse_sort(raw, &SORTS));
         let sort = sort.unwrap_or((SortBy::CreatedAt, false));
         let filter = Filter {
-            search: form.optional("q", |raw| match raw.chars().count() {
-                0..=254 => Ok(raw.to_owned()),
-                _ => Err(FieldError::new("too_long", "Use at most 254 characters.")),
-            }),
+            search: form.optional("q", Search::parse).flatten(),
+            email: form.optional("email", |raw| Ok(login_key(raw))),
+            username: form.optional("username", |raw| Ok(login_key(raw))),
             role: form.optional("role", Role::parse),
             email_verified: form.flag("email_verified"),
         };
@@ -158,6 +162,9 @@ impl ListRequest {
         cursor::encode(&cursor::sort_name(self.sort, &SORTS), &self.sort.0.position(last))
     }
 }
+
+const PARAMETERS: [&str; 9] =
+    ["limit", "after", "q", "role", "email_verified", "email", "username", "sort", "count"];
 
 const SORTS: [(&str, SortBy); 4] = [
     ("created_at", SortBy::CreatedAt),

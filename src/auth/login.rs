@@ -1,51 +1,59 @@
-//! `POST /login`: HTTP Basic (RFC 7617) in, a session out.
+//! `POST /login`: HTTP Basic (RFC 7617) or JSON in, a session out.
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::HeaderMap;
-use serde::Serialize;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{HeaderMap, header};
 use utoipa::ToSchema;
 
 use crate::account::client::ClientInfo;
 use crate::account::password::{self, Checked};
-use crate::account::sessions::{self, Started, TokenPair};
-use crate::http::credentials::{basic, basic_challenge};
+use crate::account::sessions::{self, Started};
+use crate::fields::Password;
+use crate::http::answer::SessionResponse;
+use crate::http::body::OptionalJsonBody;
+use crate::http::credentials::{basic, basic_challenge, has_basic, refresh_token};
 use crate::http::error::{ApiError, Code};
-use crate::http::user::PublicUser;
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
-use crate::store::users::User;
 
-#[derive(Serialize, ToSchema)]
-pub struct LoginResponse {
-    success: bool,
-    /// The access token, for `x-access-token`.
-    token: String,
-    /// For `x-refresh-token` at `/refresh`.
-    refresh_token: String,
-    /// Seconds until the access token expires.
-    expires_in: i64,
-    user: PublicUser,
+/// For clients that send no HTTP Basic, beside which it is not read.
+#[derive(ToSchema)]
+pub struct LoginRequest {
+    /// The username or the e-mail address.
+    #[schema(example = "ada")]
+    username: String,
+    password: Password,
 }
 
-impl LoginResponse {
-    fn new(user: User, pair: TokenPair) -> Self {
-        Self {
-            success: true,
-            token: pair.access,
-            refresh_token: pair.refresh,
-            expires_in: pair.expires_in,
-            user: user.into(),
+impl LoginRequest {
+    /// From HTTP Basic, or else from the body, if there is one.
+    async fn read(request: Request) -> Result<Option<Self>, ApiError> {
+        if has_basic(request.headers())? {
+            let given = basic(request.headers())?;
+            return Ok(given.map(|(username, password)| Self { username, password }));
         }
+        let media_type = request.headers().get(header::CONTENT_TYPE);
+        let media_type = media_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !media_type.to_ascii_lowercase().contains("json") {
+            return Ok(None);
+        }
+        let OptionalJsonBody(mut form) = OptionalJsonBody::from_request(request, &()).await?;
+        let username = form.required("username", |raw| Ok(raw.to_owned()));
+        let password = form.required("password", |raw| Ok(Password::claimed(raw)));
+        form.finish(|| Some(Some(Self { username: username?, password: password? })))
     }
 }
 
 /// Logs in with a username or an e-mail address and a password.
 ///
-/// An unknown user and a wrong password are answered with the same bytes after the same time.
+/// An unknown user and a wrong password are answered with the same bytes after the same time. A
+/// refresh token of the account in `x-refresh-token`, ended or expired, shows that the client has
+/// logged in before, wherever it calls from.
 #[utoipa::path(
-    post, path = "/api/v1/login", tag = "auth", security(("basic" = [])),
-    responses((status = 200, description = "Logged in.", body = LoginResponse)),
+    post, path = "/api/v1/login", tag = "auth",
+    security(("basic" = []), ("basic" = [], "refresh_token" = []), ()),
+    request_body = Option<LoginRequest>,
+    responses((status = 200, description = "Logged in.", body = SessionResponse)),
     extensions(("x-codes" = json!([
         Code::MalformedRequest, Code::CredentialsMissing, Code::InvalidCredentials,
         Code::RateLimited,
@@ -55,19 +63,24 @@ pub async fn login(
     State(state): State<AppState>,
     client: ClientInfo,
     headers: HeaderMap,
-) -> Result<Json<LoginResponse>, ApiError> {
+    request: Request,
+) -> Result<Json<SessionResponse>, ApiError> {
     let refused =
         |code: Code| ApiError { challenge: Some(basic_challenge(&headers)), ..code.into() };
-    let (login, password) = basic(&headers)?.ok_or_else(|| refused(Code::CredentialsMissing))?;
+    let credentials = LoginRequest::read(request).await?;
+    let LoginRequest { username, password } =
+        credentials.ok_or_else(|| refused(Code::CredentialsMissing))?;
+    let client = ClientInfo { device: device(&state, &headers), ..client };
     let (mut counted, mut user_id) = (None, None);
     // A second round only if the hash was replaced between the check and the session; counted as
     // one login.
     for _ in 0..2 {
-        let checked = password::check(&state, &login, &password, &client, counted.take()).await?;
+        let checked =
+            password::check(&state, &username, &password, &client, counted.take()).await?;
         let Some(Checked { user, proof }) = checked else { break };
         let now = state.clock.now();
         match sessions::start(&state, &user, proof, &client, now).await? {
-            Started::Opened(user, pair) => return Ok(Json(LoginResponse::new(user, pair))),
+            Started::Opened(user, pair) => return Ok(Json(SessionResponse::new(user, pair))),
             Started::Stale(attempt) => (counted, user_id) = (attempt, Some(user.id)),
         }
     }
@@ -76,4 +89,10 @@ pub async fn login(
         state.log(&Event::new(EventKind::LoginRefused).on(id).from(client.ip));
     }
     Err(refused(Code::InvalidCredentials))
+}
+
+/// The session of a refresh token that the client still has. What is no such token does no harm.
+fn device(state: &AppState, headers: &HeaderMap) -> Option<uuid::Uuid> {
+    let token = refresh_token(headers).ok().flatten()?;
+    state.keys.genuine_refresh(token, state.clock.now()).map(|claims| claims.sid)
 }

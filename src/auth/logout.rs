@@ -5,7 +5,7 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 
 use crate::account::client::ClientInfo;
-use crate::account::sessions;
+use crate::account::{refreshes, sessions};
 use crate::http::answer::Message;
 use crate::http::body::QueryString;
 use crate::http::error::{ApiError, Code};
@@ -58,7 +58,7 @@ pub async fn logout(
     active.ok_or(Code::SessionEnded)?;
     // A reused token ends its own session, as at /refresh, and no other.
     if let Some(refresh) = &tokens.refresh
-        && sessions::is_reused(&state, refresh, now).await?
+        && refreshes::is_reused(&state, refresh, now).await?
     {
         end(&state, actor, EventKind::RefreshTokenReused, now).await?;
         return Err(Code::RefreshTokenReused.into());

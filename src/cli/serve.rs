@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::compose::{migrate, open_database, state};
 use super::{Failure, create_admin};
 use crate::config::Config;
+use crate::config::limits::RateLimits;
 use crate::mail::Mailer;
 use crate::state::AppState;
 use crate::store::db;
@@ -98,8 +99,14 @@ fn announce(state: &AppState, port: &TcpListener) {
         tracing::info!("development: letters are kept, see {}/dev/mailbox", config.public_url);
         tracing::info!("the API, to read and to try: {}/docs", config.public_url);
     }
-    if !config.rate_limits {
-        tracing::warn!("RATE_LIMITS=off: passwords can be guessed as fast as they can be hashed");
+    match config.rate_limits {
+        RateLimits::Everybody => {}
+        RateLimits::OtherMachines => tracing::info!(
+            "development: callers from this machine are not limited; RATE_LIMITS=on limits them too"
+        ),
+        RateLimits::Nobody => tracing::warn!(
+            "RATE_LIMITS=off: passwords can be guessed as fast as they can be hashed"
+        ),
     }
     if config.is_production() && !config.is_https() {
         tracing::warn!("PUBLIC_URL is not https: passwords and tokens travel in the clear");

@@ -10,12 +10,20 @@ use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
+use super::limits::{Allowances, LIMITS, RateLimits};
 use super::{
-    Config, CorsOrigins, Environment, FirstAdmin, MIN_SECRET_BYTES, Pooler, SmtpAccess, VARIABLES,
+    Config, Environment, FirstAdmin, MIN_SECRET_BYTES, Origins, Pooler, SmtpAccess, TokenAlgorithm,
+    VARIABLES,
 };
 
 /// The fewest characters of a `METRICS_TOKEN`.
 const MIN_METRICS_TOKEN_CHARS: usize = 16;
+
+/// Whether a text is a piece of up to 12 bytes, again and again.
+fn repeats(raw: &str) -> bool {
+    let bytes = raw.as_bytes();
+    (1..=12.min(bytes.len())).any(|piece| bytes[piece..] == bytes[..bytes.len() - piece])
+}
 
 /// At a desk every request is of interest; in production a read that went well is not worth its
 /// line.
@@ -55,6 +63,11 @@ impl Vars<'_> {
             ),
             secret_key: self.secret_key("SECRET_KEY", production),
             secret_key_previous: self.secret_key("SECRET_KEY_PREVIOUS", false),
+            token_algorithm: self.choice(
+                "TOKEN_ALGORITHM",
+                TokenAlgorithm::Es256,
+                &[("ES256", TokenAlgorithm::Es256), ("EdDSA", TokenAlgorithm::EdDsa)],
+            ),
             access_token_lifetime: TimeDelta::minutes(self.number(
                 "ACCESS_TOKEN_MINUTES",
                 30,
@@ -63,7 +76,8 @@ impl Vars<'_> {
             min_password_length: self.number("MIN_PASSWORD_LENGTH", 8, 8..=64),
             cors_origins: self.cors_origins(production),
             trusted_proxy_hops: self.number("TRUSTED_PROXY_HOPS", 0, 0..=16),
-            rate_limits: self.choice("RATE_LIMITS", true, &[("on", true), ("off", false)]),
+            rate_limits: self.rate_limits(production),
+            allowances: self.allowances(),
             session_cache: self.choice("SESSION_CACHE", true, &[("on", true), ("off", false)]),
             smtp: self.smtp(),
             mail_from: self.get("MAIL_FROM").or_else(|| self.get("GMAIL_ADDRESS")),
@@ -71,7 +85,7 @@ impl Vars<'_> {
             confirm_redirect_url: self.url("CONFIRM_REDIRECT_URL"),
             worker_inside: self.choice("WORKER", true, &[("on", true), ("off", false)]),
             first_admin: self.first_admin(),
-            audit_log_kept_for: self.audit_log_kept_for(),
+            audit_log_kept_for: TimeDelta::days(self.number("AUDIT_LOG_DAYS", 365, 1..=36_500)),
             metrics_token: self.metrics_token(),
             keep_alive: Duration::from_secs(self.number("KEEP_ALIVE_SECONDS", 10, 1..=3600)),
             shutdown_delay: Duration::from_secs(self.number(
@@ -170,9 +184,12 @@ impl Vars<'_> {
             None if required => self.complain(format!(
                 "{name} is not set: it signs every token. Make one with `openssl rand -base64 48`."
             )),
-            Some(raw) if raw.len() < MIN_SECRET_BYTES || distinct(raw) < 8 => self.complain(format!(
-                "{name} is too weak: {MIN_SECRET_BYTES} or more random bytes. Make one with `openssl rand -base64 48`."
-            )),
+            Some(raw) if raw.len() < MIN_SECRET_BYTES || distinct(raw) < 8 || repeats(raw) => {
+                self.complain(format!(
+                    "{name} is too weak: {MIN_SECRET_BYTES} or more random bytes. Make one with `openssl rand \
+                     -base64 48`."
+                ));
+            }
             _ => {}
         }
         raw.map(SecretString::from)
@@ -243,24 +260,16 @@ impl Vars<'_> {
         format!("http://127.0.0.1:{port}")
     }
 
-    fn cors_origins(&mut self, production: bool) -> CorsOrigins {
-        let Some(raw) = self.get("CORS_ORIGINS") else {
-            return if production { CorsOrigins::None } else { CorsOrigins::Localhost };
-        };
-        let mut origins = Vec::new();
-        for part in raw.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let part = part.trim_end_matches('/');
-            match Url::parse(part) {
-                Ok(url) if url.origin().is_tuple() && url.origin().ascii_serialization() == part => {
-                    origins.push(part.to_owned());
-                }
-                _ => self.complain(format!(
-                    "CORS_ORIGINS holds {part:?}: list exact origins, such as https://app.example.com, separated by \
-                     commas; there is no wildcard."
-                )),
+    fn cors_origins(&mut self, production: bool) -> Origins {
+        match self.get("CORS_ORIGINS") {
+            None if production => Origins::default(),
+            None => Origins::loopback_alone(),
+            Some(raw) => {
+                let (origins, complaints) = Origins::parse(&raw, !production);
+                self.complaints.extend(complaints);
+                origins
             }
         }
-        CorsOrigins::List(origins)
     }
 
     fn smtp(&mut self) -> Option<SmtpAccess> {
@@ -284,9 +293,22 @@ impl Vars<'_> {
         url.or(gmail)
     }
 
-    fn audit_log_kept_for(&mut self) -> Option<TimeDelta> {
-        const NAME: &str = "AUDIT_LOG_DAYS";
-        self.get(NAME).map(|_| TimeDelta::days(self.number(NAME, 3650, 1..=3650)))
+    fn rate_limits(&mut self, production: bool) -> RateLimits {
+        let default = if production { RateLimits::Everybody } else { RateLimits::OtherMachines };
+        let choices = [("on", RateLimits::Everybody), ("off", RateLimits::Nobody)];
+        self.choice("RATE_LIMITS", default, &choices)
+    }
+
+    fn allowances(&mut self) -> Allowances {
+        let mut allowances = Allowances::default();
+        for limit in LIMITS {
+            let Some(raw) = self.get(limit.variable) else { continue };
+            match limit.parse(&raw) {
+                Ok(allowance) => allowances.set(limit, allowance),
+                Err(complaint) => self.complain(complaint),
+            }
+        }
+        allowances
     }
 
     fn first_admin(&mut self) -> Option<FirstAdmin> {

@@ -9,6 +9,7 @@ mod email;
 mod name;
 mod password;
 mod role;
+mod search;
 mod username;
 
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -17,6 +18,7 @@ pub use email::Email;
 pub use name::Name;
 pub use password::{NewPassword, Password, PasswordContext};
 pub use role::{Role, RoleName};
+pub use search::Search;
 pub use username::{MIN_USERNAME_CHARS, Username};
 
 /// What is wrong with one field. `code` is stable, `message` is for people.
@@ -40,6 +42,45 @@ impl FieldError {
     }
 }
 
+/// A name or an address without what copying put around it: white space, and the marks that address
+/// books and chat programs add, which nobody sees.
+pub fn trimmed(raw: &str) -> &str {
+    raw.trim_matches(|c: char| c.is_whitespace() || is_invisible_mark(c))
+}
+
+/// The name or the address of a login, in the form in which it is unique.
+pub fn login_key(raw: &str) -> String {
+    let raw = trimmed(raw);
+    let address = raw.rsplit_once('@').and_then(|(local, domain)| {
+        let domain = email::ascii_domain(domain).filter(|_| !domain.is_ascii())?;
+        Some(format!("{local}@{domain}"))
+    });
+    address.as_deref().unwrap_or(raw).to_ascii_lowercase()
+}
+
+/// Marks of direction and of width zero, and the byte order mark.
+fn is_invisible_mark(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'
+            | '\u{2066}'..='\u{2069}' | '\u{FEFF}'
+    )
+}
+
+/// Characters that show nothing by themselves: the marks, fillers, and what only changes a
+/// neighbour.
+fn is_invisible(c: char) -> bool {
+    is_invisible_mark(c)
+        || matches!(
+            c,
+            '\u{AD}' | '\u{34F}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
+                | '\u{180B}'..='\u{180F}' | '\u{2061}'..='\u{2065}' | '\u{206A}'..='\u{206F}'
+                | '\u{2800}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FFA0}'
+                | '\u{FFF9}'..='\u{FFFB}' | '\u{1D159}' | '\u{1D173}'..='\u{1D17A}'
+                | '\u{E0000}'..='\u{E0FFF}'
+        )
+}
+
 /// A string in the OpenAPI document, for a type to add its limits.
 fn string_schema() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
@@ -48,4 +89,30 @@ fn string_schema() -> ObjectBuilder {
 #[cfg(test)]
 fn code<T: std::fmt::Debug>(result: Result<T, FieldError>) -> &'static str {
     result.expect_err("refused").code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_copying_put_around_a_name_is_dropped_and_nothing_inside_it() {
+        for around in
+            [" ", "\n", "\u{a0}", "\u{3000}", "\u{200b}", "\u{feff}", "\u{202a}", "\u{61c}"]
+        {
+            assert_eq!(
+                trimmed(&format!("{around}a{around}b{around}{around}")),
+                format!("a{around}b")
+            );
+        }
+        assert_eq!(trimmed("\u{200b} "), "");
+    }
+
+    #[test]
+    fn a_login_is_looked_up_in_the_form_that_is_unique() {
+        assert_eq!(login_key(" Ada\u{200b}"), "ada");
+        assert_eq!(login_key("Ada@B\u{fc}cher.Example"), "ada@xn--bcher-kva.example");
+        assert_eq!(login_key("Ada@Example.com\n"), "ada@example.com");
+        assert_eq!(login_key("ada@\u{fc}%41"), "ada@\u{fc}%41");
+    }
 }

@@ -19,6 +19,9 @@ const MAX_PASSWORD_CHARS: usize = 256;
 /// bytes.
 static COMMON_PASSWORDS: &str = include_str!("common_passwords.txt");
 
+/// That of the documentation, which some reader keeps.
+const EXAMPLE: &str = "correct horse battery staple";
+
 /// A password as given for a check: normalised (NFC), not validated.
 #[derive(Clone, Debug)]
 pub struct Password(SecretString);
@@ -38,7 +41,7 @@ impl PartialSchema for Password {
         let schema = string_schema()
             .description(Some("The present password."))
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)))
-            .examples(["a long and good one"]);
+            .examples([EXAMPLE]);
         schema.into()
     }
 }
@@ -96,7 +99,7 @@ impl PartialSchema for NewPassword {
             .description(Some(description))
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)))
             .max_length(Some(MAX_PASSWORD_CHARS))
-            .examples(["an even better one"]);
+            .examples([EXAMPLE]);
         schema.into()
     }
 }
@@ -133,7 +136,7 @@ impl PasswordContext<'_> {
             || same(&full_name(" "))
         {
             refuse("same_as_name", "your name")
-        } else if same("doorward") {
+        } else if core(folded) == "doorward" {
             refuse("same_as_service", "the name of this service")
         } else {
             None
@@ -141,10 +144,47 @@ impl PasswordContext<'_> {
     }
 }
 
+/// At most so many digits and marks at its ends make of a common password no other one: with more
+/// it is long enough by them alone.
+const MAX_ENDS: usize = 10;
+/// A common word of fewer letters says nothing.
+const MIN_CORE: usize = 4;
+
+/// Whether attackers try it first: as it is, or with other digits and marks at its ends.
 fn is_common(folded: &str) -> bool {
-    /// 260 KB from the first new password on, so that a search is one line.
-    static LINES: LazyLock<Vec<&str>> = LazyLock::new(|| COMMON_PASSWORDS.lines().collect());
-    LINES.binary_search(&folded).is_ok()
+    /// 260 KB each from the first new password on, so that a search is one line.
+    static LINES: LazyLock<Vec<&str>> = LazyLock::new(|| {
+        let lines = COMMON_PASSWORDS.lines().chain([EXAMPLE]);
+        sorted(lines.flat_map(|line| [line, without_marks(line)]))
+    });
+    static CORES: LazyLock<Vec<&str>> = LazyLock::new(|| {
+        let cores = COMMON_PASSWORDS.lines().map(core);
+        sorted(cores.filter(|core| core.len() >= MIN_CORE))
+    });
+    let is_line = |text: &str| LINES.binary_search(&text).is_ok();
+    let core = core(folded);
+    let ends = folded.chars().count() - core.chars().count();
+    is_line(folded)
+        || is_line(without_marks(folded))
+        || is_line(core)
+        || (ends <= MAX_ENDS && CORES.binary_search(&core).is_ok())
+}
+
+fn sorted<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut texts: Vec<&str> = texts.filter(|text| !text.is_empty()).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    texts
+}
+
+/// Without the marks at its ends.
+fn without_marks(folded: &str) -> &str {
+    folded.trim_matches(|c: char| !c.is_alphanumeric())
+}
+
+/// Without the digits and marks at its ends.
+fn core(folded: &str) -> &str {
+    folded.trim_matches(|c: char| !c.is_alphabetic())
 }
 
 #[cfg(test)]
@@ -157,11 +197,20 @@ mod tests {
         let mut count = 0;
         for line in COMMON_PASSWORDS.lines() {
             assert!(is_common(line), "{line}");
-            assert!(!is_common(&format!("{line}\u{7f}~")), "{line}");
+            let is_marks = !line.chars().any(char::is_alphanumeric);
+            assert!(is_marks || is_common(&format!("{line}!")), "{line}");
+            let is_word = line.chars().any(char::is_alphabetic);
+            assert!(!is_word || !is_common(&format!("{line} and more")), "{line}");
             count += 1;
         }
         assert_eq!(count, 16_290);
         assert!(!is_common("") && !is_common("\u{10ffff}") && !is_common("!"));
+        for pattern in ["password2024!", "!!welcome99", "12345678#", "qwerty!2026", "--sunshine--"]
+        {
+            assert!(is_common(pattern), "{pattern}");
+        }
+        // Digits enough to be a password by themselves, and words that are not common.
+        assert!(!is_common("welcome-8351-9027-4416") && !is_common("zinnober2026"));
     }
 
     #[test]
@@ -182,7 +231,10 @@ mod tests {
         assert_eq!(code(parse("ADA.LOVELACE@example.com")), "same_as_email");
         assert_eq!(code(parse("ada.lovelace")), "same_as_email");
         assert_eq!(code(parse("augusta lovelace")), "same_as_name");
-        assert_eq!(code(parse("Doorward")), "same_as_service");
+        for name in ["Doorward", "doorward2026", "!Doorward99"] {
+            assert_eq!(code(parse(name)), "same_as_service");
+        }
+        assert_eq!(code(parse("Correct Horse Battery Staple")), "too_common");
         // 8 code points that NFC composes into 4.
         assert_eq!(code(parse("e\u{301}e\u{301}e\u{301}e\u{301}")), "too_short");
     }

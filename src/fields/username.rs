@@ -3,7 +3,7 @@
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{FieldError, string_schema};
+use super::{FieldError, string_schema, trimmed};
 
 pub const MIN_USERNAME_CHARS: usize = 3;
 const MAX_USERNAME_CHARS: usize = 64;
@@ -83,6 +83,7 @@ impl Username {
 
     /// A name that the operator chose: reserved words are allowed.
     pub fn parse_reserved_too(raw: &str) -> Result<Self, FieldError> {
+        let raw = trimmed(raw);
         let chars = raw.chars().count();
         if chars < MIN_USERNAME_CHARS {
             return Err(FieldError::too_short(MIN_USERNAME_CHARS));
@@ -138,9 +139,10 @@ mod tests {
         assert_eq!(Username::parse("Ada.Love-lace_1").expect("valid").as_str(), "Ada.Love-lace_1");
         assert_eq!(code(Username::parse("ab")), "too_short");
         assert_eq!(code(Username::parse(&"a".repeat(65))), "too_long");
-        for bad in [".ada", "-ada", "_ada", "a da", "ada@x", "ädä", "ada\0", "ada\n"] {
+        for bad in [".ada", "-ada", "_ada", "a da", "ada@x", "ädä", "ada\0", "a\u{200b}da"] {
             assert_eq!(code(Username::parse(bad)), "invalid_characters", "{bad:?}");
         }
+        assert_eq!(Username::parse(" ada\n\u{200b}").expect("valid").as_str(), "ada");
         assert_eq!(code(Username::parse("NULL")), "reserved");
         assert!(Username::parse_reserved_too("admin").is_ok());
     }

@@ -8,8 +8,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::account::sessions::TokenPair;
 use crate::http::user::PublicUser;
 use crate::session_cache::CachedSession;
+use crate::store::users::User;
 
 /// It is done, and there is nothing to show.
 #[derive(Debug, Serialize, ToSchema)]
@@ -61,5 +63,30 @@ pub struct UserMessage {
 impl UserMessage {
     pub fn new(message: impl Into<Cow<'static, str>>, user: impl Into<PublicUser>) -> Self {
         Self { success: true, message: message.into(), user: user.into() }
+    }
+}
+
+/// A session's user, and its newest tokens.
+#[derive(Serialize, ToSchema)]
+pub struct SessionResponse {
+    success: bool,
+    /// The access token, for `x-access-token`.
+    token: String,
+    /// For `x-refresh-token` at `/refresh`; it replaces the one before.
+    refresh_token: String,
+    /// Seconds until the access token expires.
+    expires_in: i64,
+    user: PublicUser,
+}
+
+impl SessionResponse {
+    pub fn new(user: User, pair: TokenPair) -> Self {
+        Self {
+            success: true,
+            token: pair.access,
+            refresh_token: pair.refresh,
+            expires_in: pair.expires_in,
+            user: user.into(),
+        }
     }
 }

@@ -50,6 +50,7 @@ impl FromRequestParts<AppState> for ClientInfo {
         Ok(Self {
             ip,
             user_agent: user_agent.map(|agent| agent.chars().take(MAX_USER_AGENT_CHARS).collect()),
+            device: None,
         })
     }
 }

@@ -127,7 +127,7 @@ pub struct ErrorBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     pub limit: Option<&'a str>,
-    /// With `validation_failed` and the like only.
+    /// With `validation_failed`, `username_taken`, `email_taken` and `wrong_password` only.
     #[serde(skip_serializing_if = "<[InvalidField]>::is_empty")]
     #[schema(required = false)]
     pub errors: &'a [InvalidField],
@@ -180,7 +180,18 @@ impl ApiError {
     pub fn rate_limited(refusal: Refusal, now: DateTime<Utc>) -> Self {
         let seconds = (refusal.until - now).num_milliseconds().max(1).unsigned_abs().div_ceil(1000);
         let retry_after = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
-        Self { limit: Some(refusal.limit), retry_after, ..Code::RateLimited.into() }
+        let message = Some(format!("Too many attempts: try again in {}.", in_words(seconds)));
+        Self { limit: Some(refusal.limit), retry_after, message, ..Code::RateLimited.into() }
+    }
+
+    /// What stands in the way of a call, of which each concerns a field; the first one gives the
+    /// code.
+    pub fn conflict(all: &[(&str, Code)]) -> Self {
+        let error = |&(field, code): &(&str, Code)| {
+            InvalidField::new(field, FieldError::new(code.as_str(), code.message()))
+        };
+        let first = all.first().map_or(Code::Internal, |(_, code)| *code);
+        Self { errors: all.iter().map(error).collect(), ..first.into() }
     }
 
     pub fn internal(cause: impl fmt::Display) -> Self {
@@ -204,6 +215,16 @@ impl ApiError {
     }
 }
 
+/// A wait as people say it, rounded up.
+fn in_words(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..=90 => (seconds, "second"),
+        91..=5_400 => (seconds.div_ceil(60), "minute"),
+        _ => (seconds.div_ceil(3_600), "hour"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
 impl Fault for ApiError {
     fn is_ours(&self) -> bool {
         self.code.status().is_server_error()
@@ -215,7 +236,7 @@ impl From<account::Error> for ApiError {
         match error {
             account::Error::Busy => Code::Busy.into(),
             account::Error::RateLimited { refusal, now } => Self::rate_limited(refusal, now),
-            account::Error::WrongPassword => Code::WrongPassword.into(),
+            account::Error::WrongPassword => Self::conflict(&[("password", Code::WrongPassword)]),
             account::Error::SessionEnded => Code::SessionEnded.into(),
             account::Error::Database(error) => error.into(),
         }
@@ -247,8 +268,10 @@ impl From<BeginError> for ApiError {
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
         match db::unique_violation(&error) {
-            Some("users_username_key") => return Code::UsernameTaken.into(),
-            Some("users_email_key") => return Code::EmailTaken.into(),
+            Some("users_username_key") => {
+                return Self::conflict(&[("username", Code::UsernameTaken)]);
+            }
+            Some("users_email_key") => return Self::conflict(&[("email", Code::EmailTaken)]),
             _ => {}
         }
         if db::is_unavailable(&error) {

@@ -51,13 +51,49 @@ impl Input {
         parsed.map_err(|error| self.refuse(field, error)).ok()
     }
 
-    /// A yes or no that may be left out: `true` or `false`, `1` or `0`.
+    /// A yes or no of a query that may be left out: `true` or `false`, in any case, `1` or `0`.
     pub fn flag(&mut self, field: &str) -> Option<bool> {
-        self.optional(field, |raw| match raw {
+        self.optional(field, |raw| match raw.to_ascii_lowercase().as_str() {
             "true" | "1" => Ok(true),
             "false" | "0" => Ok(false),
             _ => Err(FieldError::new("invalid_choice", "Use true or false.")),
         })
+    }
+
+    /// A yes or no of a body that may be left out.
+    pub fn boolean(&mut self, field: &str) -> Option<bool> {
+        match self.values.get(field) {
+            None | Some(Value::Null) => None,
+            Some(Value::Bool(value)) => Some(*value),
+            Some(_) => {
+                let message = "This has to be true or false.";
+                self.refuse(field, FieldError::new("invalid_type", message));
+                None
+            }
+        }
+    }
+
+    /// Takes empty values for left out: what a form sends for a field that was not filled in.
+    pub fn drop_empty(&mut self) {
+        self.values.retain(|_, value| value.as_str() != Some(""));
+    }
+
+    /// Complains about every name that is not one of `known`.
+    pub fn refuse_unknown(&mut self, known: &[&str]) {
+        let unknown = self.values.keys().filter(|name| !known.contains(&name.as_str()));
+        let unknown: Vec<String> = unknown.take(MAX_UNASKED).cloned().collect();
+        for name in unknown {
+            let shown: String = name.chars().take(MAX_UNASKED_CHARS).collect();
+            self.refuse(&shown, unknown_parameter(&shown, known));
+        }
+    }
+
+    /// Complains about every name if none of them is one of `known`: a mistyped field, or one that
+    /// is changed elsewhere, must not look like a change that was made.
+    pub fn refuse_if_all_unknown(&mut self, known: &[&str]) {
+        if !self.values.keys().any(|name| known.contains(&name.as_str())) {
+            self.refuse_unknown(known);
+        }
     }
 
     pub fn refuse(&mut self, field: &str, error: FieldError) {
@@ -89,6 +125,20 @@ impl Input {
             _ => Err(ApiError::invalid(self.problems)),
         }
     }
+}
+
+/// How alike two names have to be, from 0 to 1, for one to be meant by the other.
+const ALIKE: f64 = 0.6;
+
+fn unknown_parameter(name: &str, known: &[&str]) -> FieldError {
+    let likeness =
+        |other: &str| strsim::normalized_damerau_levenshtein(&name.to_lowercase(), other);
+    let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+    let message = match nearest.filter(|nearest| likeness(nearest) >= ALIKE) {
+        Some(nearest) => format!("This is not known here. Is {nearest} meant?"),
+        None => format!("This is not known here. There are {}.", known.join(", ")),
+    };
+    FieldError::new("unknown_parameter", message)
 }
 
 /// PostgreSQL's text cannot hold U+0000, and no name or password needs it.

@@ -11,6 +11,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 use crate::context::{self, RequestContext, TraceContext, TraceId};
 use crate::http::client::{ConnectionInfo, client_address};
+use crate::http::cors::RefusedOrigins;
 use crate::http::error::{ApiError, Code, ErrorBody};
 use crate::http::request_span::RequestSpan;
 use crate::http::small_frames::small_frames;
@@ -42,12 +44,13 @@ pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response, Infallibl
 #[derive(Clone)]
 pub struct Middleware<S> {
     state: AppState,
+    refused_origins: Arc<RefusedOrigins>,
     inner: S,
 }
 
 impl<S> Middleware<S> {
     pub fn new(state: AppState, inner: S) -> Self {
-        Self { state, inner }
+        Self { state, refused_origins: Arc::default(), inner }
     }
 }
 
@@ -66,6 +69,7 @@ where
 
     fn call(&mut self, request: Request) -> ResponseFuture {
         let (exchange, ip, trace) = Exchange::begin(&self.state, &request);
+        self.refused_origins.note(&self.state, request.headers());
         let state = self.state.clone();
         let pattern = state.metrics.route(exchange.route).known_pattern();
         let span = RequestSpan::begin(exchange.method_name, pattern, trace);

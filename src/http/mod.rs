@@ -4,6 +4,7 @@ pub mod admission;
 pub mod answer;
 pub mod body;
 pub mod client;
+pub mod cors;
 pub mod credentials;
 pub mod cursor;
 pub mod error;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Limit, REFRESH, Refusal};
+use super::{Limit, PASSWORD, REFRESH, Refusal};
 use crate::network::Network;
 use crate::store::audit::{Event, EventKind};
 
@@ -22,16 +22,29 @@ impl Attempt {
         Self { limit, subject: text(ip.map(Network::client)) }
     }
 
+    /// By one IPv6 /48; none of an IPv4 address, which has no more to itself than itself.
+    pub fn by_network(limit: &'static Limit, ip: Option<IpAddr>) -> Option<Self> {
+        let ip = ip.map(|ip| ip.to_canonical()).filter(IpAddr::is_ipv6)?;
+        Some(Self { limit, subject: format!("network {}", text(Some(Network::line(ip)))) })
+    }
+
     /// On an account (its id, or the name that was given for none) from a block of addresses: /24,
     /// /48.
     pub fn on_account_from(limit: &'static Limit, account: &str, ip: Option<IpAddr>) -> Self {
         Self { limit, subject: format!("{account} {}", text(ip.map(Network::block))) }
     }
 
-    /// On a username as typed, by one client: known without asking the database.
-    pub fn as_typed(limit: &'static Limit, login: &str, ip: Option<IpAddr>) -> Self {
-        let subject =
-            format!("typed {} {}", login.to_ascii_lowercase(), text(ip.map(Network::client)));
+    /// On a username as typed, by one client: known without asking the database. One with a token
+    /// of a session may be known to the account where others of its address are not.
+    pub fn as_typed(
+        limit: &'static Limit,
+        login: &str,
+        ip: Option<IpAddr>,
+        device: Option<Uuid>,
+    ) -> Self {
+        let client = text(ip.map(Network::client));
+        let device = device.map(|id| id.to_string()).unwrap_or_default();
+        let subject = format!("typed {} {client} {device}", login.to_ascii_lowercase());
         Self { limit, subject }
     }
 
@@ -44,16 +57,24 @@ impl Attempt {
         let details = json!({ "limit": refusal.limit, "until": refusal.until });
         let event = Event::new(EventKind::RateLimited).with(details);
         match self.subject.split(' ').next().map(Uuid::try_parse) {
-            Some(Ok(id)) if self.limit.name == REFRESH.name => event.in_session(id),
+            Some(Ok(id)) if [REFRESH.name, PASSWORD.name].contains(&self.limit.name) => {
+                event.in_session(id)
+            }
             Some(Ok(id)) => event.on(id),
             _ => event,
         }
     }
 }
 
-/// The subject of a login: the same for all spellings, and for username and address.
+/// The subject of a login: the same for all spellings of a name. An account has one for its
+/// username and one for its e-mail address: the end of a shared budget would tell which address
+/// belongs to which name.
 pub fn account_subject(user: Option<Uuid>, login: &str) -> String {
-    user.map_or_else(|| format!("nobody {}", login.to_ascii_lowercase()), |id| id.to_string())
+    let half = if login.contains('@') { "email" } else { "username" };
+    user.map_or_else(
+        || format!("nobody {}", login.to_ascii_lowercase()),
+        |id| format!("{id} {half}"),
+    )
 }
 
 /// A part of keys in the database: with another text a release would not find what the one before
@@ -86,6 +107,7 @@ mod tests {
     fn all_spellings_of_a_name_are_one_account() {
         assert_eq!(account_subject(None, "ADA"), account_subject(None, "ada"));
         let id = Uuid::now_v7();
-        assert_eq!(account_subject(Some(id), "ada"), account_subject(Some(id), "ada@example.com"));
+        assert_eq!(account_subject(Some(id), "ada"), account_subject(Some(id), "Ada"));
+        assert_ne!(account_subject(Some(id), "ada"), account_subject(Some(id), "ada@example.com"));
     }
 }

@@ -7,7 +7,6 @@
 //! has logged in to the account before.
 
 mod attempt;
-mod table;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,13 +15,14 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 
+pub use crate::config::limits::*;
+use crate::context;
 use crate::metrics::Tally;
 use crate::security::KeyedHash;
 use crate::store::audit::Event;
 use crate::store::db::{AcquireTimedOut, Db, KeyedPermit, KeyedSemaphore, with_timeout};
 use crate::store::limits::{self, Decision};
 pub use attempt::{Attempt, account_subject};
-pub use table::*;
 
 /// Refused: by which limit, and when it may be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +36,11 @@ pub type Key = Vec<u8>;
 
 /// How many logins of one account or address are in progress at once in a process: of strangers,
 /// and of known clients. The others wait, so that concurrent correct logins do not use up the
-/// budget for failures. Both together are a third of a limit's burst, so that three processes stay
-/// within it. The account comes first: while its logins wait for each other, they take no place of
-/// their address.
+/// budget for failures. Both together are about a third of a limit's burst, so that three processes
+/// stay within it. The account comes first: while its logins wait for each other, they take no
+/// place of their address.
 static IN_PROGRESS: [(&Limit, [usize; 2]); 2] =
-    [(&LOGIN_ACCOUNT, [1, 2]), (&LOGIN_ADDRESS, [5, 5])];
+    [(&LOGIN_ACCOUNT, [1, 1]), (&LOGIN_ADDRESS, [5, 5])];
 /// How long a login waits for its permits in all.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -66,7 +66,8 @@ const MAX_REMEMBERED: usize = 50_000;
 
 /// The limiter.
 pub struct Limits {
-    is_on: bool,
+    binding: RateLimits,
+    allowances: Allowances,
     hash: KeyedHash,
     refused: Mutex<HashMap<Vec<u8>, Remembered>>,
     /// For each of [`IN_PROGRESS`].
@@ -76,9 +77,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub fn new(is_on: bool, secret: &SecretString) -> Self {
+    pub fn new(binding: RateLimits, allowances: Allowances, secret: &SecretString) -> Self {
         Self {
-            is_on,
+            binding,
+            allowances,
             hash: KeyedHash::new(secret, "doorward/limits/1"),
             refused: Mutex::default(),
             in_progress: IN_PROGRESS
@@ -89,9 +91,29 @@ impl Limits {
         }
     }
 
+    /// Whether the limits bind the request that is being answered.
+    fn is_on(&self) -> bool {
+        let is_local = || {
+            let ip = context::current().ip;
+            ip.is_some_and(|ip| ip.to_canonical().is_loopback())
+        };
+        match self.binding {
+            RateLimits::Everybody => true,
+            RateLimits::OtherMachines => !is_local(),
+            RateLimits::Nobody => false,
+        }
+    }
+
+    /// How many a limit allows; `None` where it does not bind the request.
+    pub fn most(&self, limit: &Limit) -> Option<i32> {
+        let (Allowance::Bucket { burst: most, .. } | Allowance::Window { count: most, .. }) =
+            self.allowances[limit];
+        self.is_on().then_some(most)
+    }
+
     /// The refusal of one of these that is remembered and still holds, without asking the database.
     pub fn refused_before(&self, attempts: &[Attempt], now: DateTime<Utc>) -> Option<Refusal> {
-        if !self.is_on {
+        if !self.is_on() {
             return None;
         }
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,6 +127,30 @@ impl Limits {
         found
     }
 
+    /// The refusal of an attempt that is counted after the work and not before it, if one still
+    /// holds.
+    pub async fn find_refusal(
+        &self,
+        db: &Db,
+        attempt: &Attempt,
+        now: DateTime<Utc>,
+    ) -> sqlx::Result<Option<Refusal>> {
+        let remembered = self.refused_before(std::slice::from_ref(attempt), now);
+        if remembered.is_some() || !self.is_on() {
+            return Ok(remembered);
+        }
+        let (key, allowance) = (self.key(attempt), self.allowances[attempt.limit]);
+        let find = db.read(|db| {
+            let key = key.clone();
+            Box::pin(async move { limits::find_refusal(db, &key, allowance, now).await })
+        });
+        let Some(until) = find.await? else { return Ok(None) };
+        let refusal = Refusal { limit: attempt.limit.name, until };
+        self.remember(attempt, refusal, now);
+        self.refusals.add(refusal.limit);
+        Ok(Some(refusal))
+    }
+
     /// Waits until few enough of the same kind are in progress. To be called before `reserve`.
     pub async fn acquire_permits(
         &self,
@@ -113,7 +159,7 @@ impl Limits {
     ) -> Result<Vec<KeyedPermit>, AcquireTimedOut> {
         let mut held = Vec::new();
         let started = Instant::now();
-        if self.is_on {
+        if self.is_on() {
             for ((limit, _), semaphores) in IN_PROGRESS.iter().zip(&self.in_progress) {
                 let semaphore = &semaphores[usize::from(is_known)];
                 for attempt in attempts.iter().filter(|attempt| attempt.limit.name == limit.name) {
@@ -149,14 +195,22 @@ impl Limits {
         now: DateTime<Utc>,
         log: impl Fn(&Event) + Send,
     ) -> sqlx::Result<Result<Vec<Key>, Refusal>> {
-        if !self.is_on {
+        if !self.is_on() {
             return Ok(Ok(Vec::new()));
         }
         if let Some(refusal) = self.refused_before(attempts, now) {
             return Ok(Err(refusal));
         }
+        // A row that is not there yet would let one through.
+        if let Some(refused) = attempts.iter().find(|attempt| self.most(attempt.limit) == Some(0)) {
+            let (Allowance::Bucket { every: length, .. } | Allowance::Window { length, .. }) =
+                self.allowances[refused.limit];
+            let refusal = Refusal { limit: refused.limit.name, until: now + length };
+            self.refuse(refused, refusal, now, log);
+            return Ok(Err(refusal));
+        }
         let keys: Vec<Key> = attempts.iter().map(|attempt| self.key(attempt)).collect();
-        let decisions = decide(db, &keys, attempts, now).await?;
+        let decisions = self.decide(db, &keys, attempts, now).await?;
         let refused =
             attempts.iter().zip(&decisions).find_map(|(attempt, decision)| match decision {
                 Decision::Refused(until) => {
@@ -165,11 +219,8 @@ impl Limits {
                 Decision::Allowed => None,
             });
         let Some((attempt, refusal)) = refused else { return Ok(Ok(keys)) };
-        self.remember(attempt, refusal, now);
-        self.refusals.add(refusal.limit);
-        // Only the first one, as a flood must not fill the log; and before the refund, during which
-        // the client may hang up.
-        log(&attempt.refused(refusal));
+        // Before the refund, during which the client may hang up.
+        self.refuse(attempt, refusal, now, log);
         let counted: Vec<Key> = keys
             .into_iter()
             .zip(decisions)
@@ -187,6 +238,20 @@ impl Limits {
         Ok(Err(refusal))
     }
 
+    /// Remembers a refusal, counts it and logs it: only the first one, as a flood must not fill the
+    /// log.
+    pub fn refuse(
+        &self,
+        attempt: &Attempt,
+        refusal: Refusal,
+        now: DateTime<Utc>,
+        log: impl Fn(&Event),
+    ) {
+        self.remember(attempt, refusal, now);
+        self.refusals.add(refusal.limit);
+        log(&attempt.refused(refusal));
+    }
+
     /// Forgets the refusals that are remembered under these keys.
     pub fn forget(&self, keys: &[Key]) {
         if !keys.is_empty() {
@@ -201,27 +266,29 @@ impl Limits {
     pub fn key(&self, attempt: &Attempt) -> Vec<u8> {
         self.hash.of(&format!("{} {}", attempt.limit.name, attempt.subject))
     }
-}
 
-/// Counts each attempt where its limit allows it. A statement that had to be repeated counts twice;
-/// the excess drains in time.
-async fn decide(
-    db: &Db,
-    keys: &[Key],
-    attempts: &[Attempt],
-    now: DateTime<Utc>,
-) -> sqlx::Result<Vec<Decision>> {
-    // Rows are locked always in one order, so that no two callers wait for each other.
-    let mut order: Vec<usize> = (0..keys.len()).collect();
-    order.sort_by_key(|&index| &keys[index]);
-    let sorted: Vec<Key> = order.iter().map(|&index| keys[index].clone()).collect();
-    let allowances: Vec<_> = order.iter().map(|&index| attempts[index].limit.allowance).collect();
-    let count = db.write(|db| {
-        let (sorted, allowances) = (sorted.clone(), allowances.clone());
-        Box::pin(async move { limits::reserve(db, &sorted, &allowances, now).await })
-    });
-    let decisions = count.await?;
-    let mut in_order = vec![Decision::Allowed; keys.len()];
-    order.into_iter().zip(decisions).for_each(|(index, decision)| in_order[index] = decision);
-    Ok(in_order)
+    /// Counts each attempt where its limit allows it. A statement that had to be repeated counts
+    /// twice; the excess drains in time.
+    async fn decide(
+        &self,
+        db: &Db,
+        keys: &[Key],
+        attempts: &[Attempt],
+        now: DateTime<Utc>,
+    ) -> sqlx::Result<Vec<Decision>> {
+        // Rows are locked always in one order, so that no two callers wait for each other.
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_by_key(|&index| &keys[index]);
+        let sorted: Vec<Key> = order.iter().map(|&index| keys[index].clone()).collect();
+        let allowance = |&index: &usize| self.allowances[attempts[index].limit];
+        let allowances: Vec<Allowance> = order.iter().map(allowance).collect();
+        let count = db.write(|db| {
+            let (sorted, allowances) = (sorted.clone(), allowances.clone());
+            Box::pin(async move { limits::reserve(db, &sorted, &allowances, now).await })
+        });
+        let decisions = count.await?;
+        let mut in_order = vec![Decision::Allowed; keys.len()];
+        order.into_iter().zip(decisions).for_each(|(index, decision)| in_order[index] = decision);
+        Ok(in_order)
+    }
 }

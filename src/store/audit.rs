@@ -43,6 +43,7 @@ events! {
     PasswordChanged = "password_changed";
     ProfileUpdated = "profile_updated";
     RateLimited = "rate_limited";
+    RefreshTokenRepeated = "refresh_token_repeated";
     RefreshTokenReused = "refresh_token_reused";
     Registered = "registered";
     RoleChanged = "role_changed";
@@ -135,11 +136,16 @@ impl Event {
     }
 }
 
-/// Writes the event, in the transaction of what happened.
+/// Writes the event, in the transaction of what happened. One that a client can cause at will is
+/// counted in the row of its minute.
 pub async fn insert(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into audit_log (at, event, user_id, actor_id, session_id, ip, details)
-         values ($1, $2, $3, $4, $5, $6, coalesce(nullif($7::jsonb, 'null'), '{}'))",
+        "insert into audit_log as a
+             (at, event, user_id, actor_id, session_id, ip, details, minute)
+         values ($1, $2, $3, $4, $5, $6, coalesce(nullif($7::jsonb, 'null'), '{}'),
+             case when $8 then date_trunc('minute', $1::timestamptz) end)
+         on conflict (user_id, event, ip, minute) where minute is not null
+         do update set count = a.count + 1",
         now,
         event.kind.as_str(),
         event.user_id,
@@ -147,6 +153,7 @@ pub async fn insert(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) ->
         event.session_id,
         event.ip.map(IpNetwork::from),
         event.details,
+        event.kind == EventKind::RefreshTokenRepeated,
     )
     .execute(db)
     .await?;

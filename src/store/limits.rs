@@ -3,14 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
-/// How much of something is allowed.
-#[derive(Clone, Copy, Debug)]
-pub enum Allowance {
-    /// `burst` at once; one more is allowed after each `every`.
-    Bucket { burst: i32, every: TimeDelta },
-    /// `count` in `length`, from the first one on.
-    Window { count: i32, length: TimeDelta },
-}
+use crate::config::limits::Allowance;
 
 impl Allowance {
     /// The capacity, the time per unit or window, and whether it drains.
@@ -110,6 +103,20 @@ pub async fn reserve(
         Ok(if row.allowed { Decision::Allowed } else { Decision::Refused(until()) })
     };
     keys.iter().zip(allowances).map(decide).collect()
+}
+
+/// Until when attempts under a key are refused, if the last one was.
+pub async fn find_refusal(
+    db: &mut PgConnection,
+    key: &[u8],
+    allowance: Allowance,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<DateTime<Utc>>> {
+    let row = sqlx::query!("select level, at from limits where key = $1 and not allowed", key)
+        .fetch_optional(db)
+        .await?;
+    let until = row.map(|row| row.at + allowance.wait(row.level));
+    Ok(until.filter(|until| *until > now))
 }
 
 /// Refunds one attempt under each key: it was not the kind that the limit is for.

@@ -27,9 +27,11 @@ pub struct LoginLookup {
     /// In lower case.
     pub login: String,
     pub address: Option<IpAddr>,
+    /// The session of a genuine refresh token that the client holds.
+    pub device: Option<Uuid>,
 }
 
-/// The user, and whether the address has logged in to the account before.
+/// The user, and whether the address or the device has logged in to the account before.
 pub type LoginCandidate = (Option<User>, bool);
 
 /// A session that a right password opens.
@@ -61,11 +63,11 @@ impl Logins {
         Self { db, finding: Batcher::default(), opening: Batcher::default() }
     }
 
-    /// Finds a user by username or e-mail address, ignoring case, and whether `address` has logged
-    /// in to the account before, as far as its sessions are kept.
-    pub async fn find(&self, login: &str, address: Option<IpAddr>) -> sqlx::Result<LoginCandidate> {
-        let (db, claim) =
-            (self.db.clone(), LoginLookup { login: login.to_ascii_lowercase(), address });
+    /// Finds a user by username or e-mail address, ignoring case, and whether the address or the
+    /// device has logged in to the account before, as far as its sessions are kept. A session that
+    /// a change of the password or a theft has ended makes neither known.
+    pub async fn find(&self, lookup: LoginLookup) -> sqlx::Result<LoginCandidate> {
+        let (db, claim) = (self.db.clone(), lookup);
         let find = move |claims: Vec<LoginLookup>| {
             let (db, claims) = (db.clone(), Arc::new(claims));
             async move {
@@ -118,6 +120,7 @@ pub async fn find_all(
             network.map(|net| (IpNetwork::from(net.first), IpNetwork::from(net.last))).unzip()
         })
         .unzip();
+    let devices: Vec<Option<Uuid>> = claims.iter().map(|claim| claim.device).collect();
     let rows = query_users!(
         r#"select claim.number as "number!", "#
             + COLUMNS
@@ -126,13 +129,22 @@ pub async fn find_all(
                    select from sessions s
                    where s.user_id = coalesce(u.id, '00000000-0000-0000-0000-000000000000')
                        and s.ip between claim.first and claim.last
+                       and s.end_reason is distinct from 'password_changed'
+                       and s.end_reason is distinct from 'refresh_token_reused'
+               ) or exists (
+                   select from sessions s
+                   where s.id = claim.device and s.user_id = u.id
+                       and s.end_reason is distinct from 'password_changed'
+                       and s.end_reason is distinct from 'refresh_token_reused'
                ) as "is_known!"
-           from unnest((select $1::text[]), (select $2::inet[]), (select $3::inet[]))
-               with ordinality as claim (login, first, last, number)
+           from unnest((select $1::text[]), (select $2::inet[]), (select $3::inet[]),
+                   (select $4::uuid[]))
+               with ordinality as claim (login, first, last, device, number)
            left join users u on u.username_key = claim.login or u.email_key = claim.login"#,
         &logins as &[&str],
         &first as &[Option<IpNetwork>],
         &last as &[Option<IpNetwork>],
+        &devices as &[Option<Uuid>],
     )
     .fetch_all(db)
     .await?;
@@ -191,10 +203,15 @@ macro_rules! open_statement {
                    on conflict (id) do nothing
                    returning id, user_id, created_at, ip
                ),
-               -- The audit log's rows.
+               -- The audit log's rows: one for an account, an address and a minute.
                recorded as (
-                   insert into audit_log (at, event, user_id, actor_id, session_id, ip)
-                   select created_at, 'login', user_id, user_id, id, ip from opened
+                   insert into audit_log as a
+                       (at, event, user_id, actor_id, session_id, ip, count, minute)
+                   select min(created_at), 'login', user_id, user_id, (array_agg(id))[1], ip,
+                       count(*), date_trunc('minute', created_at)
+                   from opened group by user_id, ip, date_trunc('minute', created_at)
+                   on conflict (user_id, event, ip, minute) where minute is not null
+                   do update set count = a.count + excluded.count
                ),
                -- How much each limit gets back: an attempt for each session.
                refunds as (

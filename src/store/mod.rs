@@ -1,5 +1,5 @@
 //! All SQL: one file per table; plain functions on a connection. Logins touch four tables and share
-//! their statements, so they have a file of their own; so have the lists of users. Queries are
+//! their statements, so they have a file of their own; so have refreshes and the lists of users. Queries are
 //! checked at compile time. `db/` is the connection's machinery.
 
 pub mod audit;
@@ -8,6 +8,7 @@ pub mod keyset;
 pub mod limits;
 pub mod logins;
 pub mod outbox;
+pub mod refreshes;
 pub mod sessions;
 pub mod user_list;
 pub mod users;

@@ -104,6 +104,27 @@ pub async fn insert(
     Ok(())
 }
 
+/// Whether a letter of this kind from a user to this recipient waits to be sent.
+pub async fn is_waiting(
+    db: &mut PgConnection,
+    user_id: Uuid,
+    kind: LetterKind,
+    recipient: &str,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from outbox
+               where user_id = $1 and kind = $2 and recipient = $3
+                   and sent_at is null and failed_at is null
+           ) as "is_waiting!""#,
+        user_id,
+        kind.as_str(),
+        recipient
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Claims the letter that has been due longest. No other worker gets it before `now + lease`: by
 /// then the caller has settled it or died. A claim whose answer is lost costs the letter that wait
 /// and one attempt, so the claim may be repeated.

@@ -1,6 +1,7 @@
-//! Sessions: one per login, and the counter of its current refresh token.
+//! Sessions: one per login, and the counter of its current refresh token. How that grows:
+//! `refreshes.rs`.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -65,135 +66,6 @@ pub async fn is_active(
     .await
 }
 
-/// The state of a session after a refresh.
-#[derive(Clone, Debug)]
-pub struct Rotated {
-    /// The counter of the successor.
-    pub counter: i64,
-    pub rotated_at: DateTime<Utc>,
-    pub expires_at: DateTime<Utc>,
-    /// The presented counter was too old: this ended the session.
-    pub reused: bool,
-    pub user: User,
-}
-
-/// The fast path of [`rotate`], for the current counter or a later one: replaces it with its
-/// successor. `None` if it is an older one or there is no such session: [`rotate`] tells.
-pub async fn renew(
-    db: &mut PgConnection,
-    id: Uuid,
-    user_id: Uuid,
-    presented: i64,
-    now: DateTime<Utc>,
-    idle: TimeDelta,
-) -> sqlx::Result<Option<Rotated>> {
-    let row = query_users!(
-        r#"update sessions s
-           set counter = $3 + 1, rotated_at = $4, expires_at = least($5, ends_at),
-               successor_used = false
-           from users u
-           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4
-               and s.counter <= $3 and u.id = s.user_id
-           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at, "#
-            + COLUMNS,
-        id,
-        user_id,
-        presented,
-        now,
-        now + idle,
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(row.map(|row| Rotated {
-        counter: row.counter,
-        rotated_at: row.rotated_at,
-        expires_at: row.expires_at,
-        reused: false,
-        user: user_of!(row),
-    }))
-}
-
-/// Presents the counter of a refresh token: one statement, so that the database settles a race. It
-/// reads the user for the next pair as well.
-///
-/// - The current counter is replaced by its successor. So is a later one: tokens are genuine, so it
-///   was issued, before a fail-over to a standby that had not received it yet.
-/// - The previous one yields the same successor again while that is unused, and for `grace` after
-///   it was last issued unused: of two tabs that retry after a lost answer, one may use it before
-///   the other asks.
-/// - Anything older ends the session.
-///
-/// `None`: no such session, or it has ended before.
-pub async fn rotate(
-    db: &mut PgConnection,
-    id: Uuid,
-    user_id: Uuid,
-    presented: i64,
-    now: DateTime<Utc>,
-    idle: TimeDelta,
-    grace: TimeDelta,
-) -> sqlx::Result<Option<Rotated>> {
-    let row = query_users!(
-        r#"update sessions s set
-               counter = case when $3 >= counter then $3 + 1 else counter end,
-               rotated_at = case when $3 >= counter then $4 else rotated_at end,
-               expires_at = case when $3 >= counter then least($5, ends_at) else expires_at end,
-               successor_used = case when $3 >= counter then false else successor_used end,
-               successor_given_at = case
-                   when $3 = counter - 1 and not successor_used then $4 else successor_given_at
-               end,
-               (ended_at, end_reason) = (
-                   select $4::timestamptz, 'refresh_token_reused'
-                   where $3 < counter - 1
-                       or ($3 = counter - 1 and successor_used
-                           and greatest(rotated_at, successor_given_at) <= $6)
-               )
-           from users u
-           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4
-               and u.id = s.user_id
-           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at,
-               s.ended_at is not null as "reused!", "#
-            + COLUMNS,
-        id,
-        user_id,
-        presented,
-        now,
-        now + idle,
-        now - grace,
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(row.map(|row| Rotated {
-        counter: row.counter,
-        rotated_at: row.rotated_at,
-        expires_at: row.expires_at,
-        reused: row.reused,
-        user: user_of!(row),
-    }))
-}
-
-/// Whether [`rotate`] would end the session because of this counter.
-pub async fn is_reused(
-    db: &mut PgConnection,
-    id: Uuid,
-    presented: i64,
-    now: DateTime<Utc>,
-    grace: TimeDelta,
-) -> sqlx::Result<bool> {
-    let is_reused = sqlx::query_scalar!(
-        r#"select $2 < counter - 1
-               or ($2 = counter - 1 and successor_used
-                   and greatest(rotated_at, successor_given_at) <= $3) as "is_reused!"
-           from sessions where id = $1"#,
-        id,
-        presented,
-        now - grace,
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(is_reused.unwrap_or(false))
-}
-
 /// Marks the pair with this counter as used.
 pub async fn set_successor_used(db: &mut PgConnection, id: Uuid, counter: i64) -> sqlx::Result<()> {
     sqlx::query!(
@@ -206,6 +78,9 @@ pub async fn set_successor_used(db: &mut PgConnection, id: Uuid, counter: i64) -
     .await?;
     Ok(())
 }
+
+/// Why a session ended that the change of a password has ended.
+pub const PASSWORD_CHANGED: &str = "password_changed";
 
 /// Ends one session; returns whether it was active.
 pub async fn revoke(

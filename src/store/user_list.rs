@@ -6,13 +6,17 @@ use sqlx::{PgConnection, Postgres, QueryBuilder};
 use super::keyset::{Position, SortColumn};
 use super::users::{User, query_users};
 
-use crate::fields::Role;
+use crate::fields::{Role, Search};
 
 /// Which users a list holds.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Part of a username, an e-mail address or a name, in any case.
-    pub search: Option<String>,
+    /// Each part is one of a username, an address, a pending address or a name, in any case.
+    pub search: Option<Search>,
+    /// In lower case.
+    pub email: Option<String>,
+    /// In lower case.
+    pub username: Option<String>,
     pub role: Option<Role>,
     pub email_verified: Option<bool>,
 }
@@ -73,16 +77,22 @@ pub async fn count(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> 
 }
 
 fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
-    if let Some(search) = &filter.search {
-        let part = format!("%{}%", escape_like(search));
-        query.push(" and (username_key like ").push_bind(part.to_ascii_lowercase());
-        query.push(" or email_key like ").push_bind(part.to_ascii_lowercase());
-        // Names may be in any script, and lower-casing depends on the database's locale. So the
-        // database folds both sides: a name's own spelling finds it under every locale.
-        query
-            .push(" or lower(first_name || ' ' || last_name) like lower(")
-            .push_bind(part)
-            .push("))");
+    if let Some(Search { parts, id }) = &filter.search {
+        query.push(" and (");
+        for (number, part) in parts.iter().enumerate() {
+            query.push(if number == 0 { "(" } else { " and (" });
+            push_part(query, &format!("%{}%", escape_like(part)));
+            query.push(")");
+        }
+        if let Some(id) = id {
+            query.push(" or id = ").push_bind(*id);
+        }
+        query.push(")");
+    }
+    for (column, value) in [("email_key", &filter.email), ("username_key", &filter.username)] {
+        if let Some(value) = value {
+            query.push(format_args!(" and {column} = ")).push_bind(value.clone());
+        }
     }
     // A literal, not a parameter: a generic plan could not use the indexes of the rare roles.
     if let Some(role) = filter.role {
@@ -91,6 +101,16 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if let Some(verified) = filter.email_verified {
         query.push(format_args!(" and num_nonnulls(email_verified_at) = {}", u8::from(verified)));
     }
+}
+
+fn push_part(query: &mut QueryBuilder<Postgres>, pattern: &str) {
+    query.push("username_key like ").push_bind(pattern.to_ascii_lowercase());
+    query.push(" or email_key like ").push_bind(pattern.to_ascii_lowercase());
+    query.push(" or lower(pending_email) like ").push_bind(pattern.to_ascii_lowercase());
+    // Names may be in any script, and lower-casing depends on the database's locale. So the
+    // database folds both sides: a name's own spelling finds it under every locale.
+    query.push(" or lower(first_name || ' ' || last_name) like lower(");
+    query.push_bind(pattern.to_owned()).push(")");
 }
 
 /// Escapes the wildcards of `like`.

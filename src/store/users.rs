@@ -52,9 +52,9 @@ impl<'r> sqlx::Decode<'r, Postgres> for Role {
 ///
 /// A column of `users` is named here, in [`user_of!`] and in [`User`], and by what writes it.
 macro_rules! query_users {
-    ($before:literal + COLUMNS $(+ $after:literal)? $(, $argument:expr)* $(,)?) => {
+    ($before:literal + COLUMNS $(+ $after:literal)* $(, $argument:expr)* $(,)?) => {
         query_users!(@[sqlx::query] [$before +] [
-            + r#", u.role as "role: crate::fields::Role", u.password_hash"# $(+ $after)?
+            + r#", u.role as "role: crate::fields::Role", u.password_hash"# $(+ $after)*
             $(, $argument)*
         ])
     };
@@ -174,19 +174,24 @@ pub async fn update_profile(
     Ok(done.rows_affected() > 0)
 }
 
-/// Whether a user other than `but` has this name, in any case.
-pub async fn is_username_taken(
+/// Whether a user other than `but` has this name, and whether one has this address, in any case.
+pub async fn find_taken(
     db: &mut PgConnection,
     username: &str,
-    but: Uuid,
-) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select exists (select from users where username_key = $1 and id <> $2) as "taken!""#,
+    email: &str,
+    but: Option<Uuid>,
+) -> sqlx::Result<(bool, bool)> {
+    let row = sqlx::query!(
+        r#"select
+             exists (select from users where username_key = $1 and id is distinct from $3) as "name!",
+             exists (select from users where email_key = $2 and id is distinct from $3) as "email!""#,
         username.to_ascii_lowercase(),
+        email.to_ascii_lowercase(),
         but
     )
     .fetch_one(db)
-    .await
+    .await?;
+    Ok((row.name, row.email))
 }
 
 /// Replaces the hash of a password that was changed. An address that waits to be confirmed is

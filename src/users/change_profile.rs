@@ -23,7 +23,7 @@ use crate::store::db::Tx;
 use crate::store::outbox;
 use crate::store::users::{self, User};
 use crate::users::profile_changes::ProfileChanges;
-use crate::users::record_if_taken;
+use crate::users::{Wanted, explain_if_taken};
 
 #[derive(Serialize, ToSchema)]
 pub struct UpdateResponse {
@@ -65,8 +65,10 @@ pub async fn update(
     if let Some(counted) = counted {
         written = counted.settle(written);
     }
-    record_if_taken(&state, &written, Event::by(actor, EventKind::AlreadyTaken), call.now).await?;
-    let (user, updated) = written?;
+    let (user, updated) = match written {
+        Ok(written) => written,
+        Err(error) => return Err(explain(&call, &changes, error).await?),
+    };
     state.mail_queued.notify_one();
     Ok(Json(UpdateResponse { success: true, user: user.into(), updated }))
 }
@@ -100,7 +102,7 @@ struct Call<'a> {
 }
 
 /// A right password, and the notice to the old address that follows.
-struct Proof {
+struct ProvenChange {
     password: Counted,
     notice: Counted,
 }
@@ -111,7 +113,7 @@ struct Proof {
 async fn prove(
     call: &Call<'_>,
     password: Option<Password>,
-) -> Result<(Counted, Option<Proof>), ApiError> {
+) -> Result<(Counted, Option<ProvenChange>), ApiError> {
     let Call { state, caller: CurrentUser { user, .. }, client, actor, now } = *call;
     let change = Attempts::charged_if_dropped([Attempt::on(&PROFILE, &user.id.to_string())]);
     let Some(password) = password else {
@@ -122,7 +124,7 @@ async fn prove(
     let [counted, guess, notice] = attempts::count(state, groups, now).await?;
     let hash = &user.password_hash;
     match password::prove(state, actor, &password, hash, client, guess).await {
-        Ok(password) => Ok((counted, Some(Proof { password, notice }))),
+        Ok(password) => Ok((counted, Some(ProvenChange { password, notice }))),
         Err(error) => counted.settle(Err(error)).map_err(ApiError::from),
     }
 }
@@ -134,11 +136,11 @@ async fn write(
     call: &Call<'_>,
     changes: &ProfileChanges,
     counted: &mut Option<Counted>,
-    proof: Option<Proof>,
+    proof: Option<ProvenChange>,
 ) -> Result<(User, Vec<&'static str>), ApiError> {
     let Call { state, caller, client, actor, now } = *call;
     let letter = match changes.new_address(&caller.user) {
-        Some(email) => letters::count(state, email, client, now).await?,
+        Some(email) => letters::count_silently(state, email, client, now).await?,
         None => None,
     };
     let mut tx = state.db.begin_for(caller.user.id).await?;
@@ -184,9 +186,23 @@ async fn update_profile(tx: &mut Tx, before: &User, after: &User) -> Result<(), 
     if users::update_profile(tx, after, new_pending).await? {
         return Ok(());
     }
-    // The username comes first where both are taken.
-    let is_name_taken = users::is_username_taken(tx, &after.username, after.id).await?;
-    Err(if is_name_taken { Code::UsernameTaken } else { Code::EmailTaken }.into())
+    Err(ApiError::conflict(&[("email", Code::EmailTaken)]))
+}
+
+/// The error of a change; where its name or its address is taken, with both if both are.
+async fn explain(
+    call: &Call<'_>,
+    changes: &ProfileChanges,
+    error: ApiError,
+) -> Result<ApiError, ApiError> {
+    let user = &call.caller.user;
+    let wanted = Wanted {
+        username: changes.username().unwrap_or(&user.username),
+        email: changes.new_address(user).unwrap_or(&user.email),
+        but: Some(user.id),
+    };
+    let event = Event::by(call.actor, EventKind::AlreadyTaken);
+    explain_if_taken(call.state, error, wanted, event, None, call.now).await
 }
 
 fn password_required() -> FieldError {

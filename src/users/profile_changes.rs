@@ -3,11 +3,11 @@
 
 use utoipa::ToSchema;
 
-use crate::fields::{Email, Name, Password, Username};
+use crate::fields::{Email, Name, Password, Username, trimmed};
 use crate::http::input::Input;
 use crate::store::users::User;
 
-/// Only the fields that are given change; any other field is ignored.
+/// Only the fields that are given change; any other field is ignored, unless there is no other.
 #[derive(ToSchema)]
 #[schema(as = UpdateRequest)]
 pub struct ProfileChanges {
@@ -20,15 +20,19 @@ pub struct ProfileChanges {
     pub password: Option<Password>,
 }
 
+/// The present password among them would be a change of the password to who reads no further.
+const CHANGEABLE: [&str; 4] = ["first_name", "last_name", "username", "email"];
+
 impl ProfileChanges {
     /// Reads the fields that are given; the form keeps what is wrong with them.
     pub fn read(form: &mut Input, user: &User) -> Self {
+        form.refuse_if_all_unknown(&CHANGEABLE);
         Self {
             first_name: form.optional("first_name", Name::parse),
             last_name: form.optional("last_name", Name::parse),
             // A user who was given a reserved name keeps it, in any spelling.
             username: form.optional("username", |raw| {
-                let is_own = raw.eq_ignore_ascii_case(&user.username);
+                let is_own = trimmed(raw).eq_ignore_ascii_case(&user.username);
                 if is_own { Username::parse_reserved_too(raw) } else { Username::parse(raw) }
             }),
             email: form.optional("email", Email::parse),
@@ -39,6 +43,10 @@ impl ProfileChanges {
     /// Whether these would replace a verified address with another one.
     pub fn replace_verified_address(&self, user: &User) -> bool {
         user.is_email_verified() && self.new_address(user).is_some()
+    }
+
+    pub fn username(&self) -> Option<&str> {
+        self.username.as_ref().map(Username::as_str)
     }
 
     /// The address to replace the user's own, of which another spelling is not one.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::account::attempts::{self, Attempts};
+use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
 use crate::account::{letters, password};
 use crate::fields::{Email, Name, NewPassword, PasswordContext, Role, Username};
@@ -15,11 +15,11 @@ use crate::http::answer::UserMessage;
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
-use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR};
+use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR, REGISTER_NETWORK, REGISTER_TAKEN};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::users::{self, NewUser, User};
-use crate::users::record_if_taken;
+use crate::users::{Wanted, explain_if_taken, is_taken};
 
 /// Any other field is ignored.
 #[derive(ToSchema)]
@@ -67,11 +67,9 @@ pub async fn register(
         RegisterRequest::parse(form, state.config.min_password_length)?;
 
     let now = state.clock.now();
-    let attempts =
-        [&REGISTER_HOUR, &REGISTER_DAY].map(|limit| Attempt::by_address(limit, client.ip));
     let requester = client.requester(false);
     state.hasher.check_room(requester)?;
-    let [counted] = attempts::count(&state, [Attempts::charged_if_dropped(attempts)], now).await?;
+    let counted = count(&state, &client, now).await?;
     let (password_hash, counted) =
         password::hash(&state, requester, password.into(), counted).await?;
     let new = NewUser {
@@ -84,14 +82,57 @@ pub async fn register(
         role: Role::User,
         password_hash: &password_hash,
     };
-    // To ask for a name that is taken counts as an attempt.
-    let written = counted.settle(insert(&state, &new, &client, now).await);
-    record_if_taken(&state, &written, Event::new(EventKind::AlreadyTaken).from(client.ip), now)
-        .await?;
-    let user = written?;
+    let user = match insert(&state, &new, &client, now).await {
+        Err(error) if is_taken(&error) => {
+            return Err(refuse_taken(&state, error, &new, &client, counted, now).await?);
+        }
+        written => counted.settle(written)?,
+    };
     state.mail_queued.notify_one();
     let message = "Registered. Please follow the link in the mail that is on its way.";
     Ok((StatusCode::CREATED, Json(UserMessage::new(message, user))))
+}
+
+/// Counts the account that is about to be made. Not where this client has asked for too many names
+/// that are taken: those have a budget of their own, so that a look for a free name does not use up
+/// what an office needs to sign up.
+async fn count(
+    state: &AppState,
+    client: &ClientInfo,
+    now: DateTime<Utc>,
+) -> Result<Counted, ApiError> {
+    let taken = Attempt::by_address(&REGISTER_TAKEN, client.ip);
+    if let Some(refusal) = state.limits.find_refusal(&state.db, &taken, now).await? {
+        return Err(ApiError::rate_limited(refusal, now));
+    }
+    let mut all = vec![
+        Attempt::by_address(&REGISTER_HOUR, client.ip),
+        Attempt::by_address(&REGISTER_DAY, client.ip),
+    ];
+    all.extend(Attempt::by_network(&REGISTER_NETWORK, client.ip));
+    let [counted] = attempts::count(state, [Attempts::charged_if_dropped(all)], now).await?;
+    Ok(counted)
+}
+
+/// Counts a name or an address that is taken in place of an account, and names both where both
+/// are.
+async fn refuse_taken(
+    state: &AppState,
+    error: ApiError,
+    new: &NewUser<'_>,
+    client: &ClientInfo,
+    counted: Counted,
+    now: DateTime<Utc>,
+) -> Result<ApiError, ApiError> {
+    let wanted = Wanted { username: new.username.as_str(), email: new.email.as_str(), but: None };
+    let event = Event::new(EventKind::AlreadyTaken).from(client.ip);
+    let error = explain_if_taken(state, error, wanted, event, Some(counted), now).await?;
+    let taken = Attempts::charged_if_dropped([Attempt::by_address(&REGISTER_TAKEN, client.ip)]);
+    let [counted] = attempts::count(state, [taken], now).await?;
+    Ok(match counted.settle::<(), _>(Err(error)) {
+        Err(error) => error,
+        Ok(()) => Code::Internal.into(),
+    })
 }
 
 /// Writes the account and queues the first letter.

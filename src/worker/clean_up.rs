@@ -39,9 +39,7 @@ async fn delete_old_rows(state: &AppState) -> sqlx::Result<u64> {
     let mut tx = state.db.begin().await?;
     let mut deleted = outbox::delete_settled(&mut tx, now - RETENTION).await?
         + sessions::delete_expired(&mut tx, now).await?;
-    if let Some(kept_for) = state.config.audit_log_kept_for {
-        deleted += audit::delete_older(&mut tx, now - kept_for).await?;
-    }
+    deleted += audit::delete_older(&mut tx, now - state.config.audit_log_kept_for).await?;
     // Last: logins may wait for these rows.
     deleted += limits::delete_expired(&mut tx, now).await?;
     tx.commit().await?;

@@ -1,17 +1,21 @@
 //! Tokens made from the contract alone, by other code than the service's: whoever holds the secret
 //! could make them.
 
+use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::hmac;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::app::PUBLIC_URL;
 
-/// One of the three keys that come from a secret.
+/// One of the keys that come from a secret.
 pub struct Key {
     pub kid: String,
     signer: Signer,
@@ -20,11 +24,25 @@ pub struct Key {
 
 enum Signer {
     Ed25519(Ed25519KeyPair),
-    Hmac([u8; 32]),
+    P256(EcdsaKeyPair),
+    Hmac(Vec<u8>),
 }
 
 impl Key {
+    /// The one that signs unless `TOKEN_ALGORITHM` says otherwise.
     pub fn access(secret: &str) -> Self {
+        let scalar = derive(secret, "doorward/access-es256/1");
+        let private = PrivateKey::from_private_key(&ECDH_P256, &scalar).unwrap();
+        let public = private.compute_public_key().unwrap();
+        let pair = EcdsaKeyPair::from_private_key_and_public_key(
+            &ECDSA_P256_SHA256_FIXED_SIGNING,
+            &scalar,
+            public.as_ref(),
+        );
+        Self::new(kid(public.as_ref()), "ES256", "at+jwt", Signer::P256(pair.unwrap()))
+    }
+
+    pub fn access_eddsa(secret: &str) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(&derive(secret, "doorward/access/1"));
         let pair = pair.unwrap();
         let kid = kid(pair.public_key().as_ref());
@@ -32,19 +50,19 @@ impl Key {
     }
 
     pub fn refresh(secret: &str) -> Self {
-        Self::hmac(derive(secret, "doorward/refresh/1"), "rt+jwt")
+        Self::hmac(derive(secret, "doorward/refresh/1").into(), "rt+jwt")
     }
 
     pub fn link(secret: &str) -> Self {
-        Self::hmac(derive(secret, "doorward/link/1"), "link+jwt")
+        Self::hmac(derive(secret, "doorward/link/1").into(), "link+jwt")
     }
 
     /// An HMAC key of the attacker's choice.
-    pub fn hmac_of(key: [u8; 32], typ: &str) -> Self {
+    pub fn hmac_of(key: Vec<u8>, typ: &str) -> Self {
         Self::hmac(key, typ)
     }
 
-    fn hmac(key: [u8; 32], typ: &str) -> Self {
+    fn hmac(key: Vec<u8>, typ: &str) -> Self {
         Self::new(kid(&key), "HS256", typ, Signer::Hmac(key))
     }
 
@@ -69,6 +87,9 @@ impl Key {
             format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
         let signature = match &self.signer {
             Signer::Ed25519(pair) => pair.sign(message.as_bytes()).as_ref().to_vec(),
+            Signer::P256(pair) => {
+                pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec()
+            }
             Signer::Hmac(key) => {
                 let key = hmac::Key::new(hmac::HMAC_SHA256, key);
                 hmac::sign(&key, message.as_bytes()).as_ref().to_vec()
@@ -77,9 +98,11 @@ impl Key {
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    pub fn public_key(&self) -> [u8; 32] {
+    /// 32 bytes of Ed25519; of P-256 the uncompressed point, 65.
+    pub fn public_key(&self) -> Vec<u8> {
         match &self.signer {
-            Signer::Ed25519(pair) => pair.public_key().as_ref().try_into().unwrap(),
+            Signer::Ed25519(pair) => pair.public_key().as_ref().to_vec(),
+            Signer::P256(pair) => pair.public_key().as_ref().to_vec(),
             Signer::Hmac(_) => panic!("an HMAC key has no public half"),
         }
     }

@@ -12,7 +12,7 @@ const keys = createRemoteJWKSet(new URL(jwksUrl));
 
 const verify = (token) =>
   jwtVerify(token, keys, {
-    algorithms: ["EdDSA"],
+    algorithms: ["ES256"],
     typ: "at+jwt",
     issuer: baseUrl,
     audience: baseUrl,

@@ -16,7 +16,7 @@ def verify(token, key, base_url):
     return jwt.decode(
         token,
         key,
-        algorithms=["EdDSA"],
+        algorithms=["ES256"],
         issuer=base_url,
         audience=base_url,
         options={"require": ["exp", "iat", "sub", "iss", "aud"]},

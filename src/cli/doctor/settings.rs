@@ -5,7 +5,8 @@ use url::Url;
 
 use super::{Findings, is_usable};
 use crate::cli::create_admin;
-use crate::config::{Config, CorsOrigins};
+use crate::config::Config;
+use crate::config::limits::{LIMITS, Limit, RateLimits};
 use crate::network::is_loopback_url;
 use crate::telemetry;
 
@@ -113,25 +114,29 @@ fn public_url(config: &Config, findings: &mut Findings) {
 }
 
 fn cors(config: &Config, findings: &mut Findings) {
-    match &config.cors_origins {
-        CorsOrigins::None => findings.ok(
-            "cors",
-            "no browser app of another origin may call: name it in CORS_ORIGINS if one is to",
-        ),
-        CorsOrigins::Localhost => findings.ok("cors", "any page on this machine may call"),
-        CorsOrigins::List(list) => {
-            findings.ok("cors", format!("these may call: {}", list.join(", ")));
-            let plain = |origin: &&String| {
-                Url::parse(origin).is_ok_and(|url| url.scheme() == "http" && !is_loopback_url(&url))
-            };
-            if let Some(plain) = list.iter().find(plain).filter(|_| config.is_https()) {
-                let message = format!(
-                    "{plain} in CORS_ORIGINS is not https: whoever is on the way changes its pages, and calls as its \
-                     users do"
-                );
-                findings.warn("cors", message);
-            }
+    let origins = &config.cors_origins;
+    let list: Vec<String> = origins.entries().collect();
+    if origins.allows_loopback() {
+        findings.ok("cors", "any page on this machine may call");
+    }
+    if list.is_empty() {
+        if !origins.allows_loopback() {
+            let message =
+                "no browser app of another origin may call: name it in CORS_ORIGINS if one is to";
+            findings.ok("cors", message);
         }
+        return;
+    }
+    findings.ok("cors", format!("these may call: {}", list.join(", ")));
+    let plain = |origin: &&String| {
+        Url::parse(origin).is_ok_and(|url| url.scheme() == "http" && !is_loopback_url(&url))
+    };
+    if let Some(plain) = list.iter().find(plain).filter(|_| config.is_https()) {
+        let message = format!(
+            "{plain} in CORS_ORIGINS is not https: whoever is on the way changes its pages, and calls as its \
+             users do"
+        );
+        findings.warn("cors", message);
     }
 }
 
@@ -153,10 +158,20 @@ fn proxies(config: &Config, findings: &mut Findings) {
 fn limits(config: &Config, findings: &mut Findings) {
     let message = "RATE_LIMITS=off: passwords can be guessed as fast as they can be hashed";
     match (config.rate_limits, config.is_production()) {
-        (true, _) => {}
-        (false, true) => findings.fail("limits", format!("{message}. Remove it")),
-        (false, false) => findings.warn("limits", message),
+        (RateLimits::Nobody, true) => findings.fail("limits", format!("{message}. Remove it")),
+        (RateLimits::Nobody, false) => findings.warn("limits", message),
+        (RateLimits::Everybody, _) => findings.ok("limits", in_force(config)),
+        (RateLimits::OtherMachines, _) => {
+            let whom = "callers from this machine are not limited (RATE_LIMITS=on limits them too); others: ";
+            findings.ok("limits", whom.to_owned() + &in_force(config));
+        }
     }
+}
+
+/// The limits as they would be set.
+fn in_force(config: &Config) -> String {
+    let show = |limit: &&Limit| format!("{} {}", limit.name, config.allowances[limit]);
+    LIMITS.iter().map(show).collect::<Vec<_>>().join(", ")
 }
 
 fn traces(config: &Config, findings: &mut Findings) {

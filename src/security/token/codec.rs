@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use jsonwebtoken::{Algorithm, Validation};
+use jsonwebtoken::Validation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +105,7 @@ impl KeySet {
             return Err(TokenError::Invalid);
         }
         let key = self.key_for(token).ok_or(TokenError::Invalid)?;
-        let mut signature_only = Validation::new(self.kind.algorithm);
+        let mut signature_only = Validation::new(key.algorithm);
         signature_only.required_spec_claims.clear();
         signature_only.validate_exp = false;
         signature_only.validate_aud = false;
@@ -124,13 +124,7 @@ impl KeySet {
     fn key_for(&self, token: &str) -> Option<&Key> {
         let header = URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()?;
         let header: ExactHeader = serde_json::from_slice(&header).ok()?;
-        let alg = match self.kind.algorithm {
-            Algorithm::EdDSA => "EdDSA",
-            _ => "HS256",
-        };
-        if header.alg != alg || header.typ != self.kind.typ {
-            return None;
-        }
-        self.keys.iter().find(|key| key.kid == header.kid)
+        let is_named = |key: &&Key| key.kid == header.kid && key.alg() == header.alg;
+        self.keys.iter().find(is_named).filter(|_| header.typ == self.kind.typ)
     }
 }

@@ -1,6 +1,6 @@
 //! The tokens: keys, issue, verify. Nothing else in the crate decodes a JWT.
 //!
-//! Three kinds, each with its own key, `alg` and `typ`, so that none passes for another. All keys
+//! Three kinds, each with its own keys, `alg` and `typ`, so that none passes for another. All keys
 //! come from one secret by HKDF-SHA256 (RFC 5869, no salt). The library checks the signature;
 //! everything else is checked here, because its defaults are not ours: it allows a minute of leeway
 //! and never looks at `typ` or `crit`.
@@ -11,11 +11,13 @@ mod text;
 mod verified;
 
 use chrono::{DateTime, Utc};
+use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::config::TokenAlgorithm;
 use crate::fields::Role;
 use codec::{Genuine, KeySet};
 use key::{ACCESS, Key, Kind, LINK, REFRESH};
@@ -80,10 +82,10 @@ fn role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Role, D::Er
     Role::try_from(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// From 0 to `i64::MAX` - 1.
+/// From 0 to 2^31 - 1.
 fn counter<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let counter = i64::deserialize(deserializer)?;
-    let is_one = (0..i64::MAX).contains(&counter);
+    let is_one = (0..=i64::from(i32::MAX)).contains(&counter);
     if is_one { Ok(counter) } else { Err(serde::de::Error::custom("no counter")) }
 }
 
@@ -113,25 +115,31 @@ pub struct TokenKeys {
 }
 
 impl TokenKeys {
-    /// `issuer` becomes `iss` and `aud`; tokens signed with `previous` are still accepted.
-    pub fn new(secret: &SecretString, previous: Option<&SecretString>, issuer: &str) -> Self {
+    /// `issuer` becomes `iss` and `aud`; tokens signed with `previous` are still accepted, and
+    /// access tokens of the other algorithm.
+    pub fn new(
+        secret: &SecretString,
+        previous: Option<&SecretString>,
+        algorithm: TokenAlgorithm,
+        issuer: &str,
+    ) -> Self {
+        let algorithm = match algorithm {
+            TokenAlgorithm::Es256 => Algorithm::ES256,
+            TokenAlgorithm::EdDsa => Algorithm::EdDSA,
+        };
         let set = |kind: &'static Kind| {
-            let keys: Vec<Key> = [Some(secret), previous]
-                .into_iter()
-                .flatten()
-                .map(|secret| (kind.key)(secret, kind.info))
-                .collect();
-            KeySet {
-                kind,
-                header: kind.encoded_header(&keys[0].kid),
-                issuer: issuer.to_owned(),
-                keys,
-            }
+            let secrets = [Some(secret), previous].into_iter().flatten();
+            let derive = |secret| kind.keys.iter().map(move |key| key.derive(secret));
+            let mut keys: Vec<Key> = secrets.flat_map(derive).collect();
+            // The first of the chosen algorithm signs; of one algorithm alone it is the first.
+            let signing = keys.iter().position(|key| key.algorithm == algorithm).unwrap_or(0);
+            keys[..=signing].rotate_right(1);
+            let header = keys[0].encoded_header(kind.typ);
+            KeySet { kind, header, issuer: issuer.to_owned(), keys }
         };
         let access = set(&ACCESS);
-        let jwks = json!({ "keys": access.keys.iter().map(|key| json!({
-            "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": key.public_x,
-        })).collect::<Vec<_>>() });
+        let jwks: Vec<&Value> = access.keys.iter().filter_map(|key| key.jwk.as_ref()).collect();
+        let jwks = json!({ "keys": jwks });
         let (refresh, link) = (set(&REFRESH), set(&LINK));
         Self { access, refresh, link, verified: Verified::new(), jwks }
     }
@@ -191,8 +199,18 @@ impl TokenKeys {
         self.refresh.open(token, now)?.unexpired()
     }
 
+    /// The claims of a refresh token of ours, whether or not its time is over.
+    pub fn genuine_refresh(&self, token: &str, now: DateTime<Utc>) -> Option<RefreshClaims> {
+        self.refresh.open(token, now).ok().map(|opened| opened.claims)
+    }
+
     pub fn open_link(&self, token: &str, now: DateTime<Utc>) -> Result<LinkClaims, TokenError> {
         self.link.open(token, now)?.unexpired()
+    }
+
+    /// Whether an access token was issued here, whether or not its time is over.
+    pub fn is_genuine_access(&self, token: &str) -> bool {
+        self.verified.find(token).is_some() || self.access.verify::<AccessClaims>(token).is_ok()
     }
 
     /// The public keys as a JWK set (RFC 7517, RFC 8037), the signing one first.

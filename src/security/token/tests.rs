@@ -18,7 +18,7 @@ fn secret(fill: &str) -> SecretString {
 }
 
 fn keys() -> TokenKeys {
-    TokenKeys::new(&secret("k"), None, ISSUER)
+    TokenKeys::new(&secret("k"), None, TokenAlgorithm::Es256, ISSUER)
 }
 
 fn at(seconds: i64) -> DateTime<Utc> {
@@ -115,18 +115,19 @@ fn no_kind_passes_for_another_and_no_stranger_passes_at_all() {
     assert_eq!(keys.open_refresh(&link, at(1)), Err(TokenError::Invalid));
     assert_eq!(keys.open_link(&refresh, at(1)), Err(TokenError::Invalid));
     assert!(keys.open_access(&refresh, at(1)).is_err());
-    let stranger = TokenKeys::new(&secret("s"), None, ISSUER);
+    let stranger = TokenKeys::new(&secret("s"), None, TokenAlgorithm::Es256, ISSUER);
     assert_eq!(stranger.open_refresh(&refresh, at(1)), Err(TokenError::Invalid));
-    let elsewhere = TokenKeys::new(&secret("k"), None, "https://other.example.com");
+    let elsewhere =
+        TokenKeys::new(&secret("k"), None, TokenAlgorithm::Es256, "https://other.example.com");
     assert_eq!(elsewhere.open_refresh(&refresh, at(1)), Err(TokenError::Invalid));
 }
 
 #[test]
 fn a_rotated_secret_logs_nobody_out() {
     let token = keys().issue_refresh(&refresh_claims(), at(0), at(60));
-    let rotated = TokenKeys::new(&secret("n"), Some(&secret("k")), ISSUER);
+    let rotated = TokenKeys::new(&secret("n"), Some(&secret("k")), TokenAlgorithm::Es256, ISSUER);
     assert_eq!(rotated.open_refresh(&token, at(1)), Ok(refresh_claims()));
-    assert_eq!(rotated.jwks()["keys"].as_array().map(Vec::len), Some(2));
+    assert_eq!(rotated.jwks()["keys"].as_array().map(Vec::len), Some(4));
 }
 
 /// Signs any header and payload with the service's own refresh key.
@@ -172,7 +173,7 @@ fn a_well_signed_token_is_still_checked_to_the_letter() {
         format!(r#"{{{named},"counter":3,"iat":{iat},"exp":{exp},"nbf":{exp}}}"#),
         format!(r#"{{{named},"counter":3,"iat":{iat},"exp":{exp},"nbf":"x"}}"#),
         format!(r#"{{{named},"counter":-1,"iat":{iat},"exp":{exp}}}"#),
-        format!(r#"{{{named},"counter":{},"iat":{iat},"exp":{exp}}}"#, i64::MAX),
+        format!(r#"{{{named},"counter":{},"iat":{iat},"exp":{exp}}}"#, 1_i64 << 31),
         format!(r#"{{"iss":"{ISSUER}",{ids},"counter":3,"iat":{iat},"exp":{exp}}}"#),
         good.replace("\"aud\":\"https", "\"aud\":\"http"),
         "[]".to_owned(),
@@ -193,11 +194,11 @@ fn a_well_signed_token_is_still_checked_to_the_letter() {
     }
 }
 
-/// Byte for byte: neither algorithm leaves the signature a choice.
+/// Byte for byte: neither Ed25519 nor HMAC leaves the signature a choice, as ECDSA does.
 #[test]
 fn a_token_is_the_one_that_the_library_issues() {
     fn assert_same<C: Clone + Serialize>(set: &KeySet, claims: &C, key: &EncodingKey) {
-        let mut header = Header::new(set.kind.algorithm);
+        let mut header = Header::new(set.keys[0].algorithm);
         header.typ = Some(set.kind.typ.to_owned());
         header.kid = Some(set.keys[0].kid.clone());
         let envelope = Envelope {
@@ -211,8 +212,8 @@ fn a_token_is_the_one_that_the_library_issues() {
         let token = jsonwebtoken::encode(&header, &envelope, key).expect("signs");
         assert_eq!(set.issue(claims, at(0), at(60)), token);
     }
-    let keys = keys();
-    let seed = derive_key(&secret("k"), ACCESS.info);
+    let keys = TokenKeys::new(&secret("k"), None, TokenAlgorithm::EdDsa, ISSUER);
+    let seed = derive_key(&secret("k"), ACCESS.keys[1].info);
     let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).expect("a seed");
     let pkcs8 = pair.to_pkcs8v1().expect("a pair of keys");
     let access = AccessClaims {
@@ -221,17 +222,20 @@ fn a_token_is_the_one_that_the_library_issues() {
         ..access_claims()
     };
     assert_same(&keys.access, &access, &EncodingKey::from_ed_der(pkcs8.as_ref()));
-    let key = EncodingKey::from_secret(derive_key(&secret("k"), REFRESH.info).as_slice());
+    let key = EncodingKey::from_secret(derive_key(&secret("k"), REFRESH.keys[0].info).as_slice());
     assert_same(&keys.refresh, &refresh_claims(), &key);
 }
 
 #[test]
 fn keys_are_derived_as_documented() {
-    // Computed with Python: HKDF(SHA256, 32, salt=None, info), Ed25519, SHA-256, HMAC.
-    let keys =
-        TokenKeys::new(&"doorward-test-vector-0123456789abcdef".to_owned().into(), None, ISSUER);
-    assert_eq!(keys.jwks()["keys"][0]["x"], "LhisWpwnwHGF_a6kWkdzU47ZMIVStxQ1gux_EAGJ4gE");
-    assert_eq!(keys.access.keys[0].kid, "1c20203279a0d119");
+    // Computed with Python: HKDF(SHA256, 32, salt=None, info), P-256, Ed25519, SHA-256, HMAC.
+    let secret = "doorward-test-vector-0123456789abcdef".to_owned().into();
+    let keys = TokenKeys::new(&secret, None, TokenAlgorithm::Es256, ISSUER);
+    assert_eq!(keys.jwks()["keys"][0]["x"], "IbGluSjVruW84kHvTD7A9P4oXGP6AQGE9rRj-X3SS84");
+    assert_eq!(keys.jwks()["keys"][0]["y"], "-S8wNHFk6stRViIXdEVuB5fLZTzLWWvTO6jH0x4JXRQ");
+    assert_eq!(keys.jwks()["keys"][1]["x"], "LhisWpwnwHGF_a6kWkdzU47ZMIVStxQ1gux_EAGJ4gE");
+    assert_eq!(keys.access.keys[0].kid, "973e12ac6bcc109c");
+    assert_eq!(keys.access.keys[1].kid, "1c20203279a0d119");
     assert_eq!(keys.refresh.keys[0].kid, "fc61a4ca033499cb");
     assert_eq!(keys.link.keys[0].kid, "93254602947f178d");
     // Instances of two releases issue the same one for the same state of a session.

@@ -1,7 +1,7 @@
 //! What a page of the list of users costs: the rows that PostgreSQL reads for it, whatever order
 //! and filters are asked for and however far down it stands.
 
-use doorward::fields::Role;
+use doorward::fields::{Role, Search};
 use doorward::store::user_list::{self, Filter, SortBy};
 use sqlx::PgConnection;
 
@@ -34,19 +34,27 @@ async fn rows_read(db: &mut PgConnection) -> i64 {
 }
 
 fn filters() -> Vec<Filter> {
-    let search = |part: &str| Filter { search: Some(part.to_owned()), ..Filter::default() };
+    let search = |part: &str| Filter { search: Search::parse(part).unwrap(), ..Filter::default() };
     let mut filters = vec![
         Filter::default(),
         search("NEEDLE"),
         search("user1999"),
         search("user"),
         search("nobody"),
+        search("NEEDLE user1999"),
+        search("00000000-0000-7000-8000-000000000000"),
+        Filter { email: Some("user1999@example.com".to_owned()), ..Filter::default() },
+        Filter { username: Some("nobody".to_owned()), ..Filter::default() },
     ];
     let roles = [None, Some(Role::User), Some(Role::Staff), Some(Role::Admin)];
     let all = roles
         .iter()
         .flat_map(|role| [None, Some(true), Some(false)].map(|verified| (*role, verified)));
-    filters.extend(all.map(|(role, email_verified)| Filter { search: None, role, email_verified }));
+    filters.extend(all.map(|(role, email_verified)| Filter {
+        role,
+        email_verified,
+        ..Filter::default()
+    }));
     filters
 }
 

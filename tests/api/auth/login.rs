@@ -71,11 +71,21 @@ async fn whoever_logs_in_gets_a_pair_of_tokens_and_sees_themselves() {
 async fn the_name_and_the_address_are_good_in_any_case() {
     let app = TestApp::start().await;
     register(&app, "Ada", PASSWORD).await;
-    for login in ["Ada", "ada", "ADA", "Ada@example.com", "ada@EXAMPLE.com", "ADA@EXAMPLE.COM"] {
+    for login in [
+        "Ada",
+        "ada",
+        "ADA",
+        "Ada@example.com",
+        "ada@EXAMPLE.com",
+        "ADA@EXAMPLE.COM",
+        "ada ",
+        " ada",
+        "\u{feff}ada@example.com\u{200b}\n",
+    ] {
         app.anonymous().log_in(login, PASSWORD).await.assert_ok(200);
     }
-    // ASCII alone is folded: a look-alike is somebody else. No name is trimmed.
-    for login in ["\u{410}da", "ada ", " ada", "ada@example.com ", "ad_", "a%", "example.com"] {
+    // ASCII alone is folded: a look-alike is somebody else. What is inside a name counts.
+    for login in ["\u{410}da", "a da", "a\u{200b}da", "ad_", "a%", "example.com"] {
         app.anonymous().log_in(login, PASSWORD).await.assert_error(401, "invalid_credentials");
     }
     let answer = app.anonymous().log_in("ada", &PASSWORD.to_uppercase()).await;
@@ -151,9 +161,6 @@ async fn whoever_brings_no_credentials_is_asked_for_them() {
         format!("Basic {good} {good}").into(),
         basic(b"ada").into(),
         basic(b"ada correct horse battery").into(),
-        // Not UTF-8, which is what the challenge asks for.
-        basic(b"ada:caf\xe9 au lait").into(),
-        basic(b"\xff\xfe:correct horse battery").into(),
         // Header bytes that are not ASCII.
         b"Basic \xc3\xa4\xc3\xb6".to_vec(),
         b"B\xe4sic YTpi".to_vec(),

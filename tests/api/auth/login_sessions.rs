@@ -1,5 +1,9 @@
 //! `POST /login`: the session that it begins, and how many there may be.
 
+use axum::http::Method;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::TimeDelta;
 use doorward::account::sessions::{MAX_SESSIONS, SURPLUS_REMOVAL};
 use doorward::store::logins::{self, LoginLookup};
 use serde_json::json;
@@ -105,6 +109,7 @@ async fn however_many_sessions_an_account_has_few_are_read_to_tell_whether_an_ad
     let claim = |(login, address, _): &(&str, &str, bool)| LoginLookup {
         login: (*login).to_owned(),
         address: address.parse().ok(),
+        device: None,
     };
     let claims: Vec<LoginLookup> = expected.iter().map(claim).collect();
     let all = logins::find_all(&mut tx, &claims).await.unwrap();
@@ -117,4 +122,40 @@ async fn however_many_sessions_an_account_has_few_are_read_to_tell_whether_an_ad
                from pg_stat_xact_user_tables where relname = 'sessions'";
     let read: i64 = sqlx::query_scalar(sql).fetch_one(&mut *tx).await.unwrap();
     assert!(read <= 10, "{read}");
+}
+
+#[tokio::test]
+async fn logins_of_one_account_from_one_address_in_a_minute_are_one_row_of_the_audit_log() {
+    let app = TestApp::start().await;
+    app.newcomer("ada").await;
+    app.newcomer("bob").await;
+    // 54.322 seconds are left of the minute.
+    let log_in = async |name: &str, from: &str| {
+        let value = format!("Basic {}", STANDARD.encode(format!("{name}:{PASSWORD}")));
+        let call = app.anonymous().call(Method::POST, "/api/v1/login").from(from);
+        call.header("authorization", &value).send().await.assert_ok(200);
+    };
+    for _ in 0..4 {
+        log_in("ada", "127.0.0.1").await;
+        log_in("bob", "203.0.113.7").await;
+        app.clock.advance(TimeDelta::seconds(13));
+    }
+    app.clock.advance(TimeDelta::seconds(10));
+    log_in("ada", "127.0.0.1").await;
+    let sql = "select username, host(ip), count, to_char(at at time zone 'UTC', 'MI:SS')
+               from audit_log a join users u on u.id = a.user_id where event = 'login' order by a.id";
+    let rows: Vec<(String, String, i32, String)> =
+        sqlx::query_as(sql).fetch_all(&app.pool).await.unwrap();
+    let row = |name: &str, ip: &str, count, at: &str| {
+        (name.to_owned(), ip.to_owned(), count, at.to_owned())
+    };
+    assert_eq!(
+        rows,
+        [
+            row("ada", "127.0.0.1", 5, "04:05"),
+            row("bob", "127.0.0.1", 1, "04:05"),
+            row("bob", "203.0.113.7", 4, "04:05"),
+            row("ada", "127.0.0.1", 1, "05:07"),
+        ]
+    );
 }

@@ -124,7 +124,7 @@ async fn everywhere_is_yes_or_no() {
     for (odd, code) in [
         ("maybe", "invalid_choice"),
         ("", "invalid_choice"),
-        ("TRUE", "invalid_choice"),
+        ("yes", "invalid_choice"),
         ("2", "invalid_choice"),
         ("%00", "invalid_characters"),
     ] {
@@ -184,7 +184,6 @@ async fn whoever_has_no_good_token_logs_nobody_out() {
         (401, "token_missing", &[("authorization", "Basic YWRhOng=")]),
         (401, "token_invalid", &[("x-access-token", refresh)]),
         (401, "token_invalid", &[("x-access-token", &link)]),
-        (401, "token_invalid", &[("x-access-token", "x"), ("x-refresh-token", refresh)]),
         (401, "refresh_token_invalid", &[("x-refresh-token", access)]),
         (401, "refresh_token_invalid", &[("x-refresh-token", &link)]),
         (401, "refresh_token_invalid", &[("x-refresh-token", "x"), ("x-access-token", access)]),
@@ -197,6 +196,8 @@ async fn whoever_has_no_good_token_logs_nobody_out() {
         (400, "malformed_request", &[("x-access-token", access), ("x-access-token", access)]),
         (400, "malformed_request", &[("x-refresh-token", refresh), ("x-refresh-token", refresh)]),
         (400, "malformed_request", &[("authorization", &bearer), ("x-access-token", access)]),
+        (401, "token_invalid", &[("authorization", &bearer), ("x-access-token", "x")]),
+        (401, "token_missing", &[("x-access-token", "undefined"), ("x-refresh-token", "null")]),
     ] {
         for path in [PATH, EVERYWHERE] {
             log_out_by(&app, path, headers).await.assert_error(status, code);
@@ -301,9 +302,9 @@ async fn a_token_that_was_replaced_long_ago_ends_its_own_session_and_no_other() 
     let app = TestApp::start().await;
     let (mut ada, [mut phone, desk], _) = people(&app).await;
     let copy = ada.refresh_token().to_owned();
-    for _ in 0..2 {
-        ada.refresh().await.assert_ok(200);
-    }
+    ada.refresh().await.assert_ok(200);
+    app.clock.advance(TimeDelta::seconds(20));
+    ada.refresh().await.assert_ok(200);
     let answer = log_out_by(&app, EVERYWHERE, &[("x-refresh-token", &copy)]).await;
     answer.assert_error(401, "refresh_token_reused");
     assert_out(&ada).await;
@@ -319,4 +320,28 @@ async fn a_token_that_was_replaced_long_ago_ends_its_own_session_and_no_other() 
     let last = "select event from audit_log order by id desc limit 1";
     let last: String = sqlx::query_scalar(last).fetch_one(&app.pool).await.unwrap();
     assert_eq!(last, "refresh_token_reused");
+}
+
+#[tokio::test]
+async fn what_a_client_has_left_of_an_access_token_keeps_nobody_in() {
+    let app = TestApp::start().await;
+    for stray in ["undefined", "null", "", "x", "a.b.c"] {
+        for header in ["x-access-token", "authorization"] {
+            let ada = app.newcomer(&format!("user{}{}", stray.len(), header.len())).await;
+            let value = if header == "authorization" {
+                format!("Bearer {stray}")
+            } else {
+                stray.to_owned()
+            };
+            let headers = [("x-refresh-token", ada.refresh_token()), (header, value.as_str())];
+            log_out_by(&app, PATH, &headers).await.assert_ok(200);
+            assert_out(&ada).await;
+            sqlx::query("delete from users").execute(&app.pool).await.unwrap();
+        }
+    }
+    // In any case.
+    let (ada, others, _) = people(&app).await;
+    let path = format!("{PATH}?everywhere=True");
+    log_out_by(&app, &path, &[("x-access-token", ada.access_token())]).await.assert_ok(200);
+    assert_out(&others[0]).await;
 }

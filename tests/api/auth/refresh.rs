@@ -1,11 +1,16 @@
 //! `POST /refresh`: the next pair, the same pair again, and the end of a stolen one.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use axum::http::Method;
 use chrono::TimeDelta;
+use doorward::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::harness::answer::Answer;
 use crate::harness::app::TestApp;
+use crate::harness::cluster::new_database;
 use crate::harness::forge;
 use crate::harness::person::{PASSWORD, Person};
 use crate::harness::races::at_once;
@@ -59,7 +64,10 @@ async fn a_refresh_gives_the_next_pair() {
     let (token, refresh) = (next.access_token(), next.refresh_token());
     assert_eq!(
         *body,
-        json!({ "success": true, "token": token, "refresh_token": refresh, "expires_in": 1800 })
+        json!({
+            "success": true, "token": token, "refresh_token": refresh, "expires_in": 1800,
+            "user": ada.user,
+        })
     );
     next.get("/api/v1/users/me").await.assert_ok(200);
     let (_, before) = forge::read(ada.refresh_token());
@@ -115,8 +123,9 @@ async fn the_token_just_replaced_gives_the_same_successor_for_20_seconds() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_logs_nobody_out_however_late_the_next_try_comes() {
-    for later in [TimeDelta::hours(1), TimeDelta::days(29)] {
+async fn a_lost_answer_is_given_again_for_ten_minutes_and_a_copy_is_noticed_after_that() {
+    let ten = TimeDelta::minutes(10);
+    for later in [TimeDelta::minutes(1), ten - TimeDelta::milliseconds(1)] {
         let app = TestApp::start().await;
         let mut ada = app.newcomer("ada").await;
         let lost = ada.refresh_with(ada.refresh_token()).await;
@@ -128,6 +137,72 @@ async fn a_lost_answer_logs_nobody_out_however_late_the_next_try_comes() {
         ada.refresh().await.assert_ok(200);
         ada.get("/api/v1/users/me").await.assert_ok(200);
     }
+    // Where access tokens go to other backends alone, no pair is ever seen in use.
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    let thief = ada.clone();
+    let taken = thief.refresh_with(thief.refresh_token()).await;
+    app.clock.advance(ten);
+    let answer = ada.refresh_with(ada.refresh_token()).await;
+    answer.assert_error(401, "refresh_token_reused");
+    assert_ended_by_reuse(&app, &[&holder(&app, &taken)]).await;
+}
+
+#[tokio::test]
+async fn tokens_that_follow_each_other_quickly_all_give_the_current_pair_for_20_seconds() {
+    let app = TestApp::start().await;
+    let mut ada = app.newcomer("ada").await;
+    let mut held = vec![ada.clone()];
+    for _ in 0..10 {
+        app.clock.advance(TimeDelta::milliseconds(1_900));
+        ada.refresh().await.assert_ok(200);
+        ada.get("/api/v1/users/me").await.assert_ok(200);
+        held.push(ada.clone());
+    }
+    // The first was replaced 17.1 seconds ago.
+    for tab in &held[..10] {
+        let again = tab.refresh_with(tab.refresh_token()).await;
+        assert_eq!(refresh_token(&again), ada.refresh_token());
+        let claims = forge::read(again.json["token"].as_str().unwrap()).1;
+        assert_eq!(claims["gen"], 10, "a repeat has the current one's");
+    }
+    app.clock.advance(TimeDelta::milliseconds(2_899));
+    held[0].refresh_with(held[0].refresh_token()).await.assert_ok(200);
+    app.clock.advance(TimeDelta::milliseconds(1));
+    held[1].refresh_with(held[1].refresh_token()).await.assert_ok(200);
+    let reused = held[0].refresh_with(held[0].refresh_token()).await;
+    reused.assert_error(401, "refresh_token_reused");
+    assert_ended_by_reuse(&app, &[&ada, &held[1]]).await;
+}
+
+#[tokio::test]
+async fn a_pair_that_is_asked_for_again_from_elsewhere_is_an_event() {
+    let app = TestApp::start().await;
+    let mut ada = app.newcomer("ada").await;
+    let old = ada.refresh_token().to_owned();
+    ada.refresh().await.assert_ok(200);
+    let from = async |ip: &str| {
+        let call = app.anonymous().call(Method::POST, PATH).from(ip);
+        call.header("x-refresh-token", &old).send().await.assert_ok(200);
+    };
+    from("127.0.0.1").await;
+    let sql = "select ip::text, count, details from audit_log
+               where event = 'refresh_token_repeated' order by id";
+    let rows = async || -> Vec<(String, i32, Value)> {
+        sqlx::query_as(sql).fetch_all(&app.pool).await.unwrap()
+    };
+    assert_eq!(rows().await, []);
+    for ip in ["203.0.113.7", "203.0.113.7", "198.51.100.1"] {
+        from(ip).await;
+    }
+    let details = json!({ "refreshed_from": "127.0.0.1" });
+    assert_eq!(
+        rows().await,
+        [
+            ("203.0.113.7/32".to_owned(), 2, details.clone()),
+            ("198.51.100.1/32".to_owned(), 1, details),
+        ]
+    );
 }
 
 #[tokio::test]
@@ -135,7 +210,7 @@ async fn two_tabs_that_try_again_after_a_lost_answer_both_get_in() {
     let app = TestApp::start().await;
     let ada = app.newcomer("ada").await;
     ada.refresh_with(ada.refresh_token()).await.assert_ok(200);
-    app.clock.advance(TimeDelta::hours(1));
+    app.clock.advance(TimeDelta::minutes(9));
     let first = ada.refresh_with(ada.refresh_token()).await;
     holder(&app, &first).get("/api/v1/users/me").await.assert_ok(200);
     // The other tab's call was on its way already.
@@ -171,14 +246,16 @@ async fn a_token_whose_successor_was_used_by_its_access_token_ends_the_session()
 }
 
 #[tokio::test]
-async fn a_token_two_generations_old_ends_the_session_at_once() {
+async fn a_token_two_generations_old_ends_the_session_once_its_20_seconds_are_over() {
     let app = TestApp::start().await;
     let ada = app.newcomer("ada").await;
     let mut next = ada.clone();
     next.refresh().await.assert_ok(200);
+    app.clock.advance(TimeDelta::seconds(20));
     let middle = next.clone();
     next.refresh().await.assert_ok(200);
-    // No second has passed, and nobody has used an access token.
+    // Nobody has used an access token, and the one between is good.
+    middle.refresh_with(middle.refresh_token()).await.assert_ok(200);
     let reused = ada.refresh_with(ada.refresh_token()).await;
     reused.assert_error(401, "refresh_token_reused");
     assert_ended_by_reuse(&app, &[&ada, &middle, &next]).await;
@@ -191,7 +268,7 @@ async fn an_old_access_token_does_not_count_as_use_of_the_successor() {
     let lost = ada.refresh_with(ada.refresh_token()).await;
     // The tab whose refresh was lost goes on with the access token that it has.
     ada.get("/api/v1/users/me").await.assert_ok(200);
-    app.clock.advance(TimeDelta::minutes(10));
+    app.clock.advance(TimeDelta::minutes(9));
     ada.get("/api/v1/users/me").await.assert_ok(200);
     let again = ada.refresh_with(ada.refresh_token()).await;
     assert_eq!(refresh_token(&again), refresh_token(&lost));
@@ -225,6 +302,7 @@ async fn a_stolen_token_that_20_use_at_once_is_audited_once() {
     let mut ada = app.newcomer("ada").await;
     let stolen = ada.refresh.clone().unwrap();
     ada.refresh().await.assert_ok(200);
+    app.clock.advance(TimeDelta::seconds(20));
     ada.refresh().await.assert_ok(200);
     let answers = at_once(20, |_| {
         let (thief, stolen) = (app.anonymous(), stolen.clone());
@@ -235,4 +313,32 @@ async fn a_stolen_token_that_20_use_at_once_is_audited_once() {
     let ended = answers.iter().filter(|code| *code == "session_ended").count();
     assert_eq!((reused, ended), (1, 19), "{answers:?}");
     assert_ended_by_reuse(&app, &[&ada]).await;
+}
+
+/// By the real clock: requests that came one after the other are settled in any order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_whose_calls_each_refresh_with_what_it_holds_at_that_moment_stays_logged_in() {
+    let app = TestApp::at(&new_database().await, &[], Clock::system()).await;
+    app.newcomer("ada").await;
+    for run in 0..20 {
+        let ada = app.log_in("ada", PASSWORD).await;
+        let held = Arc::new(Mutex::new(ada.refresh_token().to_owned()));
+        let answers = at_once(40, |number| {
+            let (app, held) = (app.clone(), Arc::clone(&held));
+            async move {
+                tokio::time::sleep(Duration::from_millis(number as u64 % 7)).await;
+                let token = held.lock().unwrap().clone();
+                let answer = app.anonymous().refresh_with(&token).await;
+                if answer.status == 200 {
+                    *held.lock().unwrap() = refresh_token(&answer);
+                }
+                (forge::read(&token).1["counter"].clone(), answer.code().to_owned())
+            }
+        })
+        .await;
+        let refused: Vec<_> = answers.iter().filter(|(_, code)| !code.is_empty()).collect();
+        assert!(refused.is_empty(), "run {run}: {refused:?}");
+        let last = held.lock().unwrap().clone();
+        app.anonymous().refresh_with(&last).await.assert_ok(200);
+    }
 }

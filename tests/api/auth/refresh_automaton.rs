@@ -4,6 +4,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 const GRACE: TimeDelta = TimeDelta::seconds(20);
+const UNSEEN: TimeDelta = TimeDelta::minutes(10);
 const IDLE: TimeDelta = TimeDelta::days(30);
 const IN_ALL: TimeDelta = TimeDelta::days(90);
 
@@ -37,8 +38,10 @@ pub struct Session {
     current: i64,
     /// Nobody has been seen with that pair yet.
     is_unused: bool,
-    /// When that pair was last given out while nobody had used it.
-    given_at: DateTime<Utc>,
+    rotated_at: DateTime<Utc>,
+    /// Until when each counter before it was good: until it was replaced, or gave out an unused
+    /// pair once more.
+    good_until: Vec<DateTime<Utc>>,
     expires_at: DateTime<Utc>,
     ends_at: DateTime<Utc>,
     has_ended: bool,
@@ -49,7 +52,8 @@ impl Session {
         Self {
             current: 0,
             is_unused: true,
-            given_at: at,
+            rotated_at: at,
+            good_until: Vec::new(),
             expires_at: at + IDLE,
             ends_at: at + IN_ALL,
             has_ended: false,
@@ -69,22 +73,23 @@ impl Session {
                 Reply::Served
             }
             Call::Refresh(token) if token.counter == self.current => {
-                let expires_at = self.ends_at.min(now + IDLE);
-                let current = self.current + 1;
-                *self =
-                    Self { current, is_unused: true, given_at: now, expires_at, ..self.clone() };
+                self.current += 1;
+                self.is_unused = true;
+                self.rotated_at = now;
+                self.good_until.push(now);
+                self.expires_at = self.ends_at.min(now + IDLE);
                 self.pair()
             }
-            Call::Refresh(token) if token.counter == self.current - 1 && self.is_unused => {
-                self.given_at = now;
-                self.pair()
-            }
-            Call::Refresh(token)
-                if token.counter == self.current - 1 && now < self.given_at + GRACE =>
-            {
-                self.pair()
-            }
-            Call::Refresh(_) => {
+            Call::Refresh(token) => {
+                let good_until = self.good_until[usize::try_from(token.counter).unwrap()];
+                let is_unseen = self.is_unused && now < self.rotated_at + UNSEEN;
+                let is_previous = token.counter == self.current - 1;
+                if (is_previous && is_unseen) || now < good_until + GRACE {
+                    if is_unseen {
+                        *self.good_until.last_mut().unwrap() = now;
+                    }
+                    return self.pair();
+                }
                 self.has_ended = true;
                 refused("refresh_token_reused")
             }

@@ -14,8 +14,10 @@ use crate::harness::forge;
 use crate::harness::machine::note;
 use crate::harness::person::PASSWORD;
 
-/// For this long a tab may go on with the pair before the newest, as the contract has it.
+/// For this long a tab may go on with a pair that was replaced, as the contract has it.
 const GRACE: TimeDelta = TimeDelta::seconds(20);
+/// Within this time a lost answer has to be asked for again.
+const UNSEEN: TimeDelta = TimeDelta::minutes(10);
 
 /// What was said how often.
 pub type Tally = BTreeMap<String, u64>;
@@ -29,12 +31,12 @@ struct Story<'a> {
     has_ended: bool,
     /// The one refresh token of each counter.
     lineage: Vec<String>,
-    /// What the tabs have received, the newest last, and when that was.
+    /// What the tabs have received, the newest last, and when each was.
     owned: Vec<Pair>,
-    arrived_at: DateTime<Utc>,
+    arrived_at: Vec<DateTime<Utc>>,
     tabs: u64,
-    /// So many tabs have not seen the newest pair yet.
-    tabs_behind: u64,
+    /// Since when an answer to a refresh is lost.
+    lost_since: Option<DateTime<Utc>>,
     has_thief: bool,
     /// What the thief holds: one pair that was the owner's, and what has come of it.
     stolen: Vec<Pair>,
@@ -56,9 +58,9 @@ impl<'a> Story<'a> {
             has_ended: false,
             lineage: vec![pair.refresh.clone()],
             owned: vec![pair],
-            arrived_at: now,
+            arrived_at: vec![now],
             tabs: 1 + dice.roll(4),
-            tabs_behind: 0,
+            lost_since: None,
             has_thief,
             stolen: Vec::new(),
             thief_has_acted: false,
@@ -91,6 +93,14 @@ impl<'a> Story<'a> {
         self.steps.push(String::new());
         self.states = explain(&self.states, &calls, now);
         assert!(!self.states.is_empty(), "the automaton answers otherwise, in whatever order");
+        let is_lost = |act: &Act| {
+            act.who == Who::Owner
+                && act.fate != Fate::Answered
+                && matches!(act.call, Call::Refresh(_))
+        };
+        if acts.iter().any(is_lost) {
+            self.lost_since.get_or_insert(now);
+        }
         self.thief_has_acted |= acts.iter().any(|act| act.who == Who::Thief);
         for (act, outcome) in acts.iter().zip(outcomes) {
             match outcome {
@@ -145,8 +155,8 @@ impl<'a> Story<'a> {
             return self.stolen.push(pair);
         }
         self.owned.push(pair);
-        self.arrived_at = self.app.clock.now();
-        self.tabs_behind = self.dice.roll(self.tabs);
+        self.arrived_at.push(self.app.clock.now());
+        self.lost_since = None;
     }
 
     /// While nobody else has done anything, the owner's tabs are refused nothing before its time.
@@ -164,19 +174,23 @@ impl<'a> Story<'a> {
     }
 
     /// Some tabs find that they need a new pair. Within the contract's bounds: a tab goes on with
-    /// what it has for less than 20 seconds after another one has received the next pair, and no
-    /// tab refreshes that one before.
+    /// what it has for less than 20 seconds after another one has received the next pair, however
+    /// often that one refreshes meanwhile.
     fn tabs_refresh(&mut self) -> Vec<Act> {
-        let grace_is_over = self.app.clock.now() >= self.arrived_at + GRACE;
-        let (pair, tabs) = if self.tabs_behind > 0 && !grace_is_over && self.dice.chance(70) {
-            (self.owned[self.owned.len() - 2].clone(), self.tabs_behind)
-        } else {
-            self.tabs_behind = 0;
-            (self.newest(Who::Owner).clone(), self.tabs)
-        };
+        let now = self.app.clock.now();
+        let replaced = self.owned.len() - 1;
+        let behind: Vec<usize> =
+            (0..replaced).filter(|place| now < self.arrived_at[place + 1] + GRACE).collect();
         // A lost request is one that is not made at all.
-        let calls = self.dice.roll(1 + tabs.min(3));
-        (0..calls).map(|_| Act::refresh(Who::Owner, &pair, self.fate())).collect()
+        let calls = self.dice.roll(1 + self.tabs.min(3));
+        let mut acts = Vec::new();
+        for _ in 0..calls {
+            let is_behind = !behind.is_empty() && self.dice.chance(60);
+            let place = if is_behind { *self.dice.pick(&behind) } else { replaced };
+            let fate = self.fate();
+            acts.push(Act::refresh(Who::Owner, &self.owned[place], fate));
+        }
+        acts
     }
 
     fn fate(&mut self) -> Fate {
@@ -235,7 +249,7 @@ impl<'a> Story<'a> {
         let seconds = |count: u64| TimeDelta::seconds(count.try_into().unwrap());
         let pause = match self.dice.roll(10) {
             // The tabs that are behind follow soon, for the most part.
-            0..6 if self.tabs_behind > 0 => seconds(self.dice.roll(10)),
+            0..6 if self.tabs > 1 && self.dice.chance(50) => seconds(self.dice.roll(10)),
             0..3 => TimeDelta::zero(),
             3..5 => seconds(self.dice.roll(20)),
             // On both sides of the end of the grace.
@@ -245,6 +259,10 @@ impl<'a> Story<'a> {
             8 => seconds(3600 * self.dice.roll(48)),
             _ => seconds(86_400 * self.dice.roll(30)),
         };
+        // Where an answer was lost, a tab asks again in time.
+        let now = self.app.clock.now();
+        let latest = self.lost_since.map(|lost| lost + UNSEEN - TimeDelta::milliseconds(1) - now);
+        let pause = latest.map_or(pause, |latest| pause.min(latest).max(TimeDelta::zero()));
         // Whoever stays away until the time of the pair is over is logged out, as promised: seldom
         // of interest.
         let then = (self.app.clock.now() + pause).timestamp();

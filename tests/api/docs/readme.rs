@@ -10,11 +10,14 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use doorward::config::{Config, VARIABLES};
+use doorward::fields::{NewPassword, PasswordContext};
 use doorward::http::error::Code;
+use doorward::router::openapi_document;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
+use crate::harness::app::PUBLIC_URL;
 use crate::harness::machine::root;
 use crate::harness::markdown::{in_backticks, readme, rows, section};
 
@@ -91,7 +94,7 @@ async fn the_walk_by_curl_holds_word_for_word_and_leaves_out_no_endpoint() {
 
     let walk = walk(&readme());
     assert_eq!(walk.matches(URL_LINE).count(), 1, "{walk}");
-    let walk = walk.replace(URL_LINE, &format!("URL={url}\n"));
+    let walk = walk.replace(URL_LINE, &format!("URL={url}\n")) + "echo \"passwords: $NEW $BOSS\"\n";
     let run = command("sh", folder).args(["-eu", "-c", &walk]).output();
     let run = tokio::time::timeout(PATIENCE, run).await.expect("the walk comes to an end").unwrap();
     let (said, complained) =
@@ -105,8 +108,10 @@ async fn the_walk_by_curl_holds_word_for_word_and_leaves_out_no_endpoint() {
         let call = client.post(format!("{url}/api/v1/login")).basic_auth(name, Some(password));
         call.send().await.unwrap().json::<Value>().await.unwrap()
     };
-    assert_eq!(log_in("ada", "an even better one").await["code"], "invalid_credentials");
-    let admin = log_in("boss", "the house is in order").await;
+    let passwords = said.split_once("passwords: ").unwrap().1.trim();
+    let (adas, admins) = passwords.split_once(' ').unwrap();
+    assert_eq!(log_in("ada", adas).await["code"], "invalid_credentials");
+    let admin = log_in("boss", admins).await;
     let list = client.get(format!("{url}/api/v1/users/"));
     let list =
         list.header("x-access-token", admin["token"].as_str().unwrap()).send().await.unwrap();
@@ -158,8 +163,9 @@ fn every_setting_that_the_readme_names_exists() {
     let words = readme.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
     let in_text = words.filter(|word| word.trim_matches('_').contains('_'));
     for name in in_table.into_iter().chain(in_text) {
+        // The rest of the name is a limit's own.
         assert!(
-            VARIABLES.contains(&name),
+            VARIABLES.contains(&name) || name == "LIMIT_",
             "README.md names {name}, which no part of Doorward reads"
         );
     }
@@ -210,4 +216,27 @@ fn every_value_in_the_example_is_one_that_can_be_used() {
             panic!("{complaints}");
         }
     }
+}
+
+#[test]
+fn no_password_of_the_documentation_can_be_chosen() {
+    let context = PasswordContext::default();
+    let mut passwords: Vec<String> = dotenvy::from_read_iter(example().as_bytes())
+        .map(Result::unwrap)
+        .filter(|(name, _)| name == "ADMIN_PASSWORD")
+        .map(|(_, value)| value)
+        .collect();
+    let document = openapi_document(PUBLIC_URL, 8);
+    for schema in ["Password", "NewPassword"] {
+        let examples = document["components"]["schemas"][schema]["examples"].as_array().unwrap();
+        passwords.extend(examples.iter().map(|one| one.as_str().unwrap().to_owned()));
+    }
+    assert_eq!(passwords.len(), 3);
+    for password in passwords {
+        assert_eq!(NewPassword::parse(&password, 8, &context).unwrap_err().code, "too_common");
+    }
+    // The walk makes its own.
+    let readme = readme();
+    let literal = readme.split("\"password\": \"").skip(1).find(|rest| !rest.starts_with("'$"));
+    assert_eq!(literal, None, "a password of the walk");
 }

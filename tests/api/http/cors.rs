@@ -11,8 +11,9 @@ use crate::harness::app::TestApp;
 use crate::harness::cluster::new_database;
 
 const APP: &str = "https://app.example.com";
-const LIST: &[(&str, &str)] =
-    &[("CORS_ORIGINS", "https://app.example.com, http://localhost:3000/")];
+const LIST: &[(&str, &str)] = &[("CORS_ORIGINS", "https://app.example.com, http://localhost:3000")];
+/// What scripts may read of an answer beside its body.
+const EXPOSED: [&str; 5] = ["x-request-id", "retry-after", "link", "date", "www-authenticate"];
 
 /// As a browser asks whether it may.
 async fn preflight(app: &TestApp, origin: &str, path: &str) -> Answer {
@@ -58,17 +59,17 @@ async fn production_lets_no_origin_in_unless_told_to() {
 }
 
 #[tokio::test]
-async fn a_preflight_allows_the_contracts_headers_and_no_others() {
+async fn a_preflight_allows_every_header_that_a_listed_origin_asks_for() {
     let app = TestApp::with(LIST).await;
     for path in ["/api/v1/users/me", "/api/v1/users/me/", "/api/v1/login", "/api/v1/users"] {
         let answer = preflight(&app, APP, path).await;
         assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, ""));
         assert_eq!(answer.header("access-control-allow-origin"), Some(APP));
-        let headers = ["authorization", "content-type", "x-access-token", "x-refresh-token"];
+        let headers = ["content-type", "x-access-token"];
         assert_eq!(words(&answer, "access-control-allow-headers"), set(&headers));
         let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
         assert_eq!(words(&answer, "access-control-allow-methods"), set(&methods));
-        assert_eq!(answer.header("access-control-allow-credentials"), None);
+        assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
         assert!(words(&answer, "vary").contains("origin"));
         let seconds: u32 = answer.header("access-control-max-age").unwrap().parse().unwrap();
         assert!((60..=7200).contains(&seconds));
@@ -98,9 +99,8 @@ async fn a_listed_origin_may_read_every_answer_errors_too() {
         for (status, answer) in ask(origin).await {
             assert_eq!(answer.status, status, "{}", answer.text);
             assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
-            let exposed = set(&["x-request-id", "retry-after", "link"]);
-            assert_eq!(words(&answer, "access-control-expose-headers"), exposed);
-            assert_eq!(answer.header("access-control-allow-credentials"), None);
+            assert_eq!(words(&answer, "access-control-expose-headers"), set(&EXPOSED));
+            assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
             assert!(words(&answer, "vary").contains("origin"));
         }
     }
@@ -172,11 +172,60 @@ async fn development_lets_any_localhost_in_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_list_counts_in_development_too() {
+async fn in_development_this_machine_comes_on_top_of_the_list() {
     let settings = [("DOORWARD_ENV", "development"), ("CORS_ORIGINS", APP)];
     let app = TestApp::with(&settings).await;
-    assert_eq!(get(&app, APP, "/").await.header("access-control-allow-origin"), Some(APP));
-    assert_closed(&get(&app, "http://localhost:3000", "/").await);
+    for origin in [APP, "http://localhost:3000", "http://[::1]:5173"] {
+        let answer = get(&app, origin, "/").await;
+        assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
+    }
+    assert_closed(&get(&app, "https://evil.example", "/").await);
+}
+
+/// What frontends' other code adds to each request: that of error trackers and analytics, of
+/// axios as frameworks set it up, and of apps.
+#[tokio::test]
+async fn the_preflight_of_a_frontend_with_other_code_in_it_is_answered() {
+    let origins = "https://app.example.com, capacitor://localhost, tauri://localhost, \
+                   http://tauri.localhost, chrome-extension://abcdefghijklmnopabcdefghijklmnop, \
+                   https://*.preview.example.com";
+    let app = TestApp::with(&[("CORS_ORIGINS", origins)]).await;
+    let ask = async |origin: &str, headers: &str| {
+        let call = app.anonymous().call(Method::OPTIONS, "/api/v1/login").header("origin", origin);
+        let call = call.header("access-control-request-method", "POST");
+        call.header("access-control-request-headers", headers).send().await
+    };
+    for headers in [
+        "authorization,baggage,content-type,sentry-trace",
+        "authorization,x-posthog-distinct-id,x-posthog-session-id,x-posthog-window-id",
+        "authorization,x-requested-with,x-xsrf-token",
+        "authorization,traceparent,tracestate,x-request-id",
+        "authorization,cache-control,pragma,if-none-match",
+        "x-refresh-token",
+    ] {
+        for origin in [
+            APP,
+            "capacitor://localhost",
+            "tauri://localhost",
+            "http://tauri.localhost",
+            "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+            "https://pr-12.preview.example.com",
+        ] {
+            let answer = ask(origin, headers).await;
+            assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
+            let allowed = words(&answer, "access-control-allow-headers");
+            assert_eq!(allowed, headers.split(',').map(str::to_owned).collect());
+        }
+        for stranger in [
+            "https://evil.example",
+            "capacitor://evil",
+            "chrome-extension://ponmlkjihgfedcbaponmlkjihgfedcba",
+            "https://preview.example.com",
+            "https://preview.example.com.evil.example",
+        ] {
+            assert_closed(&ask(stranger, headers).await);
+        }
+    }
 }
 
 #[tokio::test]

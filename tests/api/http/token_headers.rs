@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::harness::answer::Answer;
 use crate::harness::app::{PUBLIC_URL, TestApp};
+use crate::harness::forge::{Key, read};
 use crate::harness::person::{PASSWORD, Person};
 
 const ME: &str = "/api/v1/users/me";
@@ -131,17 +132,25 @@ async fn two_tokens_at_once_are_refused() {
     let (token, other) = (ada.access.clone().unwrap(), bob.access.clone().unwrap());
     let refresh = ada.refresh.clone().unwrap();
     let bearer = format!("Bearer {token}");
+    let own = bob.access.clone().map(|own| format!("Bearer {own}")).unwrap();
     for headers in [
         [("x-access-token", token.as_str()), ("x-access-token", &token)],
         [("x-access-token", &token), ("x-access-token", &other)],
         [("x-access-token", &token), ("x-access-token", "")],
+        [("x-access-token", &token), ("x-access-token", "undefined")],
         [("authorization", &bearer), ("authorization", &bearer)],
+        [("authorization", &bearer), ("authorization", "Bearer nonsense")],
         [("x-access-token", &other), ("authorization", &bearer)],
-        [("x-access-token", &token), ("authorization", "Bearer nonsense")],
-        [("x-access-token", &token), ("authorization", "Bearer ")],
+        [("x-access-token", &token), ("authorization", &own)],
     ] {
         show(&ada, &headers).await.assert_error(400, "malformed_request");
     }
+    // An expired one was ours as well.
+    app.clock.advance(TimeDelta::minutes(31));
+    let fresh = app.log_in("ada", PASSWORD).await.access.unwrap();
+    let headers = [("x-access-token", fresh.as_str()), ("authorization", &bearer)];
+    show(&ada, &headers).await.assert_error(400, "malformed_request");
+    let ada = app.log_in("ada", PASSWORD).await;
     for path in ["/api/v1/refresh", "/api/v1/logout"] {
         let call = app.anonymous().call(Method::POST, path);
         let call = call.header("x-refresh-token", &refresh).header("x-refresh-token", &refresh);
@@ -155,19 +164,93 @@ async fn two_tokens_at_once_are_refused() {
 }
 
 #[tokio::test]
+async fn a_bearer_that_is_not_ours_is_passed_over_beside_the_token() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let token = ada.access.clone().unwrap();
+    // A gateway's, of the same algorithm, with the claims of another user.
+    let gateway = Key::access("a secret of the gateway, which is long enough");
+    let claims = read(app.user("bob").await.access_token()).1;
+    let gateways = gateway.token(&claims);
+    let foreign = [gateways.as_str(), "nonsense", "a.b.c", "null", "undefined", "", " "];
+    for foreign in foreign.map(|foreign| format!("Bearer {foreign}")) {
+        let headers = [("x-access-token", token.as_str()), ("authorization", &foreign)];
+        let answer = show(&ada, &headers).await;
+        assert_eq!(answer.assert_ok(200)["user"]["username"], "ada");
+        // No token of ours: then it is asked for, or this one is not good.
+        let alone = show(&ada, &[("authorization", &foreign)]).await;
+        assert_eq!(alone.status, 401, "{}", alone.text);
+    }
+    show(&ada, &[("authorization", &format!("Bearer {gateways}"))])
+        .await
+        .assert_error(401, "token_invalid");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_in_the_tokens_own_header_is_refused_whatever_stands_beside_it() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let bearer = format!("Bearer {}", ada.access_token());
+    let mut cut_off = ada.access_token().to_owned();
+    cut_off.pop();
+    for odd in ["nonsense", "a.b.c", &cut_off, &bearer] {
+        let headers = [("x-access-token", odd), ("authorization", &bearer)];
+        show(&ada, &headers).await.assert_error(401, "token_invalid");
+    }
+}
+
+#[tokio::test]
+async fn beside_a_refresh_token_an_access_token_that_cannot_be_read_counts_as_none() {
+    let app = TestApp::start().await;
+    app.user("ada").await;
+    for path in ["/api/v1/refresh", "/api/v1/logout"] {
+        for odd in ["nonsense", "a.b.c", "null", "undefined", ""] {
+            let ada = app.log_in("ada", PASSWORD).await;
+            let call = app.anonymous().call(Method::POST, path).header("x-access-token", odd);
+            call.header("x-refresh-token", ada.refresh_token()).send().await.assert_ok(200);
+        }
+    }
+    for (odd, code) in [("nonsense", "token_invalid"), ("undefined", "token_missing")] {
+        let call = app.anonymous().call(Method::POST, "/api/v1/logout");
+        call.header("x-access-token", odd).send().await.assert_error(401, code);
+    }
+}
+
+#[tokio::test]
+async fn a_script_without_a_refresh_token_has_none() {
+    let app = TestApp::start().await;
+    for none in ["", "undefined", "null"] {
+        let answer = app.anonymous().refresh_with(none).await;
+        answer.assert_error(401, "refresh_token_missing");
+    }
+    for odd in ["Undefined", "NULL", "undefined ", "0"] {
+        let answer = app.anonymous().refresh_with(odd).await;
+        answer.assert_error(401, "refresh_token_invalid");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_header_is_none_and_an_odd_one_is_no_token() {
     let app = TestApp::start().await;
     let ada = app.user("ada").await;
     let bearer = format!("Bearer {}", ada.access.as_deref().unwrap());
-    show(&ada, &[("x-access-token", "")]).await.assert_error(401, "token_missing");
-    show(&ada, &[("authorization", "")]).await.assert_error(401, "token_missing");
-    show(&ada, &[("x-access-token", ""), ("authorization", &bearer)]).await.assert_ok(200);
+    // What `fetch` makes of a variable that holds nothing is none, too.
+    for none in ["", "undefined", "null"] {
+        show(&ada, &[("x-access-token", none)]).await.assert_error(401, "token_missing");
+        show(&ada, &[("authorization", none)]).await.assert_error(401, "token_missing");
+        let bare = format!("Bearer {none}");
+        show(&ada, &[("authorization", &bare)]).await.assert_error(401, "token_missing");
+        let both = [("x-access-token", none), ("authorization", &bearer)];
+        show(&ada, &both).await.assert_ok(200);
+        let both = [("x-access-token", ada.access_token()), ("authorization", &bare)];
+        show(&ada, &both).await.assert_ok(200);
+    }
     let long = "x".repeat(100_000);
-    for odd in ["null", "undefined", " ", "a.b", "a.b.c", "..", &bearer, &long] {
+    for odd in ["Null", "undefined.", " ", "a.b", "a.b.c", "..", &bearer, &long] {
         let answer = show(&ada, &[("x-access-token", odd)]).await;
         answer.assert_error(401, "token_invalid");
     }
-    show(&ada, &[("authorization", "Bearer ")]).await.assert_error(401, "token_invalid");
+    show(&ada, &[("authorization", "Bearer x")]).await.assert_error(401, "token_invalid");
     for bytes in [&b"\xff\xfe"[..], "\u{e4}".as_bytes()] {
         let call = app.anonymous().call(Method::GET, ME).header_bytes("x-access-token", bytes);
         call.send().await.assert_error(401, "token_invalid");

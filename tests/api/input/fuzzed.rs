@@ -8,7 +8,7 @@ use crate::harness::dice::{Dice, number};
 use crate::harness::machine::{note, root};
 
 #[path = "../../fuzz/checks/mod.rs"]
-mod checks;
+pub mod checks;
 
 /// Shown if a check panics.
 struct Input<'a>(&'a [u8]);

@@ -1,82 +1,15 @@
-//! The limits on registrations, letters, refreshes and changes of one's own data.
+//! The limits on letters and on changes of one's own data.
 
-use axum::http::Method;
 use chrono::TimeDelta;
-use doorward::clock::Clock;
-use doorward::security::password::Hasher;
 use serde_json::json;
 
 use crate::harness::app::TestApp;
-use crate::harness::cluster::new_database;
-use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::person::{PASSWORD, Person, email_of};
 use crate::harness::wait::{eventually, lock_waits};
-use crate::limits::{HOME, assert_limited, counted, limited, register};
+use crate::limits::{assert_limited, counted, limited, limited_with, register_as};
 
-#[tokio::test]
-async fn registrations_are_ten_an_hour_and_sixty_a_day_for_one_address() {
-    let app = limited().await;
-    for hour in 0..6 {
-        for number in 0..10 {
-            register(&app, HOME, &format!("user{hour}-{number}")).await.assert_ok(201);
-        }
-        let limit = if hour < 5 { "register_hour" } else { "" };
-        if hour < 5 {
-            assert_limited(&register(&app, HOME, "one-more").await, limit, 3600);
-        }
-        app.clock.advance(TimeDelta::hours(1));
-    }
-    assert_limited(&register(&app, HOME, "one-more").await, "register_day", 18 * 3600);
-    register(&app, "198.51.100.8", "one-more").await.assert_ok(201);
-}
-
-#[tokio::test]
-async fn letters_beyond_the_limit_are_merged_in_silence() {
-    let app = limited().await;
-    let ann = app.newcomer("ann").await;
-    let mut sent = app.deliver_mail().await.len();
-    for _ in 0..6 {
-        ann.post("/api/v1/users/me/verify_email", &json!({})).await.assert_ok(202);
-        sent += app.deliver_mail().await.len();
-    }
-    assert_eq!(sent, 3, "the one of the registration and two more");
-    app.clock.advance(TimeDelta::hours(1));
-    let ann = app.log_in("ann", PASSWORD).await;
-    ann.post("/api/v1/users/me/verify_email", &json!({})).await.assert_ok(202);
-    assert_eq!(app.deliver_mail().await.len(), 1);
-}
-
-#[tokio::test]
-async fn a_session_is_refreshed_thirty_times_a_minute_and_can_always_be_ended() {
-    let app = limited().await;
-    let mut ann = app.newcomer("ann").await;
-    for _ in 0..30 {
-        ann.refresh().await.assert_ok(200);
-    }
-    assert_limited(&ann.refresh().await, "refresh", 60);
-    app.clock.advance(TimeDelta::seconds(60));
-    ann.refresh().await.assert_ok(200);
-    for _ in 0..40 {
-        let other = app.log_in("ann", PASSWORD).await;
-        other.post("/api/v1/logout", &json!({})).await.assert_ok(200);
-    }
-}
-
-#[tokio::test]
-async fn a_registration_that_nobody_had_room_for_is_no_attempt() {
-    let database = new_database().await;
-    let cheap = argon2::Params::new(8, 1, 1, Some(32)).unwrap();
-    let clock = Clock::fixed("2026-01-02T03:04:05.678Z".parse().unwrap());
-    let on = [("RATE_LIMITS", "on")];
-    let busy = TestApp::hashing(&database, &on, clock, Hasher::new(cheap, 0)).await;
-    for number in 0..15 {
-        register(&busy, HOME, &format!("ann{number}")).await.assert_error(503, "busy");
-    }
-    let app = TestApp::on(&database, &on).await;
-    for number in 0..10 {
-        register(&app, HOME, &format!("ann{number}")).await.assert_ok(201);
-    }
-    assert_limited(&register(&app, HOME, "ann").await, "register_hour", 3600);
-}
+const VERIFY: &str = "/api/v1/users/me/verify_email";
+const VICTIM: &str = "victim@example.com";
 
 #[tokio::test]
 async fn an_address_is_not_flooded_with_notices_that_it_is_to_be_replaced() {
@@ -131,9 +64,9 @@ async fn calls_that_are_refused_use_up_nobodys_letters() {
         answer.assert_error(409, "email_taken");
         let answer = app.anonymous().post("/api/v1/users/", &body).await;
         answer.assert_error(409, "email_taken");
-        // What was asked for counts as a registration, for an hour and for a day, and as a change;
-        // no letter does.
-        let others = 3 * time * 1000;
+        // What was asked for counts as a name that is taken and as a change; no account and no
+        // letter does.
+        let others = 2 * time * 1000;
         eventually("letters are given back", async || counted(&app).await == before + others).await;
     }
     for _ in 0..2 {
@@ -188,29 +121,130 @@ async fn an_address_that_waits_already_is_no_letter_and_neither_is_a_call_that_w
     drop(turn);
 }
 
+/// Lets everything be sent that is due; how many letters the victim has got.
+async fn letters_to_victim(app: &TestApp) -> usize {
+    app.deliver_mail().await.iter().filter(|letter| letter.to == VICTIM).count()
+}
+
+/// Registers somebody with the victim's address, who moves on to one of their own, so that the
+/// address is free again; how many letters the victim has got by it.
+async fn register_and_move_on(app: &TestApp, name: &str, from: &str) -> usize {
+    register_as(app, from, name, VICTIM).await.assert_ok(201);
+    let letters = letters_to_victim(app).await;
+    let eve = app.log_in(name, PASSWORD).await;
+    eve.put("/api/v1/users/me", &json!({ "email": email_of(name) })).await.assert_ok(200);
+    assert_eq!(letters_to_victim(app).await, 0);
+    letters
+}
+
 #[tokio::test]
 async fn an_account_that_moves_on_does_not_free_an_address_for_letter_after_letter() {
     let app = limited().await;
-    let victim = "victim@example.com";
     let mut letters = 0;
     for number in 0..6 {
         let name = format!("eve{number}");
-        let body = json!({ "username": name, "email": victim, "password": PASSWORD });
-        let from = format!("203.0.113.{number}");
-        let call = app.anonymous().call(Method::POST, "/api/v1/users/").from(&from).json(&body);
-        call.send().await.assert_ok(201);
-        letters += app.deliver_mail().await.iter().filter(|letter| letter.to == victim).count();
-        let eve = app.log_in(&name, PASSWORD).await;
-        eve.put("/api/v1/users/me", &json!({ "email": email_of(&name) })).await.assert_ok(200);
-        app.deliver_mail().await;
+        letters += register_and_move_on(&app, &name, &format!("203.0.113.{number}")).await;
+    }
+    // A whole IPv6 /48 is one place, too.
+    for number in 0..6 {
+        let name = format!("mel{number}");
+        letters += register_and_move_on(&app, &name, &format!("2001:db8:1:{number}::1")).await;
+    }
+    assert_eq!(letters, 3 + 3);
+}
+
+#[tokio::test]
+async fn strangers_elsewhere_do_not_use_up_the_first_letter_of_the_owner() {
+    let app = limited().await;
+    let mut letters = 0;
+    for number in 0..3 {
+        let name = format!("eve{number}");
+        letters += register_and_move_on(&app, &name, &format!("203.0.{number}.1")).await;
     }
     assert_eq!(letters, 3);
-    // Whose address it is can still register, and ask for a letter later on.
-    let body = json!({ "username": "ann", "email": victim, "password": PASSWORD });
-    app.anonymous().post("/api/v1/users/", &body).await.assert_ok(201);
-    assert_eq!(app.deliver_mail().await, []);
+    register_as(&app, "198.51.100.7", "ann", VICTIM).await.assert_ok(201);
+    app.letter_to(VICTIM).await;
+    // A further one is for later, and the owner is told when.
+    let ann = app.log_in("ann", PASSWORD).await;
+    let answer = ann.post(VERIFY, &json!({})).await;
+    assert_limited(&answer, "mail_recipient_hour", 3600);
     app.clock.advance(TimeDelta::hours(1));
     let ann = app.log_in("ann", PASSWORD).await;
-    ann.post("/api/v1/users/me/verify_email", &json!({})).await.assert_ok(202);
-    app.letter_to(victim).await;
+    ann.post(VERIFY, &json!({})).await.assert_ok(202);
+    app.letter_to(VICTIM).await;
+}
+
+#[tokio::test]
+async fn letters_that_others_asked_for_do_not_keep_the_first_one_of_an_account_back() {
+    let app = limited_with(&[("LIMIT_MAIL_ADDRESS", "5")]).await;
+    let mut sent = 0;
+    for number in 0..8 {
+        let email = format!("user{number}@example.com");
+        register_as(&app, "198.51.100.7", &format!("user{number}"), &email).await.assert_ok(201);
+        sent += app.deliver_mail().await.len();
+    }
+    assert_eq!(sent, 8, "an office signs up from one address");
+}
+
+async fn set_email(person: &Person, email: &str) {
+    person.put("/api/v1/users/me", &json!({ "email": email })).await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn letters_of_changes_beyond_the_limit_are_merged_in_silence() {
+    let app = limited().await;
+    let eve = app.newcomer("eve").await;
+    app.deliver_mail().await;
+    let mut letters = 0;
+    for _ in 0..5 {
+        set_email(&eve, VICTIM).await;
+        letters += letters_to_victim(&app).await;
+        set_email(&eve, &email_of("eve")).await;
+        app.deliver_mail().await;
+    }
+    assert_eq!(letters, 3, "and each change was made");
+}
+
+#[tokio::test]
+async fn a_letter_more_than_an_hour_or_a_day_allows_is_refused_and_the_answer_says_when() {
+    let app = limited().await;
+    app.newcomer("ann").await;
+    let mut sent = app.deliver_mail().await.len();
+    let ask = async || {
+        let ann = app.log_in("ann", PASSWORD).await;
+        ann.post(VERIFY, &json!({})).await
+    };
+    for hour in 0..3 {
+        for _ in 0..3 - i32::from(hour == 0) {
+            ask().await.assert_ok(202);
+            sent += app.deliver_mail().await.len();
+        }
+        let answer = ask().await;
+        assert_limited(&answer, "mail_recipient_hour", 3600);
+        assert_eq!(answer.json["message"], "Too many attempts: try again in 60 minutes.");
+        app.clock.advance(TimeDelta::hours(1));
+    }
+    assert_eq!(sent, 9, "the one of the registration and eight more");
+    ask().await.assert_ok(202);
+    sent += app.deliver_mail().await.len();
+    let answer = ask().await;
+    assert_limited(&answer, "mail_recipient_day", 21 * 3600);
+    assert_eq!(answer.json["message"], "Too many attempts: try again in 21 hours.");
+    assert_eq!((sent, app.deliver_mail().await.len()), (10, 0));
+}
+
+#[tokio::test]
+async fn one_address_asks_for_so_many_letters_to_whomever() {
+    let app = limited_with(&[("LIMIT_MAIL_ADDRESS", "4")]).await;
+    let (ann, bea) = (app.newcomer("ann").await, app.newcomer("bea").await);
+    app.deliver_mail().await;
+    // Two of the four are those of the registrations.
+    for person in [&ann, &bea] {
+        person.post(VERIFY, &json!({})).await.assert_ok(202);
+        assert_eq!(app.deliver_mail().await.len(), 1);
+    }
+    assert_limited(&ann.post(VERIFY, &json!({})).await, "mail_address", 3600);
+    let elsewhere = ann.call(axum::http::Method::POST, VERIFY).from("192.0.2.9").send().await;
+    elsewhere.assert_ok(202);
+    assert_eq!(app.deliver_mail().await.len(), 1);
 }

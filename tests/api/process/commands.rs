@@ -211,6 +211,9 @@ fn no_migration_is_changed_once_it_is_released() {
         ("0009_audit_log_at.sql", "5df118a915e3a6d7"),
         ("0010_outbox_data.sql", "5f2c0269fc78db1c"),
         ("0011_outbox_notify.sql", "025fff38ac60b29c"),
+        ("0012_session_rotations.sql", "9a5718505982fdd4"),
+        ("0013_audit_log_count.sql", "18a426412462e896"),
+        ("0014_list_search.sql", "b54b475ed08e6704"),
     ];
     let mut files: Vec<_> =
         fs::read_dir(root().join("migrations")).unwrap().map(|file| file.unwrap().path()).collect();

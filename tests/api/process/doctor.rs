@@ -98,7 +98,7 @@ pub async fn good_home(database: &str, sink: &SmtpSink) -> Home {
     let mut home = Home::on(database, &[("SECRET_KEY", KEY), ("RATE_LIMITS", "on")]).await;
     let url = cluster().await.url(database);
     home.set("DATABASE_URL", &url.replacen('@', &format!(":{DATABASE_PASSWORD}@"), 1));
-    home.set("CORS_ORIGINS", "https://app.example.com, https://admin.example.com/");
+    home.set("CORS_ORIGINS", "https://app.example.com, https://admin.example.com");
     home.set("TRUSTED_PROXY_HOPS", "1");
     home.set("SMTP_URL", &sink.url());
     home.set("MAIL_FROM", "Doorward <no-reply@example.com>");
@@ -159,7 +159,8 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
             "settings",
             "too weak",
         ),
-        ("SECRET_KEY", "change-me-1-change-me-1-change-me-1-", "warn", "secret", "openssl rand"),
+        ("SECRET_KEY", "change-me-1-change-me-1-change-me-1-", "fail", "settings", "too weak"),
+        ("SECRET_KEY", "a secret that somebody has thought of", "warn", "secret", "openssl rand"),
         (
             "SECRET_KEY",
             " Zq7dN1ubF5wKx0rTg8sYh3jQm6vPc2LaEi9oUeBnR4k=",
@@ -189,7 +190,7 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
             "public url",
             "the name that browsers use",
         ),
-        ("CORS_ORIGINS", "*", "fail", "settings", "there is no wildcard"),
+        ("CORS_ORIGINS", "*", "fail", "settings", "any page of the web"),
         ("CORS_ORIGINS", "https://app.example.com/app", "fail", "settings", "list exact origins"),
         ("CORS_ORIGINS", "http://app.example.com", "warn", "cors", "is not https"),
         ("CORS_ORIGINS", "http://localhost.example.com", "warn", "cors", "is not https"),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use doorward::session_cache::{IN_USE_FOR, PROOF};
+use doorward::session_cache::{IN_USE_FOR, MAX_STALENESS};
 
 use crate::harness::cluster::new_database;
 use crate::harness::machine::note;
@@ -14,7 +14,7 @@ use crate::session_cache::follower::{
 
 /// Sleeps until the heartbeat has paused, and its last proof has run out.
 async fn until_paused(follower: &Follower) {
-    tokio::time::sleep(IN_USE_FOR + PROOF + Duration::from_millis(1500)).await;
+    tokio::time::sleep(IN_USE_FOR + MAX_STALENESS + Duration::from_millis(1500)).await;
     assert!(follower.app.state.session_cache.is_live(), "the connection still counts");
     assert_eq!(follower.app.state.session_cache.entries(), 0, "nothing is kept from before");
 }
@@ -63,7 +63,7 @@ async fn a_connection_that_is_cut_in_a_pause_is_replaced_before_memory_serves() 
     assert!(stale_for(&ada, "Unheard", changed_at).await < MARGIN);
     until_shown_from_memory(&ada).await;
     let changed_at = rename(&ada, "Heard").await;
-    assert!(stale_for(&ada, "Heard", changed_at).await < PROOF);
+    assert!(stale_for(&ada, "Heard", changed_at).await < MAX_STALENESS);
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_connection_that_leads_nowhere_since_a_pause_proves_nothing() {
         assert!(!is_shown_from_memory(&ada).await);
     }
     // What the pause vouched for ends with it.
-    tokio::time::sleep(PROOF + Duration::from_secs(1)).await;
+    tokio::time::sleep(MAX_STALENESS + Duration::from_secs(1)).await;
     assert!(!follower.app.state.session_cache.is_live());
     proxy.swallow(false);
     follower.until_live().await;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use doorward::session_cache::PROOF;
+use doorward::session_cache::MAX_STALENESS;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
@@ -190,7 +190,7 @@ impl Town {
         };
         if let Some(replaced_at) = life.states[state].replaced_at {
             let age = asked_at.saturating_duration_since(replaced_at);
-            assert!(age < PROOF + MARGIN, "{age:?} old at {place}: {}", answer.text);
+            assert!(age < MAX_STALENESS + MARGIN, "{age:?} old at {place}: {}", answer.text);
             tally.stale += 1;
             tally.stalest = tally.stalest.max(age);
         }

@@ -10,8 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
 use doorward::store::logins::{self, NewSession};
-use doorward::store::sessions;
-use sqlx::AssertSqlSafe;
+use doorward::store::refreshes::{self, Rotation};
 use uuid::Uuid;
 
 use crate::harness::app::TestApp;
@@ -56,7 +55,7 @@ async fn a_refresh_or_a_login_whose_connection_breaks_half_way_is_done_once() {
         break_who_waits(&app, held).await;
         assert_eq!(login.await.unwrap(), 200);
         assert_eq!(number(&app, "select count(*) from sessions").await, 1 + round);
-        let recorded = "select count(*) from audit_log where event = 'login'";
+        let recorded = "select sum(count)::bigint from audit_log where event = 'login'";
         assert_eq!(number(&app, recorded).await, 1 + round);
     }
 }
@@ -106,7 +105,8 @@ async fn a_login_whose_outcome_was_lost_opens_no_second_session_and_gives_nothin
     let user = open().await.unwrap();
     assert_eq!(user.expect("nothing has changed meanwhile").username, "ada");
     assert_eq!(number(&app, "select count(*) from sessions where user_agent = 'lost'").await, 1);
-    assert_eq!(number(&app, "select count(*) from audit_log where event = 'login'").await, 2);
+    let recorded = "select sum(count)::bigint from audit_log where event = 'login'";
+    assert_eq!(number(&app, recorded).await, 2);
     assert_eq!(number(&app, "select count(*) from limits where level = 2").await, 2);
     assert_eq!(number(&app, "select count(*) from limits where level = 3").await, 0);
 
@@ -114,75 +114,67 @@ async fn a_login_whose_outcome_was_lost_opens_no_second_session_and_gives_nothin
     let other = NewSession { id: Uuid::now_v7(), password_hash, ..session.clone() };
     assert!(app.state.logins.open(other).await.unwrap().is_none());
     assert_eq!(number(&app, "select count(*) from sessions").await, 2);
-    assert_eq!(number(&app, "select count(*) from audit_log where event = 'login'").await, 2);
+    let recorded = "select sum(count)::bigint from audit_log where event = 'login'";
+    assert_eq!(number(&app, recorded).await, 2);
     assert_eq!(number(&app, "select count(*) from limits where level = 2").await, 2);
 }
 
-/// Where `id` stands, but for its id.
-async fn state_of(app: &TestApp, id: Uuid) -> String {
-    let sql = "select (to_jsonb(s) - 'id')::text from sessions s where id = $1";
-    sqlx::query_scalar(sql).bind(id).fetch_one(&app.pool).await.unwrap()
-}
-
 #[tokio::test]
-async fn a_token_that_the_short_way_renews_the_long_way_renews_alike_and_no_other() {
+async fn a_refresh_takes_the_current_counter_or_a_later_one_and_leaves_every_other_session_alone() {
     let app = TestApp::on(&new_database().await, &[]).await;
     let ada: Uuid = app.newcomer("ada").await.id().parse().unwrap();
     let now = app.clock.now();
-    let (idle, grace) = (TimeDelta::days(30), TimeDelta::seconds(20));
-    let before = |seconds: i64| format!("'{}'::timestamptz", now - TimeDelta::seconds(seconds));
-    let at = |at: DateTime<Utc>| format!("'{at}'::timestamptz");
-    let mut renewed = 0;
-    for counter in [0_i64, 5] {
-        for (successor_used, rotated_at, given_at) in [
-            (true, "null".to_owned(), "null".to_owned()),
-            (true, before(10), "null".to_owned()),
-            (true, before(30), before(5)),
-            (true, before(30), before(20)),
-            (false, before(30), before(20)),
+    let (idle, second) = (TimeDelta::days(30), TimeDelta::seconds(1));
+    let rotation = Rotation { now, expires_at: now + idle, ip: None, most: Some(3) };
+    // When the latest counters were replaced, in seconds before now, and whether that allows one
+    // more, and how many are known afterwards.
+    let lists: [(&[i64], bool, usize); 6] = [
+        (&[], true, 1),
+        (&[59, 30], true, 3),
+        (&[60, 30, 1], true, 3),
+        (&[59, 30, 1], false, 0),
+        (&[90, 59, 30, 1], false, 0),
+        (&[70, 61], true, 1),
+    ];
+    for (list, is_allowed, known) in lists {
+        for (ended_at, expires_at, ends_at) in [
+            (None, now + second, now + idle * 3),
+            (None, now + idle, now + TimeDelta::days(1)),
+            (None, now, now + idle),
+            (Some(now - second), now + idle, now + idle * 3),
         ] {
-            for (ended_at, expires_at, ends_at) in [
-                ("null".to_owned(), now + idle, now + idle * 3),
-                ("null".to_owned(), now + idle, now + TimeDelta::days(1)),
-                ("null".to_owned(), now, now + idle),
-                (before(1), now + idle, now + idle * 3),
-            ] {
-                if counter > 0 && rotated_at == "null" {
-                    continue; // Nobody is there without a refresh.
-                }
-                for presented in (counter - 2).max(0)..=counter + 2 {
-                    let ids = [Uuid::now_v7(), Uuid::now_v7()];
-                    for id in ids {
-                        let sql = format!(
-                            "insert into sessions (id, user_id, counter, successor_used, rotated_at, successor_given_at,
-                                 ended_at, created_at, expires_at, ends_at)
-                             values ('{id}', '{ada}', {counter}, {successor_used}, {rotated_at}, {given_at},
-                                 {ended_at}, {}, {}, {})",
-                            before(100), at(expires_at), at(ends_at),
-                        );
-                        sqlx::query(AssertSqlSafe(sql)).execute(&app.pool).await.unwrap();
-                    }
-                    let untouched = state_of(&app, ids[0]).await;
-                    let mut tx = app.state.db.begin().await.unwrap();
-                    let short = sessions::renew(&mut tx, ids[0], ada, presented, now, idle).await;
-                    let long =
-                        sessions::rotate(&mut tx, ids[1], ada, presented, now, idle, grace).await;
-                    tx.commit().await.unwrap();
-                    let (short, long) = (short.unwrap(), long.unwrap());
-                    let is_living = ended_at == "null" && expires_at > now;
-                    assert_eq!(short.is_some(), is_living && presented >= counter);
-                    if short.is_some() {
-                        assert_eq!(format!("{short:?}"), format!("{long:?}"));
-                        assert_eq!(state_of(&app, ids[0]).await, state_of(&app, ids[1]).await);
-                        renewed += 1;
-                    } else {
-                        assert_eq!(state_of(&app, ids[0]).await, untouched);
-                    }
+            for presented in 3..=7 {
+                let id = Uuid::now_v7();
+                let replaced_at: Vec<_> =
+                    list.iter().map(|ago| now - second * (i32::try_from(*ago).unwrap())).collect();
+                let sql = "insert into sessions (id, user_id, counter, rotated_at, replaced_at,
+                               ended_at, created_at, expires_at, ends_at)
+                           values ($1, $2, 5, $3, $4, $5, $6, $7, $8)";
+                let insert = sqlx::query(sql).bind(id).bind(ada).bind(replaced_at.last().copied());
+                let insert =
+                    insert.bind(&replaced_at).bind(ended_at).bind(now - TimeDelta::days(1));
+                insert.bind(expires_at).bind(ends_at).execute(&app.pool).await.unwrap();
+                let mut tx = app.state.db.begin().await.unwrap();
+                let renewed =
+                    refreshes::renew(&mut tx, id, ada, presented, rotation).await.unwrap();
+                tx.commit().await.unwrap();
+                let is_living = ended_at.is_none() && expires_at > now;
+                let is_due = is_living && presented >= 5 && is_allowed;
+                assert_eq!(renewed.is_some(), is_due, "{list:?} {presented}");
+                let sql = "select counter, expires_at, replaced_at from sessions where id = $1";
+                let row: (i64, DateTime<Utc>, Vec<DateTime<Utc>>) =
+                    sqlx::query_as(sql).bind(id).fetch_one(&app.pool).await.unwrap();
+                if is_due {
+                    // What was skipped was never current: the list begins anew.
+                    let known = if presented == 5 { known } else { 1 };
+                    assert_eq!((row.0, row.1), (presented + 1, ends_at.min(now + idle)));
+                    assert_eq!((row.2.len(), row.2.last()), (known, Some(&now)), "{list:?}");
+                } else {
+                    assert_eq!(row, (5, expires_at, replaced_at));
                 }
             }
         }
     }
-    assert_eq!(renewed, (5 + 4) * 2 * 3);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ async fn nothing_in_it_tells_of_a_person() {
     let tokens = [ada.access_token(), ada.refresh_token()];
     let mut secrets = vec!["zq-", "203.0.113.77", ada.id(), TOKEN, PASSWORD];
     secrets.extend(tokens.iter().flat_map(|token| token.split('.')));
-    for _ in 0..12 {
+    for _ in 0..7 {
         let login =
             ada.call(Method::POST, "/api/v1/login").header("x-forwarded-for", "203.0.113.77");
         login.header("authorization", "Basic enEtYWRhOm5vdCBpdA==").send().await;

@@ -36,6 +36,9 @@ async fn home_with(sink: &SmtpSink) -> (Home, PgPool) {
     home.set("SMTP_URL", &sink.url());
     home.set("MAIL_FROM", "no-reply@example.com");
     home.set("RATE_LIMITS", "on");
+    // Some thousand logins are made until one looks for what is too many.
+    home.set("LIMIT_LOGIN_SUCCESS_ACCOUNT", "100000");
+    home.set("LIMIT_LOGIN_SUCCESS_ADDRESS", "100000");
     let pool = PgPool::connect_with(cluster().await.connect_options(&database)).await.unwrap();
     (home, pool)
 }
@@ -195,10 +198,19 @@ async fn sessions_of(watch: &mut Watch<'_>, ada: &Value) {
         watch.none(home.post(path).by(&pair), 401).await;
     }
     let first = watch.log_in("ada", NEW_PASSWORD).await;
-    let second = watch.none(refresh(home, &first), 200).await;
-    watch.none(refresh(home, &second), 200).await;
+    watch.none(refresh(home, &first), 200).await;
+    watch.none(refresh(home, &first), 200).await;
     // Nobody knows who presented it.
     let stolen = json!({ "user_id": ada, "session_id": "*" });
+    let elsewhere = "update sessions set rotated_ip = '198.51.100.7' where rotated_at is not null";
+    sqlx::query(elsewhere).execute(&watch.pool).await.unwrap();
+    let mut repeated = stolen.clone();
+    repeated["details"] = json!({ "refreshed_from": "198.51.100.7" });
+    watch.one(refresh(home, &first), 200, "refresh_token_repeated", repeated).await;
+    let long_ago = "update sessions set replaced_at = '{}', successor_used = true,
+                        successor_given_at = null, rotated_at = now() - interval '1 minute'
+                    where rotated_at is not null";
+    sqlx::query(long_ago).execute(&watch.pool).await.unwrap();
     watch.one(refresh(home, &first), 401, "refresh_token_reused", stolen).await;
     watch.none(refresh(home, &first), 401).await;
 }
@@ -246,7 +258,7 @@ async fn acts_of_the_admin(watch: &mut Watch<'_>, ada: &Value) {
     // A limit's first refusal is told, and the flood that follows is not.
     let user = &boss["user"]["public_id"];
     let guess = || home.log_in_with("boss", "not it");
-    for _ in 0..10 {
+    for _ in 0..5 {
         watch.one(guess(), 401, "login_refused", json!({ "user_id": user })).await;
     }
     let limited = json!({ "user_id": user, "details": "*" });

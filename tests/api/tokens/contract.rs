@@ -1,17 +1,24 @@
 //! The tokens as the contract has them: what they say, how long they are good, and who decides in
 //! the end.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use axum::http::Method;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
+use tokio::sync::RwLock;
 
 use crate::harness::answer::Answer;
 use crate::harness::app::{PUBLIC_URL, SECRET_KEY, TestApp, link_in};
 use crate::harness::cluster::new_database;
 use crate::harness::forge::{self, Key};
 use crate::harness::person::{PASSWORD, Person, email_of};
+use crate::harness::races::at_once;
 
 const OLD_SECRET: &str = "the secret of last year, which is long enough";
 
@@ -61,7 +68,7 @@ async fn an_access_token_says_what_the_contract_says() {
     let ada = app.log_in("ada", PASSWORD).await;
     let (header, claims) = forge::read(ada.access_token());
     let kid = Key::access(SECRET_KEY).kid;
-    assert_eq!(header, json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": kid }));
+    assert_eq!(header, json!({ "alg": "ES256", "typ": "at+jwt", "kid": kid }));
     let iat = app.clock.now().timestamp();
     assert_eq!(
         claims,
@@ -86,21 +93,64 @@ async fn an_access_token_says_what_the_contract_says() {
     assert_eq!(claims["exp"], iat + 30 * 86_400);
 }
 
+/// Both public keys of a secret, that of `ES256` first.
+fn jwks(secret: &str) -> [Value; 2] {
+    let (key, eddsa) = (Key::access(secret), Key::access_eddsa(secret));
+    let point = key.public_key();
+    let encoded = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    [
+        json!({
+            "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": key.kid,
+            "x": encoded(&point[1..33]), "y": encoded(&point[33..]),
+        }),
+        json!({
+            "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": eddsa.kid,
+            "x": encoded(&eddsa.public_key()),
+        }),
+    ]
+}
+
 #[tokio::test]
 async fn the_key_set_is_what_everybody_derives_from_the_secret() {
-    let app = TestApp::with(&[("SECRET_KEY_PREVIOUS", OLD_SECRET)]).await;
-    let answer = app.anonymous().get("/.well-known/jwks.json").await;
-    let key = |secret: &str| {
-        let key = Key::access(secret);
-        json!({
-            "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid,
-            "x": URL_SAFE_NO_PAD.encode(key.public_key()),
-        })
-    };
-    assert_eq!(answer.json, json!({ "keys": [key(SECRET_KEY), key(OLD_SECRET)] }));
-    let app = TestApp::start().await;
-    let answer = app.anonymous().get("/.well-known/jwks.json").await;
-    assert_eq!(answer.json, json!({ "keys": [key(SECRET_KEY)] }));
+    let ([es256, eddsa], [old_es256, old_eddsa]) = (jwks(SECRET_KEY), jwks(OLD_SECRET));
+    for (settings, expected) in [
+        (&[][..], vec![&es256, &eddsa]),
+        (&[("TOKEN_ALGORITHM", "EdDSA")], vec![&eddsa, &es256]),
+        (&[("SECRET_KEY_PREVIOUS", OLD_SECRET)], vec![&es256, &eddsa, &old_es256, &old_eddsa]),
+        (
+            &[("SECRET_KEY_PREVIOUS", OLD_SECRET), ("TOKEN_ALGORITHM", "eddsa")],
+            vec![&eddsa, &es256, &old_es256, &old_eddsa],
+        ),
+    ] {
+        let app = TestApp::with(settings).await;
+        let answer = app.anonymous().get("/.well-known/jwks.json").await;
+        assert_eq!(answer.json, json!({ "keys": expected }));
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_the_algorithm_logs_nobody_out() {
+    let database = new_database().await;
+    let es256 = TestApp::on(&database, &[]).await;
+    let settings = [("TOKEN_ALGORITHM", "EdDSA")];
+    let eddsa = TestApp::at(&database, &settings, es256.clock.clone()).await;
+    let mut ada = es256.newcomer("ada").await;
+    assert_eq!(forge::read(ada.access_token()).0["alg"], "ES256");
+    for (app, alg, key) in [
+        (&eddsa, "EdDSA", Key::access_eddsa(SECRET_KEY)),
+        (&es256, "ES256", Key::access(SECRET_KEY)),
+        (&eddsa, "EdDSA", Key::access_eddsa(SECRET_KEY)),
+    ] {
+        ada.app = app.clone();
+        ada.get("/api/v1/users/me").await.assert_ok(200);
+        ada.refresh().await.assert_ok(200);
+        let header = forge::read(ada.access_token()).0;
+        assert_eq!(header, json!({ "alg": alg, "typ": "at+jwt", "kid": key.kid }));
+        for app in [&es256, &eddsa] {
+            me(app, ada.access_token()).await.assert_ok(200);
+            me(app, &key.token(&contract_claims(&ada))).await.assert_ok(200);
+        }
+    }
 }
 
 #[tokio::test]
@@ -259,4 +309,42 @@ async fn a_token_says_who_and_the_database_says_whether() {
     assert_eq!((&user["first_name"], &user["role"]), (&json!("Ada"), &json!("user")));
     boss.delete(&path).await.assert_ok(200);
     other.get("/api/v1/users/me").await.assert_error(401, "session_ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_algorithm_under_load_refuses_no_call() {
+    let database = new_database().await;
+    let old = TestApp::on(&database, &[]).await;
+    let settings = [("TOKEN_ALGORITHM", "EdDSA")];
+    let new = TestApp::at(&database, &settings, old.clock.clone()).await;
+    // Two places behind a balancer: one instance after the other is replaced while people call.
+    let places = Arc::new([old.clone(), old.clone()].map(RwLock::new));
+    let made = Arc::new(AtomicUsize::new(0));
+    let calls = at_once(8, |number| {
+        let (places, made, old) = (Arc::clone(&places), Arc::clone(&made), old.clone());
+        async move {
+            let mut person = old.newcomer(&format!("user{number}")).await;
+            let mut algorithms = BTreeSet::new();
+            for round in 0..60 {
+                made.fetch_add(1, Ordering::SeqCst);
+                person.app = places[round % 2].read().await.clone();
+                person.get("/api/v1/users/me").await.assert_ok(200);
+                if round % 3 == 0 {
+                    person.refresh().await.assert_ok(200);
+                }
+                algorithms.insert(forge::read(person.access_token()).0["alg"].to_string());
+            }
+            algorithms.len()
+        }
+    });
+    let change = async {
+        for (place, calls) in places.iter().zip([100, 200]) {
+            while made.load(Ordering::SeqCst) < calls {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            *place.write().await = new.clone();
+        }
+    };
+    let (seen, ()) = tokio::join!(calls, change);
+    assert_eq!(seen, [2; 8], "everybody met both");
 }

@@ -225,3 +225,99 @@ async fn an_address_that_waits_is_dropped_with_the_password_by_which_it_was_set(
     let user = &answer.assert_ok(200)["user"];
     assert_eq!((&user["email"], &user["pending_email"]), (&json!("ada@example.com"), &json!(null)));
 }
+
+#[tokio::test]
+async fn a_wrong_old_password_is_a_complaint_about_its_field() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let answer = change(&ada, "not it", NEW).await;
+    answer.assert_error(403, "wrong_password");
+    let error = json!({
+        "field": "old_password", "code": "wrong_password", "message": "The password is wrong.",
+    });
+    assert_eq!(answer.json["errors"], json!([error]));
+}
+
+async fn renew(person: &Person, old: &str) -> Answer {
+    person.put(PATH, &json!({ "old_password": old, "new_password": NEW, "renew": true })).await
+}
+
+#[tokio::test]
+async fn whoever_asks_for_it_gets_a_new_session_in_place_of_this_one_too() {
+    let app = TestApp::start().await;
+    let mut ada = app.user("ada").await;
+    let mut phone = app.log_in("ada", PASSWORD).await;
+    let answer = renew(&ada, PASSWORD).await;
+    let body = answer.assert_ok(200);
+    assert_eq!(body.as_object().unwrap().len(), 5);
+    assert_eq!(body["expires_in"], 30 * 60);
+    let text = |field: &str| body[field].as_str().map(str::to_owned);
+    let mut renewed =
+        Person { access: text("token"), refresh: text("refresh_token"), ..ada.clone() };
+
+    for old in [&mut ada, &mut phone] {
+        old.get("/api/v1/users/me").await.assert_error(401, "session_ended");
+        old.refresh().await.assert_error(401, "session_ended");
+    }
+    renewed.get("/api/v1/users/me").await.assert_ok(200);
+    renewed.refresh().await.assert_ok(200);
+    renewed.get("/api/v1/users/me").await.assert_ok(200);
+    change(&renewed, NEW, PASSWORD).await.assert_ok(200);
+    // It is a session like any other: listed as a login, and one of one.
+    let sql = "select count(*) from sessions where ended_at is null";
+    let sessions: i64 = sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap();
+    assert_eq!(sessions, 1);
+    renewed.post("/api/v1/logout", &json!({})).await.assert_ok(200);
+    renewed.get("/api/v1/users/me").await.assert_error(401, "session_ended");
+}
+
+#[tokio::test]
+async fn a_new_session_is_given_for_the_right_password_alone() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let answer = renew(&ada, "not it at all").await;
+    answer.assert_error(403, "wrong_password");
+    assert!(answer.json.get("token").is_none(), "{}", answer.text);
+    ada.get("/api/v1/users/me").await.assert_ok(200);
+    let sql = "select count(*) from sessions";
+    let sessions: i64 = sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap();
+    assert_eq!(sessions, 1);
+}
+
+#[tokio::test]
+async fn whether_the_session_is_replaced_is_yes_or_no_and_nothing_else() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    for odd in [json!("yes"), json!("true"), json!(1), json!([true]), json!({})] {
+        let body = json!({ "old_password": PASSWORD, "new_password": NEW, "renew": odd });
+        ada.put(PATH, &body).await.assert_fields(&[("renew", "invalid_type")]);
+    }
+    app.log_in("ada", PASSWORD).await;
+    for (old, new, no) in [(PASSWORD, NEW, json!(false)), (NEW, PASSWORD, json!(null))] {
+        let body = json!({ "old_password": old, "new_password": new, "renew": no });
+        let answer = ada.put(PATH, &body).await;
+        assert_eq!(answer.assert_ok(200).as_object().unwrap().len(), 2, "{}", answer.text);
+        ada.get("/api/v1/users/me").await.assert_ok(200);
+    }
+}
+
+#[tokio::test]
+async fn of_renewals_at_once_exactly_one_gives_a_session() {
+    let app = TestApp::start().await;
+    let mut sessions = vec![app.user("ada").await];
+    for _ in 0..9 {
+        sessions.push(app.log_in("ada", PASSWORD).await);
+    }
+    let answers = join_all(sessions.iter().map(|session| renew(session, PASSWORD))).await;
+    let won: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
+    assert_eq!(won.len(), 1);
+    for lost in answers.iter().filter(|answer| answer.status != 200) {
+        assert!(["wrong_password", "session_ended"].contains(&lost.code()), "{}", lost.text);
+    }
+    for session in &sessions {
+        session.get("/api/v1/users/me").await.assert_error(401, "session_ended");
+    }
+    let access = won[0].json["token"].as_str().map(str::to_owned);
+    let renewed = Person { access, ..sessions[0].clone() };
+    renewed.get("/api/v1/users/me").await.assert_ok(200);
+}

@@ -101,7 +101,9 @@ async fn a_replay_or_nothing_at_all_changes_nothing() {
     assert_eq!(first.assert_ok(200)["updated"], json!(["first_name", "username"]));
     app.clock.advance(TimeDelta::minutes(1));
     let own_email = json!({ "email": "ada@example.com" });
-    for body in [body, json!({}), own_email, json!({ "first_name": null }), json!({ "x": 1 })] {
+    let unknown_beside = json!({ "first_name": null, "x": 1, "password": PASSWORD });
+    let nothing = json!({ "first_name": null, "email": null });
+    for body in [body, json!({}), own_email, nothing, unknown_beside] {
         let answer = ada.put(ME, &body).await;
         assert_eq!(answer.assert_ok(200)["updated"], json!([]));
         assert_eq!(answer.json["user"], first.json["user"]);
@@ -154,17 +156,77 @@ async fn one_bad_field_changes_nothing() {
 }
 
 #[tokio::test]
+async fn fields_of_which_none_can_change_are_refused_by_name() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let unknown = |field| (field, "unknown_parameter");
+    for method in [Method::PUT, Method::PATCH] {
+        let update = async |body: Value| ada.call(method.clone(), ME).json(&body).send().await;
+        update(json!({ "firstName": "Ada" })).await.assert_fields(&[unknown("firstName")]);
+        update(json!({ "x": null })).await.assert_fields(&[unknown("x")]);
+        // The password is the proof of a change, and changed elsewhere.
+        let alone = update(json!({ "password": "a different good one" })).await;
+        alone.assert_fields(&[unknown("password")]);
+        let several = update(json!({ "role": "admin", "is_admin": true })).await;
+        several.assert_fields(&[unknown("is_admin"), unknown("role")]);
+        // Beside one that can change they are passed over, as everywhere.
+        let beside = update(json!({ "role": "admin", "first_name": method.as_str() })).await;
+        assert_eq!(beside.assert_ok(200)["updated"], json!(["first_name"]));
+        assert_eq!(beside.json["user"]["role"], "user");
+    }
+}
+
+#[tokio::test]
+async fn a_mistyped_field_is_told_the_nearest_one_that_there_is() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let told = async |field: &str| {
+        let answer = ada.put(ME, &json!({ field: "Ada" })).await;
+        answer.assert_fields(&[(field, "unknown_parameter")]);
+        answer.json["errors"][0]["message"].as_str().unwrap().to_owned()
+    };
+    for (typed, meant) in [
+        ("firstName", "first_name"),
+        ("firstname", "first_name"),
+        ("lastname", "last_name"),
+        ("LAST_NAME", "last_name"),
+        ("user_name", "username"),
+        ("userName", "username"),
+        ("e-mail", "email"),
+        ("emial", "email"),
+    ] {
+        assert_eq!(told(typed).await, format!("This is not known here. Is {meant} meant?"));
+    }
+    let all = "This is not known here. There are first_name, last_name, username, email.";
+    for typed in ["x", "role", "public_id", "is_admin"] {
+        assert_eq!(told(typed).await, all);
+    }
+    // However many and long they are, the answer is short.
+    let many: serde_json::Map<String, Value> =
+        (0..100).map(|n| (format!("{}{n:03}", "x".repeat(100)), json!(1))).collect();
+    let answer = ada.put(ME, &Value::Object(many)).await;
+    assert_eq!(answer.status, 422);
+    assert!(answer.text.len() < 5_000, "{}", answer.text.len());
+}
+
+#[tokio::test]
 async fn nobody_changes_what_is_not_theirs_to_change() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.newcomer("ada").await, app.newcomer("bob").await);
     let (before, bobs) = (shown(&ada).await, shown(&bob).await);
-    let body = json!({
+    let mut body = json!({
         "role": "admin", "is_admin": true, "is_staff": true, "email_verified": true,
         "email_verified_at": "2020-01-01T00:00:00Z", "pending_email": "x@example.com",
         "password_hash": "x", "new_password": "quite another one", "id": bob.id(),
         "public_id": bob.id(), "user_id": bob.id(), "created_at": "2020-01-01T00:00:00Z",
         "modified_at": "2020-01-01T00:00:00Z", "updated": ["role"], "password": "not it at all",
     });
+    let answer = ada.put(ME, &body).await;
+    let fields = body.as_object().unwrap().keys();
+    let refused: Vec<_> = fields.map(|field| (field.as_str(), "unknown_parameter")).collect();
+    answer.assert_fields(&refused);
+    // Nor beside something that is.
+    body["first_name"] = json!("");
     let answer = ada.put(ME, &body).await;
     assert_eq!(answer.assert_ok(200)["updated"], json!([]));
     assert_eq!((shown(&ada).await, shown(&bob).await), (before, bobs));
@@ -174,6 +236,20 @@ async fn nobody_changes_what_is_not_theirs_to_change() {
     let path = format!("/api/v1/users/{}", bob.id());
     ada.put(&path, &json!({ "first_name": "Eve" })).await.assert_error(403, "forbidden");
     ada.get(&path).await.assert_error(403, "forbidden");
+}
+
+#[tokio::test]
+async fn names_are_kept_as_they_are_at_the_registration() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let body = json!({ "username": "\u{200b}Countess\n", "first_name": " Zoe\u{308} " });
+    let user = ada.put(ME, &body).await.assert_ok(200)["user"].clone();
+    assert_eq!((&user["username"], &user["first_name"]), (&json!("Countess"), &json!("Zo\u{eb}")));
+    // The same spelled otherwise is no change.
+    let again = json!({ "username": " Countess", "first_name": "Zo\u{eb}" });
+    assert_eq!(ada.put(ME, &again).await.assert_ok(200)["updated"], json!([]));
+    let unseen = ada.put(ME, &json!({ "last_name": "\u{3164}" })).await;
+    unseen.assert_fields(&[("last_name", "invalid_characters")]);
 }
 
 #[tokio::test]

@@ -170,13 +170,65 @@ async fn an_address_that_somebody_has_is_taken_in_any_case() {
     assert_eq!(app.deliver_mail().await.len(), 0);
 }
 
+/// The fields of an error that is no `validation_failed`, with their codes.
+fn complaints(answer: &Answer) -> Vec<(&str, &str)> {
+    let errors = answer.json["errors"].as_array().unwrap();
+    errors.iter().map(|e| (e["field"].as_str().unwrap(), e["code"].as_str().unwrap())).collect()
+}
+
 #[tokio::test]
-async fn where_a_name_and_an_address_are_taken_the_name_is_told() {
+async fn where_a_name_and_an_address_are_taken_both_are_told_the_name_first() {
     let app = TestApp::start().await;
-    let (ada, _) = (app.user("ada").await, app.user("bob").await);
-    let body = json!({ "username": "Bob", "email": "bob@example.com", "password": PASSWORD });
-    ada.put(ME, &body).await.assert_error(409, "username_taken");
+    let (ada, _, cyd) = (app.user("ada").await, app.user("bob").await, app.newcomer("cyd").await);
+    let taken = [("username", "username_taken"), ("email", "email_taken")];
+    // Where the address would be replaced at once, and where it would wait.
+    for person in [&ada, &cyd] {
+        let body = json!({ "username": "Bob", "email": "BOB@example.com", "password": PASSWORD });
+        let answer = person.put(ME, &body).await;
+        answer.assert_error(409, "username_taken");
+        assert_eq!(complaints(&answer), taken);
+        let body = json!({ "username": "free", "email": "bob@example.com", "password": PASSWORD });
+        let answer = person.put(ME, &body).await;
+        answer.assert_error(409, "email_taken");
+        assert_eq!(complaints(&answer), taken[1..]);
+        let answer = person.put(ME, &json!({ "username": "bob", "first_name": "Eve" })).await;
+        answer.assert_error(409, "username_taken");
+        assert_eq!(complaints(&answer), taken[..1]);
+        // One's own are not taken.
+        let name = person.user["username"].as_str().unwrap();
+        let body = json!({ "username": name, "email": "bob@example.com", "password": PASSWORD });
+        assert_eq!(complaints(&person.put(ME, &body).await), taken[1..]);
+    }
     assert_eq!(addresses(&ada).await, is("ada@example.com", true, None));
+    assert_eq!(addresses(&cyd).await, is("cyd@example.com", false, None));
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_a_complaint_about_its_field() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let body = json!({ "email": "new@example.com", "password": "not it at all" });
+    let answer = ada.put(ME, &body).await;
+    answer.assert_error(403, "wrong_password");
+    let error = json!({
+        "field": "password", "code": "wrong_password", "message": "The password is wrong.",
+    });
+    assert_eq!(answer.json["errors"], json!([error]));
+}
+
+#[tokio::test]
+async fn an_address_of_another_script_with_something_around_it_is_the_same_address() {
+    let app = TestApp::start().await;
+    let ada = app.newcomer("ada").await;
+    set_email(&ada, " Ada@B\u{fc}cher.example\u{200b}").await.assert_ok(200);
+    let kept = "Ada@xn--bcher-kva.example";
+    assert_eq!(addresses(&ada).await, is(kept, false, None));
+    app.deliver_mail().await;
+    let again = set_email(&ada, "Ada@b\u{fc}cher.example ").await;
+    assert_eq!(again.assert_ok(200)["updated"], json!([]));
+    assert_eq!(app.deliver_mail().await.len(), 0);
+    let bob = app.user("bob").await;
+    set_email(&bob, "ada@B\u{dc}CHER.example").await.assert_error(409, "email_taken");
 }
 
 #[tokio::test]

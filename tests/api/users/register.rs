@@ -106,6 +106,34 @@ async fn an_email_address_is_taken_in_any_case() {
 }
 
 #[tokio::test]
+async fn where_both_are_taken_both_are_told_the_username_first() {
+    let app = TestApp::start().await;
+    for name in ["ada", "bob"] {
+        register(&app, &form(name)).await.assert_ok(201);
+    }
+    let name = ("username", "username_taken", "This username is taken.");
+    let email = ("email", "email_taken", "This e-mail address is taken.");
+    for (username, address, expected) in [
+        ("ADA", "Ada@example.com", &[name, email][..]),
+        // Of two accounts.
+        ("bob", "ada@example.com", &[name, email]),
+        ("ada", "free@example.com", &[name]),
+        ("free", "bob@example.com", &[email]),
+    ] {
+        let answer = register(&app, &form_with(username, json!({ "email": address }))).await;
+        answer.assert_error(409, expected[0].1);
+        let errors = expected.iter().map(
+            |(field, code, message)| json!({ "field": field, "code": code, "message": message }),
+        );
+        assert_eq!(answer.json["errors"], Value::Array(errors.collect()));
+    }
+    // Each is one line in the log, as before.
+    let sql = "select count(*) from audit_log where event = 'already_taken'";
+    let lines: i64 = sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap();
+    assert_eq!(lines, 4);
+}
+
+#[tokio::test]
 async fn the_same_call_again_is_a_conflict_and_not_a_second_user() {
     let app = TestApp::start().await;
     register(&app, &form("ada")).await.assert_ok(201);

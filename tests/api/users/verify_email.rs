@@ -146,3 +146,66 @@ async fn a_letter_that_was_counted_for_one_address_does_not_go_to_another() {
         app.letter_to("ada@example.com").await;
     }
 }
+
+#[tokio::test]
+async fn where_no_letter_will_go_out_the_answer_says_so_and_while_one_waits_it_is_on_its_way() {
+    let app = TestApp::with(&[("RATE_LIMITS", "on")]).await;
+    let ada = app.newcomer("ada").await;
+    for _ in 0..2 {
+        app.letter_to("ada@example.com").await;
+        ask(&ada).await.assert_ok(202);
+    }
+    // The third of this hour waits: asking again and again is answered by it.
+    for _ in 0..5 {
+        ask(&ada).await.assert_ok(202);
+    }
+    app.letter_to("ada@example.com").await;
+    for _ in 0..3 {
+        let answer = ask(&ada).await;
+        answer.assert_error(429, "rate_limited");
+        assert_eq!(answer.json["limit"], "mail_recipient_hour");
+        assert_eq!(answer.header("retry-after"), Some("3600"));
+        assert_eq!(answer.json["message"], "Too many attempts: try again in 60 minutes.");
+    }
+    assert_eq!(app.deliver_mail().await, []);
+}
+
+#[tokio::test]
+async fn an_address_that_somebody_else_has_by_now_gets_no_letter_and_the_answer_says_so() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user("ada").await, app.user("bob").await);
+    let wish = json!({ "email": "shared@example.com", "password": PASSWORD });
+    for person in [&ada, &bob] {
+        person.put("/api/v1/users/me", &wish).await.assert_ok(200);
+    }
+    ask(&ada).await.assert_ok(202);
+    let letters = app.deliver_mail().await;
+    let asked = letters.iter().find(|letter| letter.to == "shared@example.com");
+    // Whose it is: one of the two confirms first.
+    let link = link_in(asked.unwrap());
+    app.anonymous().get(&link).await.assert_ok(200);
+    let has_it = ada.get("/api/v1/users/me").await.json["user"]["email"] == "shared@example.com";
+    let (owner, other) = if has_it { (&ada, &bob) } else { (&bob, &ada) };
+    ask(owner).await.assert_error(409, "email_already_verified");
+    let answer = ask(other).await;
+    answer.assert_error(409, "email_taken");
+    assert_eq!(answer.json["errors"][0]["field"], "email");
+    assert_eq!(answer.json["errors"].as_array().unwrap().len(), 1);
+    assert_eq!(app.deliver_mail().await, []);
+}
+
+#[tokio::test]
+async fn whoever_asks_for_nothing_uses_up_no_letter() {
+    let app = TestApp::with(&[("RATE_LIMITS", "on")]).await;
+    let (ada, bob) = (app.user("ada").await, app.user("bob").await);
+    let wish = json!({ "email": "shared@example.com", "password": PASSWORD });
+    ada.put("/api/v1/users/me", &wish).await.assert_ok(200);
+    let sql = "update users set email = 'shared@example.com' where username = 'bob'";
+    sqlx::query(sql).execute(&app.pool).await.unwrap();
+    let before = counted(&app).await;
+    for _ in 0..5 {
+        ask(&ada).await.assert_error(409, "email_taken");
+        ask(&bob).await.assert_error(409, "email_already_verified");
+        eventually("letters are given back", async || counted(&app).await == before).await;
+    }
+}

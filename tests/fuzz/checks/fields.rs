@@ -13,18 +13,48 @@ pub fn check(data: &[u8]) {
         format!("ada{text}@example.com"),
     ] {
         if let Ok(email) = Email::parse(&candidate) {
-            assert_eq!(email.as_str(), candidate, "kept as typed");
             assert_email(&email);
+            assert_email_of(&email, &candidate);
         }
     }
     if let Ok(username) = Username::parse(text) {
-        assert_eq!(username.as_str(), text, "kept as typed");
+        assert_eq!(username.as_str(), bare(text), "kept as typed");
         assert_username(&username);
     }
     if let Ok(name) = Name::parse(text) {
-        assert_eq!(name.as_str(), text.trim());
         assert_name(&name);
+        assert_name_of(&name, text);
     }
+}
+
+/// Without the white space and the marks around it that nobody sees.
+pub fn bare(text: &str) -> &str {
+    const MARKS: &str = "\u{61c}\u{200b}\u{200c}\u{200d}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\
+        \u{202d}\u{202e}\u{2060}\u{2066}\u{2067}\u{2068}\u{2069}\u{feff}";
+    text.trim_matches(|c: char| c.is_whitespace() || MARKS.contains(c))
+}
+
+/// An address is kept as it was typed, but for a domain of another script.
+pub fn assert_email_of(email: &Email, typed: &str) {
+    let typed = bare(typed);
+    let (local, domain) = typed.rsplit_once('@').expect("an @");
+    if domain.is_ascii() {
+        assert_eq!(email.as_str(), typed, "kept as typed");
+        return;
+    }
+    let kept = email.as_str().strip_prefix(local).and_then(|rest| rest.strip_prefix('@'));
+    let kept = kept.expect("the local part is kept as typed");
+    assert_eq!(kept, kept.to_ascii_lowercase(), "{typed:?}");
+    // Written once more in that form it is the same one.
+    assert_eq!(Email::parse(&format!("{local}@{kept}")).as_ref(), Ok(email));
+}
+
+/// A name is kept in NFC, which changes nothing of ASCII.
+pub fn assert_name_of(name: &Name, typed: &str) {
+    if typed.is_ascii() {
+        assert_eq!(name.as_str(), typed.trim());
+    }
+    assert!(name.as_str().is_empty() || !bare(typed).is_empty(), "{typed:?} cannot be seen");
 }
 
 pub fn assert_email(email: &Email) {
@@ -41,16 +71,18 @@ pub fn assert_email(email: &Email) {
     // Whom a letter is sent to.
     let address: lettre::Address = text.parse().expect("an address that a letter can have");
     assert_eq!(AsRef::<str>::as_ref(&address), text);
+    for copied in [format!("{text} "), format!("\n{text}\r\n"), format!("\u{202a}{text}\u{200b}")] {
+        assert_eq!(Email::parse(&copied).as_ref(), Ok(email), "{copied:?}");
+    }
     for broken in [
-        format!("{text} "),
-        format!("{text}\n"),
         format!("{text}\0"),
         format!("{text}."),
         format!("{text}@example.com"),
         format!("{text},{text}"),
         format!(".{text}"),
         format!("<{text}>"),
-        format!("\n{text}"),
+        format!("x {text}"),
+        format!("x\u{200b}{text}"),
         format!("{}{text}", "a".repeat(65)),
     ] {
         assert!(Email::parse(&broken).is_err(), "{broken:?}");

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
 use doorward::admin::list::ListRequest;
-use doorward::fields::Role;
+use doorward::fields::{Role, Search};
 use doorward::http::body::QueryString;
 use doorward::http::error::{ApiError, Code};
 use doorward::store::keyset::Position;
@@ -23,6 +23,9 @@ const SORTS: [(&str, SortBy); 4] = [
     ("username", SortBy::Username),
     ("email", SortBy::Email),
 ];
+
+const KNOWN: [&str; 9] =
+    ["limit", "after", "q", "role", "email_verified", "email", "username", "sort", "count"];
 
 /// As a query, as a cursor, and as a user whose place becomes one.
 pub fn check(data: &[u8]) {
@@ -42,6 +45,7 @@ fn check_query(query: &str) {
     let mut given = HashMap::new();
     let pairs = form_urlencoded::parse(query.as_bytes());
     let is_twice = pairs.into_owned().any(|(name, value)| given.insert(name, value).is_some());
+    given.retain(|_, value| !value.is_empty());
     let request = match outcome {
         Ok(request) => request,
         Err(error) => {
@@ -54,14 +58,16 @@ fn check_query(query: &str) {
     let value = |name: &str| given.get(name).map(String::as_str);
     let limit = value("limit").map_or(100, |limit| limit.parse().expect("a number"));
     assert!(request.limit == limit && (1..=500).contains(&limit), "{query}");
-    assert_eq!(request.filter.search.as_deref(), value("q"));
+    assert!(given.keys().all(|name| KNOWN.contains(&name.as_str())), "{query}");
+    let search = value("q").and_then(|raw| Search::parse(raw).expect("it was accepted"));
+    assert_eq!(request.filter.search, search);
     assert_eq!(
         request.filter.role.map(Role::as_str),
         value("role").map(str::to_ascii_lowercase).as_deref()
     );
     assert_eq!(
         request.filter.email_verified,
-        value("email_verified").map(|flag| ["true", "1"].contains(&flag))
+        value("email_verified").map(|flag| ["true", "1"].contains(&flag.to_lowercase().as_str()))
     );
     let sort = value("sort").unwrap_or("created_at");
     let name = sort.trim_start_matches('-');

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use doorward::config::TokenAlgorithm;
 use doorward::fields::Role;
 use doorward::security::token::{
     AccessClaims, LinkClaims, LinkPurpose, RefreshClaims, TokenError, TokenKeys,
@@ -18,7 +19,7 @@ struct Issued {
 
 static ISSUED: LazyLock<Issued> = LazyLock::new(|| {
     let secret = "a secret of the checks, which is long enough".to_owned().into();
-    let keys = TokenKeys::new(&secret, None, "https://auth.example.com");
+    let keys = TokenKeys::new(&secret, None, TokenAlgorithm::Es256, "https://auth.example.com");
     let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a valid instant");
     let until = now + TimeDelta::hours(1);
     let (sub, sid) = (Uuid::from_u128(1), Uuid::from_u128(2));
