@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -167,7 +168,7 @@ async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result
                 let error = db::describe(&error);
                 tracing::warn!(error, "waiting for the database");
             }
-            Err(error) => return Err(format!("the database cannot be migrated: {error}").into()),
+            Err(error) => return Err(not_migrated(&error)),
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
@@ -175,6 +176,23 @@ async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result
         }
     }
     Ok(())
+}
+
+fn not_migrated(error: &MigrateError) -> Failure {
+    let code = match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+            error.as_database_error().and_then(DatabaseError::code)
+        }
+        _ => None,
+    };
+    if code.is_some_and(|code| code == "42501") {
+        return format!(
+            "the schema is not of this release, and the role of DATABASE_URL may not change it: run `doorward migrate` \
+             as the role that owns the tables ({error})"
+        )
+        .into();
+    }
+    format!("the database cannot be migrated: {error}").into()
 }
 
 /// The first SIGTERM or SIGINT asks to finish. A SIGINT after that, from a keyboard, ends the

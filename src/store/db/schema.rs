@@ -34,7 +34,13 @@ impl Db {
     /// Brings the schema up to date. One process at a time does so, the others wait. Each migration
     /// is all or nothing. While another session holds a table that it needs, such as a backup that
     /// reads it, it tries again and again, and leaves the table to others in between.
+    ///
+    /// Where there is nothing to migrate it only reads: a role that may read and write rows, and
+    /// nothing else, can serve.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
+        if matches!(self.schema().await?, Schema::Current | Schema::Ahead) {
+            return Ok(());
+        }
         for version in self.missing_versions().await? {
             self.migrate_to(Some(version)).await?;
         }

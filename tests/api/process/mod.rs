@@ -6,6 +6,7 @@ pub mod doctor;
 mod doctor_database;
 mod idle;
 pub mod instances;
+mod least_privilege;
 mod local_postgres;
 mod local_postgres_trouble;
 mod rolling;
