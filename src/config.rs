@@ -309,9 +309,27 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_the_strings_own_bytes() {
-        let key = format!(" {KEY}\n");
-        let config = read(&[("SECRET_KEY", &key)]).expect("usable");
-        assert_eq!(config.secret_key.expect("set").expose_secret(), key);
+    fn the_key_is_the_strings_own_bytes_but_for_a_line_break_at_its_end() {
+        let key = format!(" {KEY} ");
+        for end in ["", "\n", "\r\n"] {
+            let config = read(&[("SECRET_KEY", &format!("{key}{end}"))]).expect("usable");
+            assert_eq!(config.secret_key.expect("set").expose_secret(), key);
+        }
+    }
+
+    #[test]
+    fn quotes_around_any_value_are_a_complaint_that_says_so() {
+        for name in VARIABLES {
+            for quoted in ["'some value'", "\"some value\"", " 'x'\n"] {
+                let complaints = read(&[(name, quoted)]).expect_err(name).0;
+                let words = format!("{name} is in quotes");
+                assert!(complaints.iter().any(|it| it.starts_with(&words)), "{complaints:?}");
+            }
+        }
+        // A quote inside, or at one end alone, is a part of the value.
+        for value in ["it's", "'tis a long one", "5'"] {
+            let admin = [("ADMIN_EMAIL", "a@example.com"), ("ADMIN_PASSWORD", value)];
+            assert!(read(&admin).is_ok(), "{value}");
+        }
     }
 }

@@ -19,6 +19,12 @@ use super::{
 /// The fewest characters of a `METRICS_TOKEN`.
 const MIN_METRICS_TOKEN_CHARS: usize = 16;
 
+/// What stands between two quotes of one kind.
+fn without_quotes(value: &str) -> Option<&str> {
+    let between = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
+    between('"').or_else(|| between('\''))
+}
+
 /// Whether a text is a piece of up to 12 bytes, again and again.
 fn repeats(raw: &str) -> bool {
     let bytes = raw.as_bytes();
@@ -38,6 +44,7 @@ pub(super) struct Vars<'a> {
 
 impl Vars<'_> {
     pub(super) fn config(&mut self) -> Config {
+        self.complain_about_quotes();
         let database_url = self.database_url("DATABASE_URL");
         let environment = self.environment(database_url.is_some());
         let production = environment == Environment::Production;
@@ -101,7 +108,26 @@ impl Vars<'_> {
 
     fn get(&self, name: &str) -> Option<String> {
         debug_assert!(VARIABLES.contains(&name), "{name} is missing in VARIABLES");
-        (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        self.raw(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    /// A value as it was set, but for what somebody put around it by mistake: a line break at its
+    /// end, which a secret made with `echo` has, and quotes, of which it is complained.
+    fn raw(&self, name: &str) -> Option<String> {
+        let value = (self.lookup)(name)?;
+        let value = value.trim_end_matches(['\r', '\n']);
+        Some(without_quotes(value).unwrap_or(value).to_owned()).filter(|value| !value.is_empty())
+    }
+
+    /// `.env` and a shell take quotes away; Docker's `--env-file` and many platforms keep them.
+    fn complain_about_quotes(&mut self) {
+        for name in VARIABLES {
+            if (self.lookup)(name).is_some_and(|value| without_quotes(value.trim()).is_some()) {
+                self.complain(format!(
+                    "{name} is in quotes, which are a part of its value here: write it without them."
+                ));
+            }
+        }
     }
 
     fn complain(&mut self, complaint: impl Into<String>) {
@@ -178,7 +204,7 @@ impl Vars<'_> {
 
     fn secret_key(&mut self, name: &str, required: bool) -> Option<SecretString> {
         // Not trimmed: the key is the string's own bytes.
-        let raw = (self.lookup)(name).filter(|raw| !raw.is_empty());
+        let raw = self.raw(name);
         let distinct = |raw: &str| raw.bytes().collect::<std::collections::BTreeSet<_>>().len();
         match &raw {
             None if required => self.complain(format!(
@@ -312,10 +338,7 @@ impl Vars<'_> {
     }
 
     fn first_admin(&mut self) -> Option<FirstAdmin> {
-        match (
-            self.get("ADMIN_EMAIL"),
-            (self.lookup)("ADMIN_PASSWORD").filter(|password| !password.is_empty()),
-        ) {
+        match (self.get("ADMIN_EMAIL"), self.raw("ADMIN_PASSWORD")) {
             (Some(email), Some(password)) => Some(FirstAdmin {
                 email,
                 username: self.get("ADMIN_USERNAME"),

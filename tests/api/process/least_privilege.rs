@@ -56,7 +56,8 @@ async fn a_role_that_may_not_migrate_is_told_who_has_to() {
     assert!(said.contains("run `doorward migrate` as the role that owns the tables"), "{said}");
     // One of the release before: what is missing is migrated by the owner, while others read.
     owner.succeeds(&["migrate"], "").await;
-    let newest = "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)";
+    let newest =
+        "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)";
     sqlx::query(newest).execute(&pool).await.unwrap();
     let said = rows.fails(&["serve"], "").await;
     assert!(said.contains("run `doorward migrate` as the role that owns the tables"), "{said}");
