@@ -19,10 +19,10 @@ use crate::http::error::{ApiError, Code};
 use crate::http::routes::Routes;
 use crate::limits;
 use crate::metrics::{self, Exposition, Kind, LETTERS, Route};
-use crate::security;
 use crate::state::AppState;
 use crate::store::audit::EventKind;
 use crate::store::{outbox, sessions, users};
+use crate::{security, telemetry};
 
 /// How long the database may take; what it does not say by then is left out.
 const DATABASE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -47,6 +47,7 @@ async fn metrics(
     hashing(&mut page, &state);
     database(&mut page, &state, stored.as_ref());
     session_cache(&mut page, &state);
+    log(&mut page);
     refusals(&mut page, &state);
     metrics::write_process(&mut page);
     let version = [("version", env!("CARGO_PKG_VERSION"))];
@@ -175,6 +176,12 @@ fn database(page: &mut Exposition, state: &AppState, stored: Option<&Stored>) {
     page.single("doorward_users", Kind::Gauge, help, stored.users);
     let help = "Sessions that live; of over 10000 rows as the database estimates.";
     page.single("doorward_sessions", Kind::Gauge, help, stored.sessions);
+}
+
+fn log(page: &mut Exposition) {
+    let help = "Lines of the log that were dropped since their reader did not keep up.";
+    let dropped = telemetry::dropped_lines();
+    page.single("doorward_log_lines_dropped_total", Kind::Counter, help, dropped);
 }
 
 fn session_cache(page: &mut Exposition, state: &AppState) {

@@ -54,7 +54,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
-    match dotenv::load().and_then(|()| run(command)) {
+    let outcome = dotenv::load().and_then(|()| run(command));
+    telemetry::flush_log();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let _ = writeln!(std::io::stderr(), "doorward: {failure}");

@@ -126,6 +126,7 @@ async fn prepare_and_work(
     mut stopped: watch::Receiver<bool>,
 ) -> Result<JoinSet<()>, Failure> {
     let mut following = JoinSet::new();
+    following.spawn(telemetry::tell_of_dropped_lines());
     prepare(&state, stopped.clone()).await?;
     if *stopped.borrow() {
         return Ok(following);
@@ -215,5 +216,6 @@ async fn stop_on_signal(state: AppState, stop: watch::Sender<bool>) {
     // A SIGTERM that is heard and not read is ignored.
     interrupt.recv().await;
     tracing::warn!("interrupted while stopping: ending at once");
+    telemetry::flush_log();
     std::process::exit(1);
 }

@@ -94,7 +94,7 @@ impl Home {
 
     /// `DOORWARD_BINARY` names another one, a release build say, where a test is to measure; set in
     /// the home, for this home alone.
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let own = self.setting("DOORWARD_BINARY");
         let named = || std::env::var_os("DOORWARD_BINARY");
         let named = if own.is_empty() { named() } else { Some(own.into()) };

@@ -3,11 +3,15 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::machine::note;
 use super::wait::eventually;
+
+/// How long a line of the log takes to be written.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(20);
 
 /// A command that lasts; dropping it kills it.
 pub struct Process {
@@ -20,8 +24,10 @@ impl Process {
         Self { child, log }
     }
 
-    /// What this command has said in this home so far.
+    /// What this command has said in this home so far: what it has logged before this call is
+    /// written a moment later.
     pub fn log(&self) -> String {
+        std::thread::sleep(WRITTEN_WITHIN);
         fs::read_to_string(&self.log).unwrap()
     }
 
@@ -31,6 +37,7 @@ impl Process {
 
     /// Begins the log anew, so that what is looked for was not said before.
     pub fn forget_log(&self) {
+        std::thread::sleep(WRITTEN_WITHIN);
         File::create(&self.log).unwrap();
     }
 

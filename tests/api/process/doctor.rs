@@ -191,7 +191,7 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
             "the name that browsers use",
         ),
         ("CORS_ORIGINS", "*", "fail", "settings", "any page of the web"),
-        ("CORS_ORIGINS", "https://app.example.com/app", "fail", "settings", "list exact origins"),
+        ("CORS_ORIGINS", "https://app.example.com/app", "fail", "settings", "nothing else"),
         ("CORS_ORIGINS", "http://app.example.com", "warn", "cors", "is not https"),
         ("CORS_ORIGINS", "http://localhost.example.com", "warn", "cors", "is not https"),
         (

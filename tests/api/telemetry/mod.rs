@@ -7,4 +7,5 @@ mod metrics_names;
 mod metrics_outage;
 mod otlp;
 mod security_events;
+mod stalled_reader;
 mod traces;
