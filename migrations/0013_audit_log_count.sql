@@ -9,6 +9,3 @@ alter table audit_log
     add column count integer not null default 1,
     -- The minute in which they were, of those events that are counted.
     add column minute timestamptz;
-
-create unique index audit_log_minute_idx on audit_log (user_id, event, ip, minute)
-    where minute is not null;

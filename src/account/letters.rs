@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use crate::account::Error;
 use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
-use crate::limits::{Attempt, MAIL_ADDRESS, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR};
+use crate::limits::{Attempt, MAIL_ADDRESS, MAIL_FIRST, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR};
 use crate::state::AppState;
 use crate::store::outbox::{self, LetterKind, NewLetter};
 use crate::store::users::User;
@@ -91,8 +91,12 @@ pub async fn count_first(
     now: DateTime<Utc>,
 ) -> Result<Option<Vec<Counted>>, Error> {
     let subject = format!("registration {}", recipient.to_ascii_lowercase());
-    let own = [&MAIL_RECIPIENT_HOUR, &MAIL_RECIPIENT_DAY]
-        .map(|limit| Attempt::on_account_from(limit, &subject, client.ip));
+    let by_block = |limit| Attempt::on_account_from(limit, &subject, client.ip);
+    let own = [
+        by_block(&MAIL_RECIPIENT_HOUR),
+        by_block(&MAIL_RECIPIENT_DAY),
+        Attempt::on(&MAIL_FIRST, &subject),
+    ];
     let counting = attempts::count(state, [Attempts::refunded_if_dropped(own)], now);
     let Some([first]) = silently(counting.await)? else { return Ok(None) };
     let among_all = count_silently(state, recipient, client, now).await?;

@@ -83,7 +83,9 @@ async fn prepare(
 ) -> Result<Prepared, Error> {
     let by_address = Attempt::by_address(&LOGIN_ADDRESS, client.ip);
     let as_typed = Attempt::as_typed(&LOGIN_ACCOUNT, login, client.ip, client.device);
-    let (given, now) = ([by_address, as_typed], state.clock.now());
+    let mut given = vec![by_address, as_typed.clone()];
+    given.extend(Attempt::by_network(&LOGIN_NETWORK, client.ip));
+    let now = state.clock.now();
     // A recent refusal is repeated without asking the database.
     if counted.is_none()
         && let Some(refusal) = state.limits.refused_before(&given, now)
@@ -102,9 +104,9 @@ async fn prepare(
     if let Some(counted) = counted {
         return Ok(Prepared { user, requester, counted });
     }
-    let [by_address, as_typed] = given;
-    let mut all = vec![by_address];
-    all.extend(Attempt::by_network(&LOGIN_NETWORK, client.ip));
+    // All but what was typed, in whose place the account itself is counted.
+    let mut all = given;
+    all.remove(1);
     all.extend(attempts_on_account(user.as_ref(), login, client, is_known));
     let permits = state.limits.acquire_permits(&all, is_known).await?;
     if let Err(busy) = state.hasher.check_room(requester) {

@@ -159,7 +159,7 @@ fn refusal(state: &AppState, refreshes: &Refreshes, now: DateTime<Utc>) -> Refus
     let most = state.limits.most(&REFRESH).and_then(|most| usize::try_from(most).ok());
     let last = most.and_then(|most| most.checked_sub(1));
     let oldest = last.and_then(|last| refreshes.replaced_at.iter().rev().nth(last));
-    Refusal { limit: REFRESH.name, until: oldest.map_or(now, |at| *at) + BURST }
+    Refusal { limit: REFRESH.name, until: oldest.map_or(now, |at| now.min(*at)) + BURST }
 }
 
 /// A pair that is asked for once more from another place may be in a thief's hands: its owner can

@@ -1,6 +1,7 @@
 //! `POST /login`: HTTP Basic (RFC 7617) or JSON in, a session out.
 
 use axum::Json;
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, header};
 use utoipa::ToSchema;
@@ -34,7 +35,8 @@ impl LoginRequest {
         }
         let media_type = request.headers().get(header::CONTENT_TYPE);
         let media_type = media_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if !media_type.to_ascii_lowercase().contains("json") {
+        let is_empty = request.body().is_end_stream();
+        if is_empty || !media_type.to_ascii_lowercase().contains("json") {
             return Ok(None);
         }
         let OptionalJsonBody(mut form) = OptionalJsonBody::from_request(request, &()).await?;

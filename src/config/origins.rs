@@ -27,7 +27,11 @@ impl Origins {
         for entry in entries {
             match Pattern::parse(entry) {
                 Ok(pattern) => list.push(pattern),
-                Err(why) => complaints.push(format!("CORS_ORIGINS holds {entry:?}: {why}.")),
+                Err(why) => {
+                    // What stands before an @ may be a password.
+                    let shown = entry.rsplit('@').next().unwrap_or_default();
+                    complaints.push(format!("CORS_ORIGINS holds {shown:?}: {why}."));
+                }
             }
         }
         (Self { list, loopback }, complaints)

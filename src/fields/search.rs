@@ -3,7 +3,7 @@
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
-use super::{FieldError, trimmed};
+use super::{FieldError, login_key, trimmed};
 
 const MAX_SEARCH_CHARS: usize = 254;
 /// Each part is one more condition on every row.
@@ -30,7 +30,7 @@ impl Search {
         }
         let words = whole.split(|c: char| c.is_whitespace() || c == ',').map(trimmed);
         let mut parts: Vec<String> =
-            words.filter(|word| !word.is_empty()).map(str::to_owned).collect();
+            words.filter(|word| !word.is_empty()).map(in_kept_form).collect();
         if parts.is_empty() {
             parts.push(whole.clone());
         }
@@ -40,6 +40,11 @@ impl Search {
         }
         Ok(Some(Self { parts, id: Uuid::try_parse(&whole).ok() }))
     }
+}
+
+/// An address in the form in which it is kept.
+fn in_kept_form(word: &str) -> String {
+    if word.contains('@') && !word.is_ascii() { login_key(word) } else { word.to_owned() }
 }
 
 #[cfg(test)]

@@ -72,7 +72,10 @@ impl RefusedOrigins {
     pub fn note(&self, state: &AppState, headers: &HeaderMap) {
         let Some(origin) = headers.get(header::ORIGIN) else { return };
         let origin = origin.to_str().unwrap_or_default();
-        if allows(&state.config.cors_origins, origin) || is_own(&state.config, headers, origin) {
+        if allows(&state.config.cors_origins, origin)
+            || is_own(&state.config, headers, origin)
+            || is_navigation(headers)
+        {
             return;
         }
         let origin = printable(origin);
@@ -83,11 +86,29 @@ impl RefusedOrigins {
             (*minute, *origins) = (now, Vec::new());
         }
         if origins.len() < MAX_LOGGED && !origins.contains(&origin) {
-            let advice = "cors: a page of this origin may not call; CORS_ORIGINS would allow it";
-            tracing::warn!(origin, "{advice}");
+            if origin.contains("://") && origin != "file://" {
+                tracing::warn!(
+                    origin,
+                    "cors: a page of this origin may not call; CORS_ORIGINS would allow it"
+                );
+            } else {
+                tracing::warn!(
+                    origin,
+                    "cors: a page without an origin of its own may not call: serve it from a web server"
+                );
+            }
             origins.push(origin);
         }
     }
+}
+
+/// Whether a browser goes to a page, with a form or a link: it sends an origin then as well, which
+/// keeps nothing back.
+fn is_navigation(headers: &HeaderMap) -> bool {
+    let is = |name: &str, values: &[&str]| {
+        headers.get(name).is_some_and(|given| values.iter().any(|value| given == value))
+    };
+    is("sec-fetch-mode", &["navigate", "no-cors"]) || is("sec-fetch-site", &["same-origin"])
 }
 
 /// An origin as it may stand in the log: a client can send anything under this name.

@@ -52,7 +52,7 @@ codes! {
     MalformedRequest = BAD_REQUEST "malformed_request": "The request could not be understood.";
     LinkInvalid = BAD_REQUEST "link_invalid": "This link is not valid. Was it copied in full?";
     CredentialsMissing = UNAUTHORIZED "credentials_missing":
-        "Log in with HTTP Basic: username or e-mail address, and password.";
+        "Log in with HTTP Basic or JSON: username or e-mail address, and password.";
     InvalidCredentials = UNAUTHORIZED "invalid_credentials":
         "The username or the password is wrong.";
     TokenMissing = UNAUTHORIZED "token_missing":

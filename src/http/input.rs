@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::fields::FieldError;
+use crate::fields::{FieldError, trimmed};
 use crate::http::error::{ApiError, InvalidField};
 
 /// How many unknown fields are complained about, and by how many characters of their names: more
@@ -75,7 +75,7 @@ impl Input {
 
     /// Takes empty values for left out: what a form sends for a field that was not filled in.
     pub fn drop_empty(&mut self) {
-        self.values.retain(|_, value| value.as_str() != Some(""));
+        self.values.retain(|_, value| value.as_str().is_none_or(|text| !trimmed(text).is_empty()));
     }
 
     /// Complains about every name that is not one of `known`.

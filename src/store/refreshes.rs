@@ -60,7 +60,9 @@ pub async fn renew(
            from users u
            where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4
                and s.counter <= $3 and u.id = s.user_id
-               and (s.replaced_at[cardinality(s.replaced_at) - $7 + 1] > $9) is not true
+               -- Times that lie ahead were written by a clock that was wrong.
+               and (s.replaced_at[cardinality(s.replaced_at) - $7 + 1] > $9
+                   and s.replaced_at[cardinality(s.replaced_at) - $7 + 1] <= $10) is not true
            returning s.counter, s.rotated_at as "rotated_at!", s.expires_at, "#
             + COLUMNS,
         id,
@@ -72,6 +74,7 @@ pub async fn renew(
         most.unwrap_or(i32::MAX),
         most.unwrap_or(KEPT),
         now - BURST,
+        now + BURST,
     )
     .fetch_optional(db)
     .await?;
@@ -161,7 +164,7 @@ pub async fn set_successor_given(
          set successor_given_at = $2, replaced_at = case
              when replaced_at[cardinality(replaced_at)] >= rotated_at
              -- Another instance, or a request that came later, may have written a later time.
-             then replaced_at[: cardinality(replaced_at) - 1] || greatest(rotated_at, $2)
+             then replaced_at[: cardinality(replaced_at) - 1] || greatest(replaced_at[cardinality(replaced_at)], $2)
              else array[greatest(rotated_at, $2)]
          end
          where id = $1",

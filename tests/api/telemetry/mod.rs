@@ -6,6 +6,7 @@ mod metrics;
 mod metrics_names;
 mod metrics_outage;
 mod otlp;
+mod refused_origins;
 mod security_events;
 mod stalled_reader;
 mod traces;

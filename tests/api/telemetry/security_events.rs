@@ -55,8 +55,7 @@ impl<'a> Watch<'a> {
 
     /// What was logged since the last look, without what every line has.
     fn take_logged(&self) -> Vec<Value> {
-        let log = self.service.log();
-        self.service.forget_log();
+        let log = self.service.take_log();
         let lines = log.lines().map(|line| serde_json::from_str(line).unwrap());
         let mut events: Vec<Value> = lines.collect();
         events.retain(|line| line["target"] == "security");
