@@ -2,11 +2,13 @@
 
 mod drain_body;
 mod head_timer;
+mod place;
+mod refusal;
+mod stream;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,29 +20,28 @@ use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio_io_timeout::TimeoutStream;
+use tokio::sync::watch;
 use tower::Service as _;
 
 use self::head_timer::HeadTimer;
+use self::place::{Permit, Place, Places};
+use self::refusal::Refusals;
+use self::stream::Stream;
+use crate::http::admission::MAX_HEAD_BYTES;
 use crate::http::client::ConnectionInfo;
 use crate::http::middleware::ResponseFuture;
 use crate::router::App;
 use crate::state::AppState;
 
-/// How long a client may read nothing of an answer that waits for it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Largest head of a request in bytes, and the most fields in it.
-const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Largest head of a request that is read, in bytes, so that one above `MAX_HEAD_BYTES` of
+/// `http/admission.rs` gets an answer of ours.
+const MAX_READ_HEAD_BYTES: usize = MAX_HEAD_BYTES + MAX_HEAD_BYTES / 2;
+/// Most fields of a head. The server keeps room for as many on its stack, for more on the heap.
 const MAX_HEADER_FIELDS: usize = 100;
 /// Connections open at once.
-const MAX_CONNECTIONS: u32 = 4096;
+const MAX_CONNECTIONS: u16 = 4096;
 /// This many more are accepted, for health and metrics alone: a full service is not a dead one.
 const HEALTH_CONNECTIONS: usize = 64;
-/// Clients that come while fewer connections than this are left may stay silent only so long: a
-/// client that fills the service in silence makes room for others.
-const FEW_CONNECTIONS: usize = MAX_CONNECTIONS as usize / 4;
-const SHORT_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a request may still take to arrive on an open connection once the port closes.
 const LAST_CALL: Duration = Duration::from_millis(250);
 /// How long requests in flight may take once the service was told to stop.
@@ -57,7 +58,7 @@ pub fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
     // A port that a previous process has just left can be bound at once.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(MAX_CONNECTIONS)
+    socket.listen(MAX_CONNECTIONS.into())
 }
 
 /// Serves until `stop` is set, and for `SHUTDOWN_DELAY_SECONDS` more, in which balancers notice
@@ -77,26 +78,31 @@ pub async fn serve(
     };
     tokio::pin!(end);
     loop {
-        tokio::select! {
-            accepted = connections.accept(&listener) => match accepted {
-                Ok(accepted) => connections.serve(accepted),
-                Err(error) => {
-                    // Out of descriptors, most likely: the ones in use have to come back first.
-                    tracing::warn!(%error, "listener: a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            },
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
             () = &mut end => break,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: some in use have to come back first.
+                tracing::warn!(%error, "listener: a connection could not be accepted");
+                connections.places.make_room();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        tokio::select! {
+            permit = connections.places.take(address.ip()) => {
+                connections.serve(stream, address, permit);
+            }
+            () = &mut end => {
+                connections.squeeze_in(stream, address);
+                break;
+            }
         }
     }
     connections.drain(listener).await;
-}
-
-/// A connection that was accepted, and its place among all.
-struct Accepted {
-    stream: TcpStream,
-    info: ConnectionInfo,
-    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// The open connections.
@@ -104,10 +110,7 @@ struct Connections {
     app: App,
     state: AppState,
     http: http1::Builder,
-    /// With a shorter time for heads: while few connections are left.
-    hurried: http1::Builder,
-    permits: Arc<Semaphore>,
-    health_permits: Arc<Semaphore>,
+    places: Arc<Places>,
     graceful: GracefulShutdown,
 }
 
@@ -115,57 +118,51 @@ impl Connections {
     fn new(app: App, state: AppState) -> Self {
         let mut http = http1::Builder::new();
         http.header_read_timeout(state.config.keep_alive)
-            .max_buf_size(MAX_HEADER_BYTES)
+            .max_buf_size(MAX_READ_HEAD_BYTES)
             .max_headers(MAX_HEADER_FIELDS)
             // Answers are small: to copy one behind its head costs less than a vectored write.
             // Large ones come in small frames.
             .writev(false);
-        let mut hurried = http.clone();
-        hurried.header_read_timeout(state.config.keep_alive.min(SHORT_HEAD_TIMEOUT));
-        Self {
-            app,
-            state,
-            http,
-            hurried,
-            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
-            health_permits: Arc::new(Semaphore::new(HEALTH_CONNECTIONS)),
-            graceful: GracefulShutdown::new(),
-        }
-    }
-
-    /// The next connection. While all places are taken, new clients wait in the backlog for the
-    /// first that is given back.
-    async fn accept(&self, listener: &TcpListener) -> std::io::Result<Accepted> {
-        let (mut permit, mut is_over_cap) = tokio::select! {
-            biased;
-            permit = Arc::clone(&self.permits).acquire_owned() => (permit.ok(), false),
-            permit = Arc::clone(&self.health_permits).acquire_owned() => (permit.ok(), true),
-        };
-        let (stream, address) = listener.accept().await?;
-        if is_over_cap && let Ok(place) = Arc::clone(&self.permits).try_acquire_owned() {
-            // A place was given back while no client came.
-            (permit, is_over_cap) = (Some(place), false);
-        }
-        if is_over_cap {
-            self.state.metrics.over_cap.add(1);
-        }
-        let info = ConnectionInfo { is_over_cap, ..address.into() };
-        Ok(Accepted { stream, info, permit })
+        let places = Places::new(MAX_CONNECTIONS.into(), HEALTH_CONNECTIONS);
+        Self { app, state, http, places, graceful: GracefulShutdown::new() }
     }
 
     /// Serves the connection in a task of its own.
-    fn serve(&self, Accepted { stream, info, permit }: Accepted) {
-        let is_short_lived = self.permits.available_permits() < FEW_CONNECTIONS;
-        let http = if is_short_lived { &self.hurried } else { &self.http };
-        let info = ConnectionInfo { is_short_lived, ..info };
-        let connection = self.graceful.watch(connection(http, stream, self.app.clone(), info));
+    fn serve(&self, stream: TcpStream, address: SocketAddr, permit: Permit) {
+        let place = Arc::clone(&permit.place);
+        if place.is_over_cap {
+            self.state.metrics.over_cap.add(1);
+        }
+        // Boxed: each future that waits for one which it was given has room for it twice.
+        let connection = Box::pin(self.graceful.watch(self.connection(stream, address, place)));
         let state = self.state.clone();
-        tokio::spawn(async move {
+        self.places.run(permit, async move {
             let _present = state.metrics.connections.enter();
             // A client that hangs up or breaks the protocol is its own trouble.
             let _ = connection.await;
-            drop(permit);
         });
+    }
+
+    /// Serves it without a place.
+    fn squeeze_in(&self, stream: TcpStream, address: SocketAddr) {
+        self.serve(stream, address, self.places.squeeze_in(address.ip()));
+    }
+
+    fn connection(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        place: Arc<Place>,
+    ) -> http1::Connection<TokioIo<Stream>, Peered> {
+        // Answers are small: waiting to fill a packet only costs time.
+        let _ = stream.set_nodelay(true);
+        let mut http = self.http.clone();
+        http.timer(HeadTimer::new(Arc::clone(&place), self.state.config.keep_alive));
+        let refusals = Refusals(self.state.clone());
+        let stream = Stream::new(stream, Arc::clone(&place), refusals);
+        let peer = ConnectionInfo { is_over_cap: place.is_over_cap, ..address.into() };
+        let peered = Peered { app: RefCell::new(self.app.clone()), peer, place };
+        http.serve_connection(TokioIo::new(stream), peered)
     }
 
     /// Closes the port and finishes the requests in flight.
@@ -175,7 +172,7 @@ impl Connections {
         if let Ok(port) = listener.into_std() {
             while let Ok((stream, address)) = port.accept() {
                 if let Ok(stream) = nonblocking(stream) {
-                    self.serve(Accepted { stream, info: address.into(), permit: None });
+                    self.squeeze_in(stream, address);
                 }
             }
         }
@@ -194,27 +191,12 @@ fn nonblocking(stream: std::net::TcpStream) -> std::io::Result<TcpStream> {
     TcpStream::from_std(stream)
 }
 
-fn connection(
-    http: &http1::Builder,
-    stream: TcpStream,
-    app: App,
-    peer: ConnectionInfo,
-) -> http1::Connection<TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>, Peered> {
-    // Answers are small: waiting to fill a packet only costs time.
-    let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let mut http = http.clone();
-    http.timer(HeadTimer::new());
-    let peered = Peered { app: RefCell::new(app), peer };
-    http.serve_connection(TokioIo::new(Box::pin(stream)), peered)
-}
-
 /// The service as one connection sees it, which sends one request after the other: adds the
 /// [`ConnectionInfo`] to each.
 struct Peered {
     app: RefCell<App>,
     peer: ConnectionInfo,
+    place: Arc<Place>,
 }
 
 impl Service<Request<Incoming>> for Peered {
@@ -223,17 +205,25 @@ impl Service<Request<Incoming>> for Peered {
     type Future = ResponseFuture;
 
     fn call(&self, mut request: Request<Incoming>) -> ResponseFuture {
+        if !self.place.work() {
+            // It was to be closed just before its request came: as if that had come too late.
+            return Box::pin(std::future::pending());
+        }
         let is_ambiguous = is_ambiguous(request.version(), request.headers());
-        request.extensions_mut().insert(ConnectionInfo { is_ambiguous, ..self.peer });
+        let peer = ConnectionInfo { is_ambiguous, ..self.peer };
+        if peer.ends_with_answer() {
+            self.place.linger();
+        }
+        request.extensions_mut().insert(peer);
         // Always ready, as everything in it is.
         let mut app = self.app.borrow_mut();
         if request.body().is_end_stream() {
             return app.call(request.map(Body::new));
         }
-        let may_wait = !request.headers().contains_key(header::EXPECT);
-        let (request, unread) = drain_body::track(request);
-        let answering = app.call(request);
-        Box::pin(drain_body::drain_before(answering, unread, may_wait))
+        let expects_continue = request.headers().contains_key(header::EXPECT);
+        let (request, unread) = drain_body::track(request, Arc::clone(&self.place));
+        let (answering, place) = (app.call(request), Arc::clone(&self.place));
+        Box::pin(drain_body::answer_first(answering, unread, expects_continue, place))
     }
 }
 

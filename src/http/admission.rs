@@ -30,6 +30,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// within 10 seconds.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(9);
 
+/// Largest head of a request: method, URL and fields, each with what parts them.
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+
 /// Longest path and query.
 const MAX_URL_BYTES: usize = 8 * 1024;
 
@@ -187,5 +190,10 @@ fn refusal(state: &AppState, request: &Request) -> Option<ApiError> {
         return Some(Code::DatabaseUnavailable.into());
     }
     let url = request.uri().path_and_query().map_or(0, |url| url.as_str().len());
+    let fields =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    if url + fields.sum::<usize>() > MAX_HEAD_BYTES {
+        return Some(Code::HeadersTooLarge.into());
+    }
     (url > MAX_URL_BYTES).then(|| ApiError::malformed("The URL is too long."))
 }

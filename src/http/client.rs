@@ -16,9 +16,6 @@ pub struct ConnectionInfo {
     pub address: SocketAddr,
     /// All connections but the ones kept for health checks are taken.
     pub is_over_cap: bool,
-    /// Few connections were left when this one came: it ends with its first answer, so that they go
-    /// round.
-    pub is_short_lived: bool,
     /// We and a proxy before us could read the request differently (request smuggling).
     pub is_ambiguous: bool,
 }
@@ -26,13 +23,13 @@ pub struct ConnectionInfo {
 impl ConnectionInfo {
     /// Whether the connection ends with its first answer.
     pub fn ends_with_answer(&self) -> bool {
-        self.is_ambiguous || self.is_over_cap || self.is_short_lived
+        self.is_ambiguous || self.is_over_cap
     }
 }
 
 impl From<SocketAddr> for ConnectionInfo {
     fn from(address: SocketAddr) -> Self {
-        Self { address, is_over_cap: false, is_short_lived: false, is_ambiguous: false }
+        Self { address, is_over_cap: false, is_ambiguous: false }
     }
 }
 

@@ -82,11 +82,13 @@ codes! {
         "The user's e-mail address has to be verified first.";
     LastAdmin = CONFLICT "last_admin": "This is the last admin.";
     LinkExpired = GONE "link_expired": "This link is no longer valid: ask for a new one.";
-    PayloadTooLarge = PAYLOAD_TOO_LARGE "payload_too_large": "A body has at most 64 KiB.";
+    PayloadTooLarge = PAYLOAD_TOO_LARGE "payload_too_large": "A body has at most 16 KiB.";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type":
-        "Send the body as application/json, and not compressed.";
+        "Send the body as application/json, in UTF-8, and not compressed.";
     ValidationFailed = UNPROCESSABLE_ENTITY "validation_failed": "Some fields need attention.";
     RateLimited = TOO_MANY_REQUESTS "rate_limited": "Too many attempts: try again later.";
+    HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE "headers_too_large":
+        "The headers have more than 16 KiB or 100 fields: are there cookies of others among them?";
     Busy = SERVICE_UNAVAILABLE "busy": "Too much to do at the moment: try again shortly.";
     DatabaseUnavailable = SERVICE_UNAVAILABLE "database_unavailable":
         "The database cannot be reached at the moment: try again shortly.";

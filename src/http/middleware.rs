@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::response::Response;
+use axum::http::response::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::response::{IntoResponse, Response};
 use tower::Service;
 use tracing::field::display;
 use uuid::Uuid;
@@ -33,6 +34,7 @@ use crate::metrics::{RouteId, method_name};
 use crate::state::AppState;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// An answer that is not a page may load and do nothing.
@@ -46,11 +48,17 @@ pub struct Middleware<S> {
     state: AppState,
     refused_origins: Arc<RefusedOrigins>,
     inner: S,
+    /// How long a connection is kept for its next request.
+    keep_alive: HeaderValue,
 }
 
 impl<S> Middleware<S> {
     pub fn new(state: AppState, inner: S) -> Self {
-        Self { state, refused_origins: Arc::default(), inner }
+        // A second less than it is, for what is on its way.
+        let seconds = state.config.keep_alive.as_secs().saturating_sub(1).max(1);
+        let keep_alive = HeaderValue::try_from(format!("timeout={seconds}"));
+        let keep_alive = keep_alive.expect("a number is text");
+        Self { state, refused_origins: Arc::default(), inner, keep_alive }
     }
 }
 
@@ -77,6 +85,7 @@ where
         let trace_id = trace_id.or(trace.map(|trace| trace.trace_id));
         let request_id = Some(exchange.request_id.clone());
         let context = RequestContext { request_id, ip, trace_id };
+        let keep_alive = self.keep_alive.clone();
         let answering = self.inner.call(request);
         Box::pin(async move {
             let in_flight = state.metrics.begin();
@@ -93,7 +102,7 @@ where
                 span.answered(response.status().as_u16(), code);
             }
             add_headers(&mut response, &exchange.request_id, state.config.is_https());
-            exchange.close_if_needed(&state, &mut response);
+            exchange.end_or_keep(&state, &mut response, keep_alive);
             Ok(response.map(small_frames))
         })
     }
@@ -108,6 +117,7 @@ struct Exchange {
     route: RouteId,
     has_body: bool,
     must_close: bool,
+    may_keep: bool,
 }
 
 impl Exchange {
@@ -121,6 +131,7 @@ impl Exchange {
             route: state.metrics.find(request.uri().path()),
             has_body: !request.body().is_end_stream(),
             must_close: connection.is_some_and(ConnectionInfo::ends_with_answer),
+            may_keep: request.version() == Version::HTTP_11 && !asks_to_close(request.headers()),
         };
         let hops = state.config.trusted_proxy_hops;
         let ip = client_address(request.headers(), connection, hops);
@@ -180,13 +191,35 @@ impl Exchange {
     /// The server reads the rest of an unwanted body and goes on to the next request even if this
     /// answer is not yet written, unless the answer has a body: a client that sends and never reads
     /// would fill the memory.
-    fn close_if_needed(&self, state: &AppState, response: &mut Response) {
+    fn end_or_keep(&self, state: &AppState, response: &mut Response, keep_alive: HeaderValue) {
         let has_no_answer = self.method == Method::HEAD || response.body().is_end_stream();
         let is_unthrottled = self.has_body && has_no_answer;
         if state.readiness.is_draining() || self.must_close || is_unthrottled {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        } else if self.may_keep {
+            response.headers_mut().insert(KEEP_ALIVE.clone(), keep_alive);
         }
     }
+}
+
+fn asks_to_close(headers: &HeaderMap) -> bool {
+    let options = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii));
+    options.into_iter().any(|option| option.eq_ignore_ascii_case(b"close"))
+}
+
+/// The answer to what was no request, and came to no service.
+pub fn refuse(state: &AppState, error: &ApiError) -> (Parts, Vec<u8>) {
+    let request_id = new_request_id();
+    let code = error.code.as_str();
+    state.metrics.errors.add(code);
+    tracing::info!(request_id, status = error.code.status().as_u16(), code, "refused unread");
+    let bare = error.code.status().into_response();
+    let mut response = with_body(bare, error, &request_id, &Method::HEAD);
+    add_headers(&mut response, &request_id, state.config.is_https());
+    (response.into_parts().0, error_body(error, &request_id))
 }
 
 /// The caller's own id if it is short and plain, else a new one.
@@ -198,8 +231,12 @@ fn request_id(request: &Request) -> String {
     let mut given = request.headers().get_all(&REQUEST_ID).iter();
     match (given.next().and_then(|id| id.to_str().ok()).filter(is_sane), given.next()) {
         (Some(id), None) => id.to_owned(),
-        _ => Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned(),
+        _ => new_request_id(),
     }
+}
+
+fn new_request_id() -> String {
+    Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
 /// The caller's trace context, if there is exactly one valid `traceparent`.
@@ -210,6 +247,16 @@ fn trace_context(request: &Request) -> Option<TraceContext> {
 }
 
 fn with_body(bare: Response, error: &ApiError, request_id: &str, method: &Method) -> Response {
+    let (mut parts, _) = bare.into_parts();
+    let body = error_body(error, request_id);
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    // RFC 9110, 9.3.2: HEAD has the head of GET's answer.
+    let body = if method == Method::HEAD { Body::empty() } else { body.into() };
+    Response::from_parts(parts, body)
+}
+
+fn error_body(error: &ApiError, request_id: &str) -> Vec<u8> {
     let body = ErrorBody {
         success: false,
         code: error.code.as_str(),
@@ -219,13 +266,7 @@ fn with_body(bare: Response, error: &ApiError, request_id: &str, method: &Method
         errors: &error.errors,
         request_id,
     };
-    let (mut parts, _) = bare.into_parts();
-    let body = serde_json::to_vec(&body).expect("a struct of strings is JSON");
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
-    // RFC 9110, 9.3.2: HEAD has the head of GET's answer.
-    let body = if method == Method::HEAD { Body::empty() } else { body.into() };
-    Response::from_parts(parts, body)
+    serde_json::to_vec(&body).expect("a struct of strings is JSON")
 }
 
 fn add_headers(response: &mut Response, request_id: &str, is_https: bool) {

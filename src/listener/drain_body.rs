@@ -1,13 +1,13 @@
-//! What is left of a request's body once the request is answered.
+//! A request's body on its way, and what is left of it once the request is answered.
 //!
-//! Many answers need none of it: an expired token, an unknown path. But hyper closes a connection
-//! on which the rest of a body is still to come, and a client that sends the head first finds its
-//! next request broken. So the rest is read and discarded before the answer goes out, unless it is
-//! too long or too late: then the answer says that the connection closes.
+//! Many answers need none of it: an expired token, an unknown path. They go out at once. The rest is
+//! read and discarded meanwhile, so that the connection can go on, unless it is too long or too
+//! late: then the connection is closed, in stages (`stream.rs`).
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,12 +15,14 @@ use axum::http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::http::body::MAX_BODY_BYTES;
+use super::place::Place;
+use crate::http::middleware::KEEP_ALIVE;
 
-/// How long the rest of an unwanted body may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// What is read of an unwanted body for the connection to go on, and how long it may take.
+pub const MAX_DRAINED_BYTES: usize = 64 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is left of a body, or `None` where it broke off.
 type Unread = Option<Incoming>;
@@ -30,48 +32,63 @@ struct TrackedBody {
     body: Option<Incoming>,
     is_broken: bool,
     back: Option<oneshot::Sender<Unread>>,
+    place: Arc<Place>,
 }
 
 /// The request to hand on, and what comes back of its body.
-pub fn track(request: Request<Incoming>) -> (Request<Body>, oneshot::Receiver<Unread>) {
+pub fn track(
+    request: Request<Incoming>,
+    place: Arc<Place>,
+) -> (Request<Body>, oneshot::Receiver<Unread>) {
     let (back, unread) = oneshot::channel();
-    let track =
-        |body| Body::new(TrackedBody { body: Some(body), is_broken: false, back: Some(back) });
+    let track = |body| {
+        Body::new(TrackedBody { body: Some(body), is_broken: false, back: Some(back), place })
+    };
     (request.map(track), unread)
 }
 
-/// The answer, after the rest of the body was read: not if the client waits for `100 Continue`.
-pub async fn drain_before(
+/// The answer. It closes the connection where the rest of the body cannot be told from the next
+/// request, or is not worth the wait.
+pub async fn answer_first(
     answering: impl Future<Output = Result<Response<Body>, Infallible>>,
     mut unread: oneshot::Receiver<Unread>,
-    may_wait: bool,
+    expects_continue: bool,
+    place: Arc<Place>,
 ) -> Result<Response<Body>, Infallible> {
     let mut response = answering.await?;
-    if let Ok(rest) = unread.try_recv()
-        && !response.headers().contains_key(header::CONNECTION)
-        && !(may_wait && is_drained(rest).await)
-    {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let Ok(rest) = unread.try_recv() else { return Ok(response) };
+    match rest {
+        Some(rest)
+            // RFC 9110, 10.1.1: who was not told to continue may leave the body out.
+            if !expects_continue
+                && rest.size_hint().lower() <= MAX_DRAINED_BYTES as u64
+                && !response.headers().contains_key(header::CONNECTION) =>
+        {
+            tokio::spawn(drain(rest, place));
+        }
+        _ => {
+            place.linger();
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().remove(&KEEP_ALIVE);
+        }
     }
     Ok(response)
 }
 
-async fn is_drained(rest: Unread) -> bool {
-    let Some(rest) = rest else { return false };
-    if rest.size_hint().lower() > MAX_BODY_BYTES as u64 {
-        return false;
-    }
-    let mut rest = Limited::new(rest, MAX_BODY_BYTES);
+/// Reads the rest. The server closes the connection once it is dropped before its end.
+async fn drain(rest: Incoming, place: Arc<Place>) {
+    let mut rest = Limited::new(rest, MAX_DRAINED_BYTES);
     let reading = async {
-        loop {
-            match rest.frame().await {
-                None => return true,
-                Some(Ok(_)) => {}
-                Some(Err(_)) => return false,
+        while let Some(frame) = rest.frame().await {
+            if frame.is_err() {
+                return false;
             }
         }
+        true
     };
-    timeout(READ_TIMEOUT, reading).await.unwrap_or(false)
+    if !timeout(DRAIN_TIMEOUT, reading).await.unwrap_or(false) {
+        place.linger();
+    }
 }
 
 impl HttpBody for TrackedBody {
@@ -83,7 +100,14 @@ impl HttpBody for TrackedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(body).poll_frame(context));
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else {
+            self.place.wait(Instant::now());
+            return Poll::Pending;
+        };
+        // Until all of it is there the connection waits for its client, drop by drop.
+        if !matches!(&frame, Some(Ok(_))) && !self.place.work() {
+            return Poll::Pending;
+        }
         match &frame {
             None => self.body = None,
             Some(Ok(_)) => {}
@@ -103,6 +127,8 @@ impl HttpBody for TrackedBody {
 
 impl Drop for TrackedBody {
     fn drop(&mut self) {
+        // Where it is being closed the next thing to happen is that all of it is dropped.
+        self.place.work();
         if let (Some(body), Some(back)) = (self.body.take(), self.back.take())
             && !body.is_end_stream()
         {

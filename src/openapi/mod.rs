@@ -94,7 +94,7 @@ const USER_CODES: [Code; 5] = [
 fn add_errors(operation: &mut Value) {
     let own = operation.as_object_mut().and_then(|operation| operation.remove("x-codes"));
     let own: Vec<String> = own.and_then(|own| serde_json::from_value(own).ok()).unwrap_or_default();
-    let mut codes = vec![Code::Internal];
+    let mut codes = vec![Code::HeadersTooLarge, Code::Internal];
     let needs_user = operation["security"]
         .as_array()
         .is_some_and(|any| any.iter().any(|security| security.get("bearer").is_some()));

@@ -12,6 +12,7 @@ pub mod http_call;
 pub mod machine;
 pub mod markdown;
 pub mod marks;
+pub mod nginx;
 pub mod person;
 pub mod pgbouncer;
 pub mod postgres;

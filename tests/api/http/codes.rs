@@ -45,6 +45,10 @@ async fn meet(code: Code) -> Answer {
             let call = stranger.call(Method::GET, ME).header("x-access-token", "nonsense");
             call.send().await
         }
+        Code::HeadersTooLarge => {
+            let call = stranger.call(Method::GET, ME).header("cookie", &"x".repeat(17 * 1024));
+            call.send().await
+        }
         Code::TokenExpired => {
             let ada = app.newcomer("ada").await;
             app.clock.advance(TimeDelta::minutes(30));

@@ -5,6 +5,7 @@ mod codes;
 mod connection;
 mod contract;
 mod cors;
+mod early_answers;
 mod full_house;
 mod outage;
 mod siege;

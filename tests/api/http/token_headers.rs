@@ -245,7 +245,7 @@ async fn an_empty_header_is_none_and_an_odd_one_is_no_token() {
         let both = [("x-access-token", ada.access_token()), ("authorization", &bare)];
         show(&ada, &both).await.assert_ok(200);
     }
-    let long = "x".repeat(100_000);
+    let long = "x".repeat(12_000);
     for odd in ["Null", "undefined.", " ", "a.b", "a.b.c", "..", &bearer, &long] {
         let answer = show(&ada, &[("x-access-token", odd)]).await;
         answer.assert_error(401, "token_invalid");
