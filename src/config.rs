@@ -1,5 +1,6 @@
 //! Every setting, read once from the environment; all complaints at once.
 
+mod app_name;
 pub mod limits;
 mod origins;
 mod secret_file;
@@ -26,8 +27,10 @@ pub const VARIABLES: &[&str] = &[
     "ADMIN_EMAIL",
     "ADMIN_PASSWORD",
     "ADMIN_USERNAME",
+    "APP_NAME",
     "AUDIT_LOG_DAYS",
     "CONFIRM_REDIRECT_URL",
+    "CONFIRM_URL",
     "CORS_ORIGINS",
     "DATABASE_CONNECTIONS",
     "DATABASE_DIRECT_URL",
@@ -148,9 +151,14 @@ pub struct Config {
     pub session_cache: bool,
     pub smtp: Option<SmtpAccess>,
     pub mail_from: Option<String>,
+    /// What people know the service by: in letters and on pages.
+    pub app_name: String,
     /// A PEM file of certificate authorities to trust for SMTP besides the public ones.
     pub extra_certificates: Option<PathBuf>,
+    /// Where every end of the confirmation's page leads.
     pub confirm_redirect_url: Option<Url>,
+    /// The frontend's page that confirms by itself: the link in letters leads there.
+    pub confirm_url: Option<Url>,
     /// Whether `serve` sends the letters too.
     pub worker_inside: bool,
     pub first_admin: Option<FirstAdmin>,
@@ -205,16 +213,27 @@ impl Config {
         self.environment == Environment::Production
     }
 
-    /// The host of the public URL: what people know the service by.
+    /// The host of the public URL.
     pub fn site(&self) -> &str {
-        let authority = self.public_url.split("://").nth(1).unwrap_or_default();
-        without_port(authority.split('/').next().unwrap_or_default())
+        site_of(&self.public_url)
+    }
+
+    /// The path of the public URL, without a slash at its end: what a proxy in front strips, and
+    /// the start of every link on a page.
+    pub fn public_path(&self) -> &str {
+        let behind_scheme = self.public_url.split("://").nth(1).unwrap_or_default();
+        behind_scheme.find('/').map_or("", |at| &behind_scheme[at..])
     }
 
     /// Whether browsers reach the service over TLS.
     pub fn is_https(&self) -> bool {
         self.public_url.starts_with("https://")
     }
+}
+
+fn site_of(url: &str) -> &str {
+    let authority = url.split("://").nth(1).unwrap_or_default();
+    without_port(authority.split('/').next().unwrap_or_default())
 }
 
 /// The host of `host:port`. The colons of an IPv6 address stand in brackets; the one before a port

@@ -13,7 +13,7 @@ use url::Url;
 use super::limits::{Allowances, LIMITS, RateLimits};
 use super::{
     Config, Environment, FirstAdmin, MIN_SECRET_BYTES, Origins, Pooler, SmtpAccess, TokenAlgorithm,
-    VARIABLES,
+    VARIABLES, app_name,
 };
 
 /// The fewest characters of a `METRICS_TOKEN`.
@@ -54,11 +54,14 @@ impl Vars<'_> {
         let port_given = self.get("PORT").is_some();
         let port = self.number("PORT", 8000, 0..=u16::MAX);
         let host = self.host(port_given);
+        let public_url = self.public_url(production, port);
+        let mail_from = self.get("MAIL_FROM").or_else(|| self.get("GMAIL_ADDRESS"));
         Config {
             environment,
             host,
             port,
-            public_url: self.public_url(production, port),
+            app_name: self.app_name(mail_from.as_deref(), &public_url),
+            public_url,
             database_url,
             database_direct_url: self.database_url("DATABASE_DIRECT_URL"),
             database_read_url: self.database_url("DATABASE_READ_URL"),
@@ -87,9 +90,10 @@ impl Vars<'_> {
             allowances: self.allowances(),
             session_cache: self.choice("SESSION_CACHE", true, &[("on", true), ("off", false)]),
             smtp: self.smtp(),
-            mail_from: self.get("MAIL_FROM").or_else(|| self.get("GMAIL_ADDRESS")),
+            mail_from,
             extra_certificates: self.get("SSL_CERT_FILE").map(PathBuf::from),
             confirm_redirect_url: self.url("CONFIRM_REDIRECT_URL"),
+            confirm_url: self.confirm_url(),
             worker_inside: self.choice("WORKER", true, &[("on", true), ("off", false)]),
             first_admin: self.first_admin(),
             audit_log_kept_for: TimeDelta::days(self.number("AUDIT_LOG_DAYS", 365, 1..=36_500)),
@@ -245,6 +249,28 @@ impl Vars<'_> {
                 None
             }
         }
+    }
+
+    fn confirm_url(&mut self) -> Option<Url> {
+        let url = self.url("CONFIRM_URL")?;
+        if url.fragment().is_some() {
+            self.complain(
+                "CONFIRM_URL must hold no fragment: #token=... is added, which no server is sent.",
+            );
+        }
+        Some(url)
+    }
+
+    /// Its own, else the sender's, else the host.
+    fn app_name(&mut self, mail_from: Option<&str>, public_url: &str) -> String {
+        let Some(name) = self.get("APP_NAME") else {
+            let sender = mail_from.and_then(app_name::of_sender);
+            return sender.unwrap_or_else(|| super::site_of(public_url).to_owned());
+        };
+        if !app_name::is_usable(&name) {
+            self.complain(app_name::COMPLAINT);
+        }
+        name
     }
 
     fn traces_to(&mut self) -> Option<Url> {

@@ -12,16 +12,13 @@ use askama::Template;
 
 use super::Letter;
 
-/// RFC 3676 and old habit: a line of text ends before column 78.
-const COLUMNS: usize = 76;
-
-/// The letter with the link that confirms an address. `site` is the service as people know it: the
-/// host of its public URL. The link works for `hours`.
-pub fn confirmation(message_id: &str, to: &str, site: &str, link: &str, hours: i64) -> Letter {
+/// The letter with the link that confirms an address. `service` is what people know it by. The link
+/// works for `hours`.
+pub fn confirmation(message_id: &str, to: &str, service: &str, link: &str, hours: i64) -> Letter {
     #[derive(Template)]
     #[template(path = "mail/templates/confirmation.txt", config = ".askama.toml")]
     struct Text<'a> {
-        site: &'a str,
+        service: &'a str,
         link: &'a str,
         hours: i64,
     }
@@ -29,7 +26,7 @@ pub fn confirmation(message_id: &str, to: &str, site: &str, link: &str, hours: i
     #[derive(Template)]
     #[template(path = "mail/templates/confirmation.html", config = ".askama.toml")]
     struct Html<'a> {
-        site: &'a str,
+        service: &'a str,
         link: &'a str,
         hours: i64,
     }
@@ -37,9 +34,9 @@ pub fn confirmation(message_id: &str, to: &str, site: &str, link: &str, hours: i
     Letter {
         message_id: message_id.to_owned(),
         to: to.to_owned(),
-        subject: format!("Confirm your e-mail address for {site}"),
-        text: wrap(&rendered(&Text { site, link, hours })),
-        html: rendered(&Html { site, link, hours }),
+        subject: format!("Confirm your e-mail address for {service}"),
+        text: text(&Text { service, link, hours }),
+        html: rendered(&Html { service, link, hours }),
     }
 }
 
@@ -48,14 +45,14 @@ pub fn confirmation(message_id: &str, to: &str, site: &str, link: &str, hours: i
 pub fn email_change_notice(
     message_id: &str,
     to: &str,
-    site: &str,
+    service: &str,
     username: &str,
     new_address: &str,
 ) -> Letter {
     #[derive(Template)]
     #[template(path = "mail/templates/email_change_notice.txt", config = ".askama.toml")]
     struct Text<'a> {
-        site: &'a str,
+        service: &'a str,
         username: &'a str,
         new_address: &'a str,
     }
@@ -63,7 +60,7 @@ pub fn email_change_notice(
     #[derive(Template)]
     #[template(path = "mail/templates/email_change_notice.html", config = ".askama.toml")]
     struct Html<'a> {
-        site: &'a str,
+        service: &'a str,
         username: &'a str,
         new_address: &'a str,
     }
@@ -72,24 +69,36 @@ pub fn email_change_notice(
     Letter {
         message_id: message_id.to_owned(),
         to: to.to_owned(),
-        subject: format!("The e-mail address of your account at {site} is about to change"),
-        text: wrap(&rendered(&Text { site, username, new_address })),
-        html: rendered(&Html { site, username, new_address }),
+        subject: format!("The e-mail address of your account at {service} is about to change"),
+        text: text(&Text { service, username, new_address }),
+        html: rendered(&Html { service, username, new_address }),
     }
 }
 
 /// A letter by which an operator sees that mail goes out; `number` tells several of them apart.
-pub fn test(message_id: &str, to: &str, site: &str, number: Option<u32>) -> Letter {
+pub fn test(message_id: &str, to: &str, service: &str, number: Option<u32>) -> Letter {
+    #[derive(Template)]
+    #[template(path = "mail/templates/test.html", config = ".askama.toml")]
+    struct Html<'a> {
+        words: &'a str,
+    }
+
     let which = number.map_or_else(String::new, |number| format!(", number {number},"));
     let words =
-        format!("This letter{which} shows that {site} can send mail. Nothing needs to be done.");
+        format!("This letter{which} shows that {service} can send mail. Nothing needs to be done.");
     Letter {
         message_id: message_id.to_owned(),
         to: to.to_owned(),
-        subject: format!("A test letter from {site}"),
-        text: wrap(&words),
-        html: format!("<!doctype html>\n<meta charset=\"utf-8\">\n<p>{words}</p>\n"),
+        subject: format!("A test letter from {service}"),
+        text: format!("{words}\n"),
+        html: rendered(&Html { words: &words }),
     }
+}
+
+/// A paragraph is one line, however long: a mail program breaks lines where its window ends, and
+/// ours, broken before that, would be short and long by turns.
+fn text(template: &impl Template) -> String {
+    format!("{}\n", rendered(template).trim())
 }
 
 fn rendered(template: &impl Template) -> String {
@@ -102,27 +111,4 @@ fn masked(address: &str) -> String {
     let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
     let first: String = local.chars().take(1).collect();
     format!("{first}***@{domain}")
-}
-
-/// Fills the lines of each paragraph. A word that is longer than a line, such as a link, is never
-/// broken.
-fn wrap(text: &str) -> String {
-    let paragraphs: Vec<String> = text.trim().split("\n\n").map(fill).collect();
-    paragraphs.join("\n\n") + "\n"
-}
-
-fn fill(paragraph: &str) -> String {
-    let mut filled = String::new();
-    let mut column = 0;
-    for word in paragraph.split_whitespace() {
-        let width = word.chars().count();
-        if column > 0 {
-            let fits = column + 1 + width <= COLUMNS;
-            filled.push(if fits { ' ' } else { '\n' });
-            column = if fits { column + 1 } else { 0 };
-        }
-        filled.push_str(word);
-        column += width;
-    }
-    filled
 }

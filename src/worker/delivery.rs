@@ -154,7 +154,7 @@ async fn send(state: &AppState, letter: &Letter) -> Result<(), SendError> {
     let outcome = state.mailer.send(letter).await;
     if let (Ok(()), Mailer::Folder(_)) = (&outcome, &state.mailer) {
         let mut words = letter.text.split_whitespace();
-        let link = words.find(|word| word.starts_with(&state.config.public_url));
+        let link = words.find(|word| word.contains("token="));
         tracing::info!(link, "worker: a letter is in /dev/mailbox");
     }
     outcome

@@ -45,7 +45,7 @@ async fn smtp(config: &Config, mailer: &Mailer, send_to: Option<&str>, findings:
     findings.ok("mail", "the mail server answers, and lets us in");
     let Some(to) = send_to else { return };
     let message_id = format!("<{}@{}>", uuid::Uuid::now_v7(), config.site());
-    let letter = message::test(&message_id, to, config.site(), None);
+    let letter = message::test(&message_id, to, &config.app_name, None);
     match in_time("sending", SENDING_PATIENCE, Box::pin(mailer.send(&letter))).await {
         Ok(()) => findings.ok("mail", "the letter was taken: look for it in the mailbox"),
         Err(error @ SendError::Permanent(_)) => {

@@ -18,7 +18,7 @@ fn render(draft: &Draft<'_>, user: &User, new_address: &str) -> Letter {
     message::email_change_notice(
         &draft.message_id,
         draft.recipient(),
-        draft.site(),
+        draft.service(),
         &user.username,
         new_address,
     )

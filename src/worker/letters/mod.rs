@@ -32,8 +32,9 @@ impl Draft<'_> {
         address.eq_ignore_ascii_case(self.recipient())
     }
 
-    fn site(&self) -> &str {
-        self.state.config.site()
+    /// What people know the service by.
+    fn service(&self) -> &str {
+        &self.state.config.app_name
     }
 }
 

@@ -20,5 +20,5 @@ struct Data {
 /// It is always wanted.
 pub(super) fn compose(draft: &Draft<'_>) -> serde_json::Result<Letter> {
     let Data { number } = Data::deserialize(&draft.claimed.data)?;
-    Ok(message::test(&draft.message_id, draft.recipient(), draft.site(), number))
+    Ok(message::test(&draft.message_id, draft.recipient(), draft.service(), number))
 }

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use doorward::mail::{Deadlines, Letter, Mailbox, Mailer, SendError, SmtpSettings, sender};
+use doorward::mail::{
+    Deadlines, Letter, Mailbox, Mailer, SendError, SmtpSettings, message, sender,
+};
 
 use crate::harness::smtp_sink::{Kind, Mode, SmtpSink};
-use crate::mail::letters::letter;
+use crate::mail::letters::{LINK, letter};
 
 pub fn letter_to(to: &str) -> Letter {
     Letter { to: to.to_owned(), ..letter() }
@@ -73,6 +75,24 @@ async fn a_letter_arrives_whole() {
     assert_eq!(mail.headers("date").len(), 1);
     assert_eq!(mail.headers("mime-version"), ["1.0"]);
     assert!(mail.headers("content-type").concat().starts_with("multipart/alternative;"));
+}
+
+#[tokio::test]
+async fn no_line_on_the_wire_is_longer_than_mail_allows() {
+    let sink = SmtpSink::start().await;
+    let name = ["Bücher & Söhne"; 4].join(", ");
+    let long = format!("https://example.com/{}#token={}", "x".repeat(1_500), "y".repeat(500));
+    for link in [LINK, &long] {
+        let letter = message::confirmation("<a@b>", "ada@example.com", &name, link, 24);
+        mailer(&sink).send(&letter).await.expect("the sink accepts");
+        let mail = sink.received().pop().unwrap();
+        // RFC 5322, 2.1.1.
+        for line in mail.data.split(|&byte| byte == b'\n') {
+            assert!(line.len() <= 999, "{} bytes", line.len());
+        }
+        assert_eq!((mail.text(), mail.html()), (letter.text, letter.html));
+        assert_eq!(mail.subject(), letter.subject);
+    }
 }
 
 #[tokio::test]

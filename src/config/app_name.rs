@@ -1,0 +1,53 @@
+//! What people know the service by: in the subjects of letters, in letters and on pages.
+
+/// The most characters of one.
+const MAX_CHARS: usize = 60;
+
+pub(super) const COMPLAINT: &str =
+    "APP_NAME must be at most 60 characters on one line, without control characters.";
+
+/// Whether it can be the name: nothing in it may end the line of a header, in a letter.
+pub(super) fn is_usable(name: &str) -> bool {
+    let is_bad = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    (1..=MAX_CHARS).contains(&name.chars().count()) && !name.contains(is_bad)
+}
+
+/// The display name of `Example <no-reply@example.com>`. One that would not do as the name is good
+/// for the sender all the same.
+pub(super) fn of_sender(raw: &str) -> Option<String> {
+    let sender: lettre::message::Mailbox = raw.parse().ok()?;
+    sender.name.map(|name| name.trim().to_owned()).filter(|name| is_usable(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_short_line() {
+        for good in ["A", "Bücher & Söhne", &"ä".repeat(MAX_CHARS)] {
+            assert!(is_usable(good), "{good}");
+        }
+        let long = "x".repeat(MAX_CHARS + 1);
+        for bad in
+            ["", "a\nb", "a\r\nBcc: b", "a\tb", "a\0b", "a\u{7f}", "a\u{85}b", "a\u{2028}b", &long]
+        {
+            assert!(!is_usable(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_senders_name_is_taken_where_it_has_one() {
+        let cases = [
+            ("Acme <a@example.com>", Some("Acme")),
+            ("\"Acme, Inc.\" <a@example.com>", Some("Acme, Inc.")),
+            ("a@example.com", None),
+            ("<a@example.com>", None),
+            ("nonsense", None),
+        ];
+        for (raw, name) in cases {
+            assert_eq!(of_sender(raw).as_deref(), name, "{raw}");
+        }
+        assert_eq!(of_sender(&format!("{} <a@example.com>", "x".repeat(MAX_CHARS + 1))), None);
+    }
+}
