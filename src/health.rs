@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use askama::Template;
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -13,6 +16,8 @@ use utoipa_axum::routes;
 
 use crate::context::run_to_completion;
 use crate::http::error::{ApiError, Code};
+use crate::http::html::{self, Frame, vary_by_accept, wants_page};
+use crate::http::static_file::StaticFile;
 use crate::state::AppState;
 
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -32,14 +37,27 @@ pub struct StatusResponse {
     status: &'static str,
 }
 
+#[derive(Template)]
+#[template(path = "start.html", config = ".askama.toml")]
+struct StartPage<'a> {
+    frame: Frame<'a>,
+    has_mailbox: bool,
+}
+
 /// The name of the service, and where to go from here.
 #[utoipa::path(
     get, path = "/", tag = "service",
-    responses((status = 200, description = "Name and links.", body = Value)),
+    responses((status = 200, description = "Name and links; or, for `accept: text/html`, a page.",
+        content((serde_json::Value = "application/json"), (String = "text/html")))),
 )]
-pub async fn root(State(state): State<AppState>) -> Json<Value> {
+pub async fn root(State(state): State<AppState>, headers: HeaderMap) -> Response {
+    if wants_page(&headers) {
+        let frame = Frame::of(&state.config);
+        let page = StartPage { frame, has_mailbox: state.mailer.keeps_letters() };
+        return html::answer(StatusCode::OK, &page, html::NO_FORM);
+    }
     let at = |path: &str| format!("{}{path}", state.config.public_url);
-    Json(json!({
+    let name_and_links = Json(json!({
         "success": true,
         "name": "Doorward",
         "links": {
@@ -49,7 +67,8 @@ pub async fn root(State(state): State<AppState>) -> Json<Value> {
             "health": at("/healthz"),
             "ready": at("/readyz"),
         },
-    }))
+    }));
+    vary_by_accept(name_and_links.into_response())
 }
 
 /// Whether the process lives.
@@ -90,10 +109,12 @@ pub async fn readyz(State(state): State<AppState>) -> Result<Json<StatusResponse
 }
 
 /// The public keys of access tokens, as a JWK set (RFC 7517).
+///
+/// Caches may keep it for five minutes, and pages of every origin may read it.
 #[utoipa::path(
     get, path = "/.well-known/jwks.json", tag = "service",
-    responses((status = 200, description = "The keys.", body = Value)),
+    responses((status = 200, description = "The keys.", body = serde_json::Value)),
 )]
-pub async fn jwks(State(state): State<AppState>) -> Json<Value> {
-    Json(state.keys.jwks().clone())
+pub async fn jwks(State(state): State<AppState>, headers: HeaderMap) -> Response {
+    StaticFile::json(state.keys.jwks().to_string()).public(&headers).await
 }

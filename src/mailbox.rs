@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::config::without_port;
 use crate::http::client::ConnectionInfo;
 use crate::http::error::{ApiError, Code};
-use crate::http::html::{self, wants_page};
+use crate::http::html::{self, Frame, vary_by_accept, wants_page};
 use crate::http::routes::Routes;
 use crate::mail::KeptLetter;
 use crate::state::AppState;
@@ -23,11 +23,47 @@ pub fn routes() -> Routes {
     Routes::default().route("/dev/mailbox", get(show))
 }
 
+/// The letters' own styles stand in attributes; a frame has the policy of the page around it.
+const POLICY: &str = "style-src-attr 'unsafe-inline'; form-action 'none'";
+
+/// The most characters of a link as it is shown.
+const SHORT: usize = 60;
+
 #[derive(Template)]
 #[template(path = "mailbox.html", config = ".askama.toml")]
 struct MailboxPage<'a> {
-    style: &'a str,
-    letters: &'a [KeptLetter],
+    frame: Frame<'a>,
+    letters: Vec<Shown>,
+}
+
+/// A letter on the page.
+struct Shown {
+    letter: KeptLetter,
+    /// For a frame, from which a link leads to a tab of its own: within it our pages are not shown.
+    html: String,
+    links: Vec<Link>,
+}
+
+struct Link {
+    url: String,
+    short: String,
+}
+
+impl Shown {
+    fn new(letter: KeptLetter) -> Self {
+        let html = letter.html.replacen("<head>", r#"<head><base target="_blank">"#, 1);
+        let links = letter.links.iter().map(|url| Link { url: url.clone(), short: short(url) });
+        Self { html, links: links.collect(), letter }
+    }
+}
+
+/// The beginning of a link: what is left out is a token.
+fn short(url: &str) -> String {
+    let mut short: String = url.chars().take(SHORT).collect();
+    if short.len() < url.len() {
+        short.push('…');
+    }
+    short
 }
 
 /// The page for a browser, JSON for other clients; nothing at all where mail is really sent, or for
@@ -50,9 +86,11 @@ async fn show(
         return ApiError::from(Code::NotFound).into_response();
     };
     if wants_page(&headers) {
-        html::answer(StatusCode::OK, &MailboxPage { style: html::STYLE, letters: &letters }, "")
+        let letters = letters.into_iter().map(Shown::new).collect();
+        let page = MailboxPage { frame: Frame::of(&state.config), letters };
+        html::answer(StatusCode::OK, &page, POLICY)
     } else {
-        Json(json!({ "success": true, "letters": letters })).into_response()
+        vary_by_accept(Json(json!({ "success": true, "letters": letters })).into_response())
     }
 }
 

@@ -10,6 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::http::admission::Admission;
 use crate::http::cors;
 use crate::http::error::{ApiError, Code};
+use crate::http::html;
 use crate::http::middleware::Middleware;
 use crate::state::AppState;
 use crate::{admin, auth, health, mailbox, openapi, prometheus, users};
@@ -21,7 +22,8 @@ pub fn app(state: AppState) -> App {
     let (router, api) = features().split_for_parts();
     let document =
         openapi::document(&api, &state.config.public_url, state.config.min_password_length);
-    let (undocumented, paths) = openapi::routes(&document)
+    let (undocumented, paths) = openapi::routes(&document, &state.config.app_name)
+        .merge(html::routes())
         .merge(mailbox::routes())
         .merge(prometheus::routes(&state.config))
         .into_parts();

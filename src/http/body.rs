@@ -63,7 +63,7 @@ impl<S: Sync> FromRequest<S> for OptionalJsonBody {
     }
 }
 
-/// The query of the URL. A name given twice is refused: two readers could choose different values.
+/// The query of the URL. A name given twice is refused.
 #[derive(Debug)]
 pub struct QueryString(pub Input);
 
@@ -71,17 +71,47 @@ impl<S: Sync> FromRequestParts<S> for QueryString {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let mut values = Map::new();
-        for (name, value) in
-            form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
-        {
-            let value = Value::String(value.into_owned());
-            if values.insert(name.to_string(), value).is_some() {
-                return Err(ApiError::malformed("A parameter of the query is given twice."));
-            }
-        }
-        Ok(Self(Input::new(values)))
+        let query = parts.uri.query().unwrap_or_default().as_bytes();
+        Ok(Self(parse_pairs(query, "A parameter of the query is given twice.")?))
     }
+}
+
+/// The body of a call that a page's form sends as well as a program: pairs of a form or a JSON
+/// object. An empty one is an empty object.
+#[derive(Debug)]
+pub struct OptionalFormBody(pub Input);
+
+impl<S: Sync> FromRequest<S> for OptionalFormBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if !is_form(request.headers()) {
+            let OptionalJsonBody(body) = OptionalJsonBody::from_request(request, state).await?;
+            return Ok(Self(body));
+        }
+        let bytes = read_body(request.into_body(), MAX_BODY_BYTES).await?;
+        Ok(Self(parse_pairs(&bytes, "The body holds a field twice.")?))
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(Ok(value)), None) = (given.next().map(|value| value.to_str()), given.next()) else {
+        return false;
+    };
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// A name given twice is refused with these words: two readers could choose different values.
+fn parse_pairs(bytes: &[u8], twice: &str) -> Result<Input, ApiError> {
+    let mut values = Map::new();
+    for (name, value) in form_urlencoded::parse(bytes) {
+        if values.insert(name.into_owned(), Value::String(value.into_owned())).is_some() {
+            return Err(ApiError::malformed(twice));
+        }
+    }
+    Ok(Input::new(values))
 }
 
 /// `application/json` or of its kind (`application/problem+json`), in UTF-8 if a charset is named,

@@ -5,24 +5,83 @@ use askama::Template;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
-use crate::http::error::ApiError;
+use crate::config::Config;
+use crate::http::error::{ApiError, Code};
+use crate::http::routes::Routes;
+use crate::http::static_file::StaticFile;
 use crate::security::csp_hash;
 
 /// The style sheet of every page, inside the page itself.
-pub const STYLE: &str = include_str!("html.css");
+const STYLE: &str = include_str!("html.css");
+
+/// The icon of every page.
+const ICON: &[u8] = include_bytes!("favicon.ico");
+
+/// The policy of a page without a form, beside what every page has.
+pub const NO_FORM: &str = "form-action 'none'";
+
+/// The paths at which a browser is shown a page, whatever goes wrong; where nothing is, likewise.
+const PAGES: [&str; 3] = ["/", "/api/v1/confirm", "/dev/mailbox"];
+
+/// What stands on every page, for the layout in `page.html`.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    pub style: &'static str,
+    /// The service as people know it.
+    pub name: &'a str,
+    /// The start of every link: a path, so that a page leads to the host that it came from.
+    pub path: &'a str,
+}
+
+impl<'a> Frame<'a> {
+    pub fn of(config: &'a Config) -> Self {
+        Self { style: STYLE, name: &config.app_name, path: config.public_path() }
+    }
+}
+
+pub fn routes() -> Routes {
+    Routes::default().route("/favicon.ico", icon().get())
+}
+
+pub fn icon() -> StaticFile {
+    StaticFile::new(HeaderValue::from_static("image/x-icon"), ICON)
+}
 
 /// Whether the client is a browser that shows pages: `text/html` stands in its `accept` by name.
 pub fn wants_page(headers: &HeaderMap) -> bool {
-    headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-        value.split(',').any(|range| {
-            let essence = range.split(';').next().unwrap_or_default().trim();
-            essence.eq_ignore_ascii_case("text/html")
-        })
+    accepts_by_name(headers, "text/html")
+}
+
+/// Whether the media type stands in `accept` by name, and is not refused there (`q=0`).
+pub fn accepts_by_name(headers: &HeaderMap, media_type: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(media_type))
+            && !parts.any(is_refusal)
     })
 }
 
-/// A page that may load nothing and run nothing; `directives` are added to its content security
-/// policy.
+/// RFC 9110, 12.4.2: a weight of 0 is "not acceptable".
+pub(super) fn is_refusal(parameter: &str) -> bool {
+    let weight = parameter.split_once('=').filter(|(name, _)| name.trim_end() == "q");
+    weight.is_some_and(|(_, weight)| weight.trim().parse().is_ok_and(|weight: f32| weight <= 0.0))
+}
+
+/// Whether what goes wrong at this route is told on a page, to a client that shows pages. `None`
+/// where the path is none of ours.
+pub(super) fn tells_errors(route: Option<&str>) -> bool {
+    route.is_none_or(|route| PAGES.contains(&route))
+}
+
+/// The answer to other clients than those that show pages, where there is a page for them.
+pub fn vary_by_accept(mut response: Response) -> Response {
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+/// A page that may load nothing but its icon and run nothing; `directives` are added to its content
+/// security policy.
 pub fn answer(status: StatusCode, page: &impl Template, directives: &str) -> Response {
     let html = match page.render() {
         Ok(html) => html,
@@ -30,9 +89,56 @@ pub fn answer(status: StatusCode, page: &impl Template, directives: &str) -> Res
     };
     let style = csp_hash(STYLE);
     let policy = format!(
-        "default-src 'none'; style-src {style}; frame-ancestors 'none'; base-uri 'none'; {directives}"
+        "default-src 'none'; style-src {style}; img-src 'self'; frame-ancestors 'none'; \
+         base-uri 'none'; {directives}"
     );
     let policy =
         HeaderValue::from_str(&policy).expect("a policy of URLs and words is a header value");
-    (status, [(header::CONTENT_SECURITY_POLICY, policy)], Html(html)).into_response()
+    let headers = [(header::CONTENT_SECURITY_POLICY, policy)];
+    vary_by_accept((status, headers, Html(html)).into_response())
+}
+
+/// An error for people.
+pub(super) fn error_page(config: &Config, error: &ApiError, request_id: &str) -> Response {
+    #[derive(Template)]
+    #[template(path = "http/error.html", config = ".askama.toml")]
+    struct ErrorPage<'a> {
+        frame: Frame<'a>,
+        title: &'a str,
+        message: &'a str,
+        request_id: &'a str,
+    }
+
+    let title = match error.code {
+        Code::NotFound => "Page not found",
+        _ => "This did not work",
+    };
+    let (frame, message) = (Frame::of(config), error.message());
+    answer(error.code.status(), &ErrorPage { frame, title, message, request_id }, NO_FORM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_media_type_is_named_unless_it_is_refused() {
+        let accepts = |accept: &'static str| {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().expect("valid"))]);
+            (wants_page(&headers), accepts_by_name(&headers, "application/json"))
+        };
+        for (accept, expected) in [
+            ("text/html,application/xhtml+xml,*/*;q=0.8", (true, false)),
+            ("application/json, text/plain, */*", (false, true)),
+            ("application/json, TEXT/HTML;q=0.1", (true, true)),
+            ("text/html;q=0, application/json;q=1", (false, true)),
+            ("application/json;q=0.000", (false, false)),
+            ("*/*", (false, false)),
+            ("text/*, application/*", (false, false)),
+            ("application/jsonx, text/htmlx", (false, false)),
+            ("", (false, false)),
+        ] {
+            assert_eq!(accepts(accept), expected, "{accept}");
+        }
+    }
 }

@@ -28,8 +28,10 @@ use crate::context::{self, RequestContext, TraceContext, TraceId};
 use crate::http::client::{ConnectionInfo, client_address};
 use crate::http::cors::RefusedOrigins;
 use crate::http::error::{ApiError, Code, ErrorBody};
+use crate::http::html::{self, vary_by_accept};
 use crate::http::request_span::RequestSpan;
 use crate::http::small_frames::small_frames;
+use crate::http::static_file;
 use crate::metrics::{RouteId, method_name};
 use crate::state::AppState;
 
@@ -118,17 +120,22 @@ struct Exchange {
     has_body: bool,
     must_close: bool,
     may_keep: bool,
+    /// Whether an error is told on a page; `None` where it never is.
+    is_for_people: Option<bool>,
 }
 
 impl Exchange {
     fn begin(state: &AppState, request: &Request) -> (Self, Option<IpAddr>, Option<TraceContext>) {
         let connection = request.extensions().get::<ConnectionInfo>();
+        let route = state.metrics.find(request.uri().path());
+        let pattern = state.metrics.route(route).known_pattern();
         let exchange = Self {
             started: Instant::now(),
             request_id: request_id(request),
             method: request.method().clone(),
             method_name: method_name(request.method()),
-            route: state.metrics.find(request.uri().path()),
+            route,
+            is_for_people: html::tells_errors(pattern).then(|| html::wants_page(request.headers())),
             has_body: !request.body().is_end_stream(),
             must_close: connection.is_some_and(ConnectionInfo::ends_with_answer),
             may_keep: request.version() == Version::HTTP_11 && !asks_to_close(request.headers()),
@@ -160,7 +167,12 @@ impl Exchange {
         if response.headers().contains_key(header::CONTENT_TYPE) {
             return response;
         }
-        with_body(response, error, request_id, &self.method)
+        let body = match self.is_for_people {
+            Some(true) => html::error_page(&state.config, error, request_id),
+            Some(false) => vary_by_accept(json_body(error, request_id)),
+            None => json_body(error, request_id),
+        };
+        with_body(response, body, &self.method)
     }
 
     fn log(
@@ -217,7 +229,7 @@ pub fn refuse(state: &AppState, error: &ApiError) -> (Parts, Vec<u8>) {
     state.metrics.errors.add(code);
     tracing::info!(request_id, status = error.code.status().as_u16(), code, "refused unread");
     let bare = error.code.status().into_response();
-    let mut response = with_body(bare, error, &request_id, &Method::HEAD);
+    let mut response = with_body(bare, json_body(error, &request_id), &Method::HEAD);
     add_headers(&mut response, &request_id, state.config.is_https());
     (response.into_parts().0, error_body(error, &request_id))
 }
@@ -246,16 +258,7 @@ fn trace_context(request: &Request) -> Option<TraceContext> {
     TraceContext::parse(first.as_bytes()).filter(|_| second.is_none())
 }
 
-fn with_body(bare: Response, error: &ApiError, request_id: &str, method: &Method) -> Response {
-    let (mut parts, _) = bare.into_parts();
-    let body = error_body(error, request_id);
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
-    // RFC 9110, 9.3.2: HEAD has the head of GET's answer.
-    let body = if method == Method::HEAD { Body::empty() } else { body.into() };
-    Response::from_parts(parts, body)
-}
-
+/// An error as the bytes of its body.
 fn error_body(error: &ApiError, request_id: &str) -> Vec<u8> {
     let body = ErrorBody {
         success: false,
@@ -269,13 +272,36 @@ fn error_body(error: &ApiError, request_id: &str) -> Vec<u8> {
     serde_json::to_vec(&body).expect("a struct of strings is JSON")
 }
 
+fn json_body(error: &ApiError, request_id: &str) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], error_body(error, request_id)).into_response()
+}
+
+/// The status and the headers of the one, with the body and what describes it of the other.
+fn with_body(bare: Response, body: Response, method: &Method) -> Response {
+    let (mut parts, _) = bare.into_parts();
+    let (mut described, body) = body.into_parts();
+    // Beside what CORS has said of it.
+    if let Some(vary) = described.headers.remove(header::VARY) {
+        parts.headers.append(header::VARY, vary);
+    }
+    parts.headers.extend(described.headers);
+    let length = body.size_hint().exact().unwrap_or_default();
+    parts.headers.insert(header::CONTENT_LENGTH, length.into());
+    // RFC 9110, 9.3.2: HEAD has the head of GET's answer.
+    let body = if method == Method::HEAD { Body::empty() } else { body };
+    Response::from_parts(parts, body)
+}
+
 fn add_headers(response: &mut Response, request_id: &str, is_https: bool) {
     let headers = response.headers_mut();
     headers.reserve(8);
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID.clone(), id);
     }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if !static_file::settle_caching(headers) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(DEFAULT_CSP));

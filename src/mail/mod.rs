@@ -112,6 +112,11 @@ impl Mailer {
         matches!(self, Self::Off)
     }
 
+    /// Whether letters stay on this machine, for the mailbox page.
+    pub fn keeps_letters(&self) -> bool {
+        matches!(self, Self::Folder(_))
+    }
+
     /// Sends one letter, in at most 45 seconds. `Ok` means that the server has taken responsibility
     /// for it.
     ///

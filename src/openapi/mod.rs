@@ -66,12 +66,13 @@ pub fn document(
 /// An optional body is an object if it is there: removes the `null` that utoipa adds for an
 /// `Option`.
 fn forbid_null_body(operation: &mut Value) {
-    let schema = operation.pointer_mut("/requestBody/content/application~1json/schema");
-    let Some(schema) = schema else { return };
-    let mut choices = schema["oneOf"].as_array().into_iter().flatten();
-    let object = choices.find(|choice| choice["type"] != "null").cloned();
-    if let Some(object) = object {
-        *schema = object;
+    let contents = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut);
+    for content in contents.into_iter().flat_map(serde_json::Map::values_mut) {
+        let mut choices = content["schema"]["oneOf"].as_array().into_iter().flatten();
+        let object = choices.find(|choice| choice["type"] != "null").cloned();
+        if let Some(object) = object {
+            content["schema"] = object;
+        }
     }
 }
 

@@ -30,9 +30,11 @@ macro_rules! events {
 }
 
 events! {
+    AccountDisowned = "account_disowned";
     AlreadyTaken = "already_taken";
     CreateAdmin = "create_admin";
     EmailChanged = "email_changed";
+    EmailDisowned = "email_disowned";
     EmailVerified = "email_verified";
     FirstAdmin = "first_admin";
     Forbidden = "forbidden";

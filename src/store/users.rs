@@ -194,6 +194,17 @@ pub async fn find_taken(
     Ok((row.name, row.email))
 }
 
+/// Whether a user other than `but` has this address, in any case.
+pub async fn is_email_taken(db: &mut PgConnection, email: &str, but: Uuid) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from users where email_key = $1 and id <> $2) as "taken!""#,
+        email.to_ascii_lowercase(),
+        but
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Replaces the hash of a password that was changed. An address that waits to be confirmed is
 /// dropped: a thief of the old password may have set it.
 pub async fn set_password_hash(

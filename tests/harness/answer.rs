@@ -6,6 +6,8 @@ use serde_json::Value;
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    pub bytes: Vec<u8>,
+    /// Where the body is not UTF-8, with marks in place of what is not.
     pub text: String,
     /// Null where the body is not JSON.
     pub json: Value,
@@ -47,9 +49,9 @@ impl Answer {
     }
 
     #[track_caller]
-    pub fn check_conventions(&self, method: &Method) {
+    pub fn check_conventions(&self, method: &Method, path: &str) {
         let id = self.header("x-request-id").expect("every answer has an id");
-        assert_eq!(self.header("cache-control"), Some("no-store"));
+        self.check_caching(path);
         assert_eq!(self.header("x-content-type-options"), Some("nosniff"));
         assert_eq!(self.header("referrer-policy"), Some("no-referrer"));
         assert!(self.headers.contains_key(header::CONTENT_SECURITY_POLICY));
@@ -65,6 +67,28 @@ impl Answer {
             assert!(!self.json["message"].as_str().unwrap().is_empty());
             assert_eq!(self.json.get("expired").is_some(), self.code() == "token_expired");
         }
+    }
+
+    /// Nothing is kept by caches or compressed but what is the same for all.
+    #[track_caller]
+    fn check_caching(&self, path: &str) {
+        let path = path.trim_end_matches('/');
+        let is_public = path.starts_with("/.well-known/") || path == "/openapi.json";
+        let caching = self.header("cache-control").expect("every answer says it");
+        if is_public && [200, 304].contains(&self.status.as_u16()) {
+            assert_eq!(caching, "public, max-age=300");
+            assert!(self.headers.contains_key(header::ETAG));
+            let origins: Vec<_> =
+                self.headers.get_all("access-control-allow-origin").iter().collect();
+            assert_eq!(origins, ["*"]);
+        } else if !(path.starts_with("/docs/") && caching == "public, max-age=31536000, immutable")
+        {
+            assert_eq!(caching, "no-store", "{path}");
+            assert_eq!(self.header("content-encoding"), None, "{path}");
+            assert_eq!(self.header("etag"), None, "{path}");
+            return;
+        }
+        assert_eq!(self.headers.get_all("vary").iter().next().unwrap(), "accept-encoding");
     }
 
     /// Fails if the OpenAPI document does not know this answer.

@@ -47,8 +47,9 @@ impl Person {
         self.refresh.as_deref().unwrap()
     }
 
+    /// As a program asks: it names JSON, and so a link that it gets confirms.
     pub async fn get(&self, path: &str) -> Answer {
-        self.call(Method::GET, path).send().await
+        self.call(Method::GET, path).header("accept", "application/json").send().await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
@@ -151,10 +152,17 @@ impl Call {
         let request = self.request.body(Body::from(self.body)).unwrap();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let (parts, body) = self.app.next_instance().oneshot(request).await.unwrap().into_parts();
-        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let answer = Answer { status: parts.status, headers: parts.headers, text, json };
-        answer.check_conventions(&method);
+        let answer = Answer {
+            status: parts.status,
+            headers: parts.headers,
+            bytes: bytes.into(),
+            text,
+            json,
+        };
+        answer.check_conventions(&method, &path);
         answer.check_document(&self.app.document, &method, &path);
         answer
     }

@@ -40,7 +40,8 @@ async fn the_link_confirms_the_address_and_logs_nobody_in() {
         let app = TestApp::start().await;
         let (ada, link) = newcomer_with_link(&app, "ada").await;
         app.clock.advance(TimeDelta::minutes(1));
-        let answer = app.anonymous().call(method, &link).send().await;
+        let call = app.anonymous().call(method, &link).header("accept", "application/json");
+        let answer = call.send().await;
         assert_eq!(
             *answer.assert_ok(200),
             json!({
@@ -63,6 +64,8 @@ async fn head_changes_nothing_whoever_asks() {
     let (ada, link) = newcomer_with_link(&app, "ada").await;
     for accept in ["*/*", "text/html", "application/json"] {
         let call = app.anonymous().call(Method::HEAD, &link).header("accept", accept);
+        assert_eq!(call.send().await.status, 200);
+        let call = app.anonymous().call(Method::HEAD, &link).header("sec-fetch-mode", "cors");
         assert_eq!(call.send().await.status, 200);
         let call = app.anonymous().call(Method::HEAD, &format!("{link}x")).header("accept", accept);
         assert_eq!(call.send().await.status, 400);
@@ -237,8 +240,8 @@ async fn a_pending_address_that_somebody_took_meanwhile_is_taken() {
     // Registered, though not verified: it is theirs.
     let mut wanted = app.newcomer("wanted").await;
     for method in [Method::GET, Method::POST] {
-        let answer = app.anonymous().call(method, &link).send().await;
-        answer.assert_error(409, "email_taken");
+        let call = app.anonymous().call(method, &link).header("accept", "application/json");
+        call.send().await.assert_error(409, "email_taken");
     }
     let user = me(&ada).await;
     assert_eq!(
@@ -263,7 +266,8 @@ async fn one_link_followed_20_times_at_once_confirms_once() {
     let calls = at_once(20, |number| {
         let (anyone, link) = (app.anonymous(), link.clone());
         let method = if number % 2 == 0 { Method::GET } else { Method::POST };
-        async move { anyone.call(method, &link).send().await }
+        let call = anyone.call(method, &link).header("accept", "application/json");
+        async move { call.send().await }
     });
     let release = async {
         lock_waits(&app.pool, 1).await;

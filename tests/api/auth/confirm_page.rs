@@ -1,4 +1,4 @@
-//! `/confirm` in a browser: the page with one button, and what its policy allows.
+//! `/confirm` in a browser: the page, who gets it, what it knows, and what its policy allows.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::Method;
@@ -13,22 +13,37 @@ use crate::harness::forge::{self, link_claims};
 use crate::harness::person::{PASSWORD, Person, email_of};
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+const FORM: &str = "application/x-www-form-urlencoded";
 
-async fn newcomer_with_link(app: &TestApp, name: &str) -> (Person, String) {
+pub async fn newcomer_with_link(app: &TestApp, name: &str) -> (Person, String) {
     let person = app.newcomer(name).await;
     (person, link_in(&app.letter_to(&email_of(name)).await))
 }
 
-async fn browse(app: &TestApp, method: Method, link: &str) -> Answer {
+/// A link that confirms another address of somebody whose own is confirmed.
+pub async fn pending_link(person: &Person, email: &str) -> String {
+    let body = json!({ "email": email, "password": PASSWORD });
+    person.put("/api/v1/users/me", &body).await.assert_ok(200);
+    let letters = person.app.deliver_mail().await;
+    link_in(letters.iter().find(|letter| letter.to == email).unwrap())
+}
+
+pub async fn browse(app: &TestApp, method: Method, link: &str) -> Answer {
     app.anonymous().call(method, link).header("accept", BROWSER).send().await
+}
+
+/// Presses the button that says this, as a browser sends its form.
+pub async fn press(app: &TestApp, link: &str, form: &'static str) -> Answer {
+    let call = app.anonymous().call(Method::POST, link).header("accept", BROWSER);
+    call.header("content-type", FORM).body(form).send().await
 }
 
 async fn is_verified(person: &Person) -> bool {
     person.get("/api/v1/users/me").await.assert_ok(200)["user"]["email_verified"] == json!(true)
 }
 
-/// Fails unless this is a page that keeps to its own policy; the policy.
-fn assert_page(answer: &Answer, status: u16) -> &str {
+/// Fails unless this is a page that keeps to its own policy and names the service; the policy.
+pub fn assert_page(answer: &Answer, status: u16) -> &str {
     assert_eq!(answer.status, status, "{}", answer.text);
     assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
     assert_eq!(answer.header("vary"), Some("accept"));
@@ -38,18 +53,30 @@ fn assert_page(answer: &Answer, status: u16) -> &str {
     let hash = STANDARD.encode(digest(&SHA256, style.as_bytes()));
     let policy = answer.header("content-security-policy").unwrap();
     assert!(policy.contains(&format!("style-src 'sha256-{hash}';")), "{policy}");
-    for directive in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"] {
+    for directive in
+        ["default-src 'none'", "img-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"]
+    {
         assert!(policy.split("; ").any(|part| part == directive), "{policy}");
     }
     // Nothing in it that the policy would stop, or that would tell anybody the address of the page.
-    for foreign in ["<script", " style=", " src=", " href=", "http:", "https:"] {
+    for foreign in ["<script", " style=", " src=", "http:"] {
         assert!(!page.contains(foreign), "{foreign} in {page}");
     }
+    assert!(page.starts_with("<!doctype html>\n<html lang=\"en\">"), "{page}");
+    assert!(page.contains("<header>auth.example.com</header>"), "{page}");
     policy
 }
 
+/// Fails unless the page is the end of a way, and leads on; where to.
+fn assert_way_on(page: &Answer) -> &str {
+    assert!(!page.text.contains("<form"), "{}", page.text);
+    assert!(page.header("content-security-policy").unwrap().ends_with("; form-action 'none'"));
+    let (_, link) = page.text.rsplit_once("<a href=\"").unwrap();
+    link.split_once('"').unwrap().0
+}
+
 #[tokio::test]
-async fn a_browser_sees_a_page_with_one_button_and_following_the_link_changes_nothing() {
+async fn a_browser_sees_a_page_with_a_button_and_following_the_link_changes_nothing() {
     let app = TestApp::start().await;
     let (ada, link) = newcomer_with_link(&app, "ada").await;
     for accept in [BROWSER, "text/html", "application/json, TEXT/HTML;q=0.1"] {
@@ -57,19 +84,64 @@ async fn a_browser_sees_a_page_with_one_button_and_following_the_link_changes_no
         let answer = call.send().await;
         let policy = assert_page(&answer, 200);
         assert!(policy.ends_with("; form-action 'self'"), "{policy}");
-        assert_eq!(answer.text.matches("<form").count(), 1);
-        assert_eq!(answer.text.matches("<button").count(), 1);
-        assert!(!answer.text.contains("<input"), "{}", answer.text);
-        // No action: the form is sent to the page's own address, with the token in it.
-        assert!(answer.text.contains(r#"<form method="post"><button>"#), "{}", answer.text);
-        assert!(answer.text.contains("<strong>ada@example.com</strong>"), "{}", answer.text);
+        // No action: each form is sent to the page's own address, with the token in it.
+        let forms: Vec<_> = answer.text.split("<form").skip(1).collect();
+        assert_eq!(forms.len(), 2);
+        assert!(forms[0].starts_with(r#" method="post"><button>Confirm this address</button>"#));
+        let not_me = r#" method="post"><input type="hidden" name="action" value="not_me"><button"#;
+        assert!(forms[1].starts_with(not_me) && forms[1].contains(">I did not sign up</button>"));
+        for told in ["<strong>ada@example.com</strong>", "<strong>ada</strong>"] {
+            assert!(answer.text.contains(told), "{}", answer.text);
+        }
     }
     assert!(!is_verified(&ada).await);
-    // Who does not name a page gets none.
-    for accept in ["*/*", "application/json", "text/*", "text/htmlx"] {
-        let (_, link) = newcomer_with_link(&app, &format!("user{}", accept.len())).await;
-        let call = app.anonymous().call(Method::GET, &link).header("accept", accept);
-        call.send().await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn only_a_client_that_plainly_chose_to_confirms_by_following_the_link() {
+    let app = TestApp::start().await;
+    let json = ("accept", "application/json, text/plain, */*");
+    let html = ("accept", BROWSER);
+    let mode = |mode| ("sec-fetch-mode", mode);
+    let ask = async |link: &str, headers: &[(&str, &str)]| {
+        let call = app.anonymous().call(Method::GET, link);
+        headers.iter().fold(call, |call, (name, value)| call.header(name, value)).send().await
+    };
+    let (ada, link) = newcomer_with_link(&app, "ada").await;
+    let followers: [&[(&str, &str)]; 15] = [
+        &[],
+        &[("accept", "*/*")],
+        &[("accept", "text/*, application/*")],
+        &[("accept", "application/jsonx, text/htmlx")],
+        &[("accept", "application/json;q=0, */*")],
+        &[html],
+        &[("accept", "application/json, text/html")],
+        &[json, mode("navigate")],
+        &[json, mode("no-cors")],
+        &[json, mode("websocket")],
+        &[json, mode("")],
+        &[html, mode("navigate"), ("sec-purpose", "prefetch;prerender")],
+        // <link rel="prefetch" crossorigin>, which a preview of the mail might hold.
+        &[json, mode("cors"), ("sec-purpose", "prefetch")],
+        &[json, mode("cors"), ("purpose", "prefetch")],
+        &[("accept", "image/avif,image/webp,*/*;q=0.8"), mode("no-cors")],
+    ];
+    for headers in followers {
+        assert_page(&ask(&link, headers).await, 200);
+        assert!(!is_verified(&ada).await, "{headers:?}");
+    }
+    let choosers: [&[(&str, &str)]; 5] = [
+        &[json],
+        &[("accept", "Application/JSON")],
+        &[mode("cors")],
+        &[mode("same-origin"), ("accept", "*/*")],
+        // The mode alone decides where it is sent.
+        &[mode("cors"), html],
+    ];
+    for (number, headers) in choosers.iter().enumerate() {
+        let (person, link) = newcomer_with_link(&app, &format!("chooser{number}")).await;
+        assert_eq!(ask(&link, headers).await.assert_ok(200)["email_verified"], true);
+        assert!(is_verified(&person).await, "{headers:?}");
     }
 }
 
@@ -77,53 +149,124 @@ async fn a_browser_sees_a_page_with_one_button_and_following_the_link_changes_no
 async fn the_button_confirms_and_pressing_it_again_is_no_error() {
     let app = TestApp::start().await;
     let (ada, link) = newcomer_with_link(&app, "ada").await;
-    for _ in 0..2 {
-        let call = app.anonymous().call(Method::POST, &link).header("accept", BROWSER);
-        // As a browser sends a form without fields.
-        let call = call.header("content-type", "application/x-www-form-urlencoded");
-        let answer = call.send().await;
+    // A form without fields, and one that says what it is for.
+    for form in ["", "action=confirm"] {
+        let answer = press(&app, &link, form).await;
         assert_page(&answer, 200);
         assert!(answer.text.contains("<h1>E-mail address confirmed</h1>"), "{}", answer.text);
-        assert!(!answer.text.contains("<form"), "{}", answer.text);
+        assert_eq!(assert_way_on(&answer), "/");
         assert_eq!((answer.header("set-cookie"), answer.header("location")), (None, None));
         assert!(is_verified(&ada).await);
     }
+    // What the link has done already is told, and there is nothing to press, also when its time is
+    // over.
+    for _ in 0..2 {
+        let answer = browse(&app, Method::GET, &link).await;
+        assert_page(&answer, 200);
+        assert!(answer.text.contains("<h1>E-mail address confirmed</h1>"), "{}", answer.text);
+        assert_way_on(&answer);
+        app.clock.advance(TimeDelta::hours(25));
+    }
+    app.anonymous().post(&link, &json!({})).await.assert_ok(200);
 }
 
 #[tokio::test]
-async fn a_browser_is_told_on_a_page_what_did_not_work() {
+async fn a_form_is_answered_with_a_page_and_a_script_in_json() {
     let app = TestApp::start().await;
-    let (ada, link) = newcomer_with_link(&app, "ada").await;
+    let (_, link) = newcomer_with_link(&app, "ada").await;
+    let post = async |headers: &[(&str, &str)]| {
+        let call = app.anonymous().call(Method::POST, &link);
+        headers.iter().fold(call, |call, (name, value)| call.header(name, value)).send().await
+    };
+    assert_page(&post(&[("accept", BROWSER)]).await, 200);
+    assert_page(&post(&[("sec-fetch-mode", "navigate"), ("accept", "*/*")]).await, 200);
+    post(&[]).await.assert_ok(200);
+    post(&[("accept", "*/*")]).await.assert_ok(200);
+    post(&[("sec-fetch-mode", "cors"), ("accept", BROWSER)]).await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn a_browser_is_told_on_a_page_that_a_link_is_not_valid() {
+    let app = TestApp::start().await;
+    let (_, link) = newcomer_with_link(&app, "ada").await;
     for method in [Method::GET, Method::POST] {
         for link in ["/api/v1/confirm", "/api/v1/confirm?token=%3Cscript%3E", &format!("{link}x")] {
             let answer = browse(&app, method.clone(), link).await;
             assert_page(&answer, 400);
-            assert!(answer.text.contains("This link is not valid."), "{}", answer.text);
-            assert!(!answer.text.contains("<form"), "{}", answer.text);
+            assert!(answer.text.contains("<h1>This link is not valid</h1>"), "{}", answer.text);
+            assert_eq!(assert_way_on(&answer), "/");
         }
-    }
-    ada.put("/api/v1/users/me", &json!({ "email": "other@example.com" })).await.assert_ok(200);
-    let answer = browse(&app, Method::POST, &link).await;
-    assert_page(&answer, 410);
-    assert!(answer.text.contains("This link is no longer valid"), "{}", answer.text);
-    app.clock.advance(TimeDelta::hours(24));
-    for method in [Method::GET, Method::POST] {
-        assert_page(&browse(&app, method, &link).await, 410);
     }
 }
 
 #[tokio::test]
-async fn a_browser_is_told_on_a_page_that_the_address_is_taken() {
+async fn what_else_stands_in_the_query_is_let_be() {
+    let app = TestApp::start().await;
+    let (ada, link) = newcomer_with_link(&app, "ada").await;
+    let tracked = format!("{link}&utm_source=a&utm_source=a&%00=%00");
+    let answer = browse(&app, Method::GET, &tracked).await;
+    assert_page(&answer, 200);
+    assert!(answer.text.contains("<form"), "{}", answer.text);
+    // Two tokens are two links; a browser is told so on a page.
+    let twice = format!("{link}&token=x");
+    for method in [Method::GET, Method::POST] {
+        let answer = browse(&app, method, &twice).await;
+        assert_page(&answer, 400);
+        assert!(answer.text.contains("The token is given twice."), "{}", answer.text);
+    }
+    assert!(!is_verified(&ada).await);
+    assert_page(&press(&app, &tracked, "").await, 200);
+    assert!(is_verified(&ada).await);
+    app.anonymous().get(&tracked).await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn a_page_tells_apart_what_became_of_the_account() {
+    let app = TestApp::start().await;
+    let boss = app.admin().await;
+    let (bob, of_bob) = newcomer_with_link(&app, "bob").await;
+    boss.delete(&format!("/api/v1/users/{}", bob.id())).await.assert_ok(200);
+    let (cid, of_cid) = newcomer_with_link(&app, "cid").await;
+    cid.put("/api/v1/users/me", &json!({ "email": "other@example.com" })).await.assert_ok(200);
+    let dan = app.user("dan").await;
+    let of_dan = pending_link(&dan, "wanted@example.com").await;
+    app.newcomer("wanted").await;
+    let (_, of_eve) = newcomer_with_link(&app, "eve").await;
+    let cases = [
+        (of_bob, 410, "link_expired", "This account does not exist any more", "sign up again"),
+        (of_cid, 410, "link_expired", "The account has another e-mail address", "a new letter"),
+        (of_dan, 409, "email_taken", "This e-mail address is taken", "as dan"),
+        (of_eve, 410, "link_expired", "This link has run out", "ask for a new letter"),
+    ];
+    for (link, status, code, title, hint) in cases {
+        if hint.starts_with("ask") {
+            app.clock.advance(TimeDelta::hours(24));
+        }
+        for method in [Method::GET, Method::POST] {
+            let answer = browse(&app, method.clone(), &link).await;
+            assert_page(&answer, status);
+            assert!(answer.text.contains(&format!("<h1>{title}</h1>")), "{}", answer.text);
+            assert!(answer.text.contains(hint), "{}", answer.text);
+            assert_eq!(assert_way_on(&answer), "/");
+        }
+        app.anonymous().get(&link).await.assert_error(status, code);
+        app.anonymous().post(&link, &json!({})).await.assert_error(status, code);
+    }
+}
+
+#[tokio::test]
+async fn a_new_address_of_a_confirmed_account_has_its_own_words() {
     let app = TestApp::start().await;
     let ada = app.user("ada").await;
-    let body = json!({ "email": "wanted@example.com", "password": PASSWORD });
-    ada.put("/api/v1/users/me", &body).await.assert_ok(200);
-    let letters = app.deliver_mail().await;
-    let link = link_in(letters.iter().find(|letter| letter.to == "wanted@example.com").unwrap());
-    app.newcomer("wanted").await;
-    let answer = browse(&app, Method::POST, &link).await;
-    assert_page(&answer, 409);
-    assert!(answer.text.contains("This e-mail address is taken."), "{}", answer.text);
+    let link = pending_link(&ada, "countess@example.com").await;
+    let answer = browse(&app, Method::GET, &link).await;
+    assert_page(&answer, 200);
+    for told in ["<strong>countess@example.com</strong>", "<strong>ada</strong>", "did not ask"] {
+        assert!(answer.text.contains(told), "{}", answer.text);
+    }
+    assert_page(&press(&app, &link, "").await, 200);
+    let user = ada.get("/api/v1/users/me").await.json["user"].clone();
+    assert_eq!(user["email"], "countess@example.com");
 }
 
 #[tokio::test]
@@ -139,8 +282,11 @@ async fn an_address_is_text_on_the_page_whatever_it_holds() {
     assert!(answer.text.contains(shown), "{}", answer.text);
 
     // Addresses with brackets are refused at the door; the page does not rely on that.
-    let id = "01900000-0000-7000-8000-000000000000";
-    let claims = link_claims(id, "\"><script>alert(1)</script>", app.clock.now().timestamp());
+    let email = "\"><script>alert(1)</script>";
+    sqlx::query("update users set email = $1").bind(email).execute(&app.pool).await.unwrap();
+    let id: String =
+        sqlx::query_scalar("select id::text from users").fetch_one(&app.pool).await.unwrap();
+    let claims = link_claims(&id, email, app.clock.now().timestamp());
     let token = forge::Key::link(SECRET_KEY).token(&claims);
     let answer = browse(&app, Method::GET, &format!("/api/v1/confirm?token={token}")).await;
     assert_page(&answer, 200);
@@ -148,28 +294,76 @@ async fn an_address_is_text_on_the_page_whatever_it_holds() {
 }
 
 #[tokio::test]
-async fn a_browser_goes_on_to_the_frontend_afterwards() {
-    let redirect = "https://app.example.com:8443/welcome?from=mail#top";
-    let app = TestApp::with(&[("CONFIRM_REDIRECT_URL", redirect)]).await;
+async fn every_end_of_the_page_leads_to_the_frontend() {
+    let frontend = "https://app.example.com:8443/welcome?from=mail&x=%C3%A4#top";
+    let leads_to =
+        |what: &str| format!("https://app.example.com:8443/welcome?from=mail&x=%C3%A4&{what}#top");
+    let app = TestApp::with(&[("CONFIRM_REDIRECT_URL", frontend)]).await;
     let (ada, link) = newcomer_with_link(&app, "ada").await;
     // Browsers hold form-action against where the form's answer leads, too, and where that leads in
     // its turn.
-    let expected = "; form-action 'self' https:";
     let answer = browse(&app, Method::GET, &link).await;
-    assert!(assert_page(&answer, 200).ends_with(expected));
+    assert!(assert_page(&answer, 200).ends_with("; form-action 'self' https:"));
     assert!(!is_verified(&ada).await);
-    for _ in 0..2 {
-        let answer = browse(&app, Method::POST, &link).await;
-        assert_eq!((answer.status.as_u16(), answer.header("location")), (303, Some(redirect)));
-        assert_eq!(answer.text, "");
-        assert!(is_verified(&ada).await);
+    let (_, other) = newcomer_with_link(&app, "bob").await;
+    let invalid = format!("{link}x");
+    for (link, form, what) in [
+        (&link, "", "confirmed=true"),
+        (&link, "", "confirmed=true"),
+        (&link, "action=not_me", "error=email_already_verified"),
+        (&other, "action=not_me", "confirmed=false"),
+        (&other, "", "error=link_expired"),
+        (&invalid, "", "error=link_invalid"),
+        (&link, "action=nothing", "error=validation_failed"),
+    ] {
+        let answer = press(&app, link, form).await;
+        assert_page(&answer, 303);
+        assert_eq!(answer.header("location"), Some(&*leads_to(what)));
+        // For a browser that does not follow.
+        assert_eq!(assert_way_on(&answer).replace("&#38;", "&"), leads_to(what));
     }
-    // What did not work is told here, and another client is redirected nowhere.
-    let answer = browse(&app, Method::POST, &format!("{link}x")).await;
-    assert!(assert_page(&answer, 400).ends_with("; form-action 'self'"));
-    assert_eq!(answer.header("location"), None);
+    assert!(is_verified(&ada).await);
+    // Opening the link leads nowhere by itself: a scanner would be led along.
+    let answer = browse(&app, Method::GET, &other).await;
+    assert_page(&answer, 410);
+    assert_eq!(assert_way_on(&answer).replace("&#38;", "&"), leads_to("error=link_expired"));
+    // Programs are redirected nowhere.
     app.anonymous().get(&link).await.assert_ok(200);
     app.anonymous().post(&link, &json!({})).await.assert_ok(200);
+    app.anonymous().post(&other, &json!({})).await.assert_error(410, "link_expired");
+}
+
+#[tokio::test]
+async fn below_a_path_that_a_proxy_strips_the_links_of_a_page_lead_below_it() {
+    let url = "https://example.com/auth";
+    let app = TestApp::with(&[("PUBLIC_URL", url), ("APP_NAME", "auth.example.com")]).await;
+    app.newcomer("ada").await;
+    let letter = app.letter_to("ada@example.com").await;
+    let link = letter.text.split_whitespace().find(|word| word.starts_with(url)).unwrap();
+    let answer = press(&app, &link[url.len()..], "").await;
+    assert_page(&answer, 200);
+    assert!(answer.text.contains(r#"<link rel="icon" href="/auth/favicon.ico">"#));
+    assert_eq!(assert_way_on(&answer), "/auth/");
+    for path in ["/", "/nowhere"] {
+        let page = browse(&app, Method::GET, path).await;
+        let links = page.text.split("<a href=\"").skip(1);
+        assert!(links.clone().count() > 0);
+        for link in links {
+            assert!(link.starts_with("/auth/"), "{link}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_browser_gets_a_page_also_where_it_is_not_let_in() {
+    let app = TestApp::start().await;
+    let call = app.anonymous().call(Method::GET, "/api/v1/confirm?token=x").crowded();
+    let answer = call.header("accept", BROWSER).send().await;
+    assert_page(&answer, 503);
+    assert_eq!(answer.header("retry-after"), Some("2"));
+    assert_eq!(answer.text.matches("<small>Request ").count(), 1);
+    let call = app.anonymous().call(Method::GET, "/api/v1/confirm?token=x").crowded();
+    call.send().await.assert_error(503, "busy");
 }
 
 #[tokio::test]

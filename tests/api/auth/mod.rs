@@ -1,7 +1,8 @@
 //! Getting in and staying in: login, refresh, logout, the link in the mail.
 
 mod confirm;
-mod confirm_page;
+mod confirm_disown;
+pub mod confirm_page;
 mod login;
 mod login_hash;
 mod login_sessions;

@@ -4,6 +4,7 @@ mod decisions;
 mod dependencies;
 mod floors;
 mod openapi;
+mod page;
 mod postgres_places;
 mod readme;
 mod security;

@@ -150,7 +150,8 @@ async fn failing(app: &TestApp, panics: bool) -> Answer {
     let (parts, body) = answer.into_parts();
     let text = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();
     let json = serde_json::from_str(&text).unwrap();
-    Answer { status: parts.status, headers: parts.headers, text, json }
+    let bytes = text.clone().into_bytes();
+    Answer { status: parts.status, headers: parts.headers, bytes, text, json }
 }
 
 #[tokio::test]

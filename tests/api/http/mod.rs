@@ -8,6 +8,8 @@ mod cors;
 mod early_answers;
 mod full_house;
 mod outage;
+mod pages;
+mod public;
 mod siege;
 mod siege_answers;
 mod token_headers;

@@ -41,7 +41,7 @@ async fn the_whole_way_over_real_sockets() {
     assert!(uuid.is_some_and(|uuid| uuid.parse::<uuid::Uuid>().is_ok()), "{id}");
     let link = link_in(&letters[0]);
     assert!(link.starts_with("/api/v1/confirm?token="), "{link}");
-    assert_eq!(home.get(&link).send().await.expect(200)["email_verified"], true);
+    assert_eq!(home.post(&link).send().await.expect(200)["email_verified"], true);
 
     let first = home.log_in("ada").send().await.expect(200);
     let me = home.get("/api/v1/users/me").by(&first).send().await.expect(200);

@@ -45,7 +45,15 @@ async fn an_empty_folder_is_enough_and_a_restart_loses_nothing() {
     let link = letter["links"][0].as_str().unwrap();
     assert!(link.starts_with(&home.url("/api/v1/confirm?token=")), "{link}");
     service.wait_for_log(link).await;
-    let confirmed = home.get(&link[home.url("").len()..]).send().await.expect(200);
+    // For a browser a page, in which the letter has a frame without scripts, and the link is short.
+    let page = home.get("/dev/mailbox").header("accept", "text/html").send().await.text;
+    let frame = r#" sandbox="allow-popups allow-popups-to-escape-sandbox" "#;
+    assert_eq!(page.matches("<iframe").count(), 1);
+    assert!(page.contains(frame) && page.contains(r#"srcdoc="&#60;!doctype html"#), "{page}");
+    assert!(!page.contains("<script"), "{page}");
+    let short = format!(">{}…</a>", &link[..60]);
+    assert!(page.contains(&short) && page.contains("<summary>The whole link</summary>"), "{page}");
+    let confirmed = home.post(&link[home.url("").len()..]).send().await.expect(200);
     assert_eq!(confirmed["email_verified"], true);
 
     service.stop().await;

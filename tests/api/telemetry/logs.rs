@@ -92,7 +92,7 @@ impl Life<'_> {
         let link = self.link_to(&email).await;
         let page = home.get(&link).header("accept", "text/html").send().await;
         assert_eq!(page.status, 200);
-        home.get(&link).send().await.expect(200);
+        home.post(&link).send().await.expect(200);
         home.post(&link).send().await.expect(200);
 
         let by_address = home.log_in_with(&email, &password).send().await.expect(200);
@@ -109,7 +109,7 @@ impl Life<'_> {
         home.call(Method::PATCH, ME).by(&first).json(&change).send().await.expect(200);
         home.post("/api/v1/users/me/verify_email").by(&first).send().await.expect(202);
         let link = self.link_to(&new).await;
-        home.get(&link).send().await.expect(200);
+        home.post(&link).send().await.expect(200);
         let changed = self.marks.add("password-new-zq41");
         let change = json!({ "old_password": password, "new_password": changed });
         home.put(PASSWORD_PATH).by(&first).json(&change).send().await.expect(200);

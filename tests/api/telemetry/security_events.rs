@@ -147,8 +147,8 @@ async fn account_of_ada(watch: &mut Watch<'_>, sink: &SmtpSink) -> Value {
     let taken = |code: &str| json!({ "details": { "code": code } });
     watch.one(home.register("ada"), 409, "already_taken", taken("username_taken")).await;
     let link = link_to(sink, "ada@example.com", 1).await;
-    watch.one(home.get(&link), 200, "email_verified", own.clone()).await;
-    watch.none(home.get(&link), 200).await;
+    watch.one(home.post(&link), 200, "email_verified", own.clone()).await;
+    watch.none(home.post(&link), 200).await;
 
     let refused = home.log_in_with("ada", "not it");
     watch.one(refused, 401, "login_refused", json!({ "user_id": ada })).await;
@@ -184,6 +184,29 @@ async fn account_of_ada(watch: &mut Watch<'_>, sink: &SmtpSink) -> Value {
     watch.one(put(path, change(PASSWORD)), 200, "password_changed", fields).await;
     watch.one(home.get("/api/v1/users").by(&pair), 403, "forbidden", refusal).await;
     ada.clone()
+}
+
+/// Two who did not ask for what came to their addresses, after three letters to others.
+async fn disowned(watch: &mut Watch<'_>, sink: &SmtpSink) {
+    let home = watch.home;
+    let not_me = |link: &str| home.post(link).json(&json!({ "action": "not_me" }));
+    let made = || json!({ "user_id": "*", "actor_id": "*" });
+    let bob = watch.one(home.register("bob"), 201, "registered", made()).await;
+    let link = link_to(sink, "bob@example.com", 4).await;
+    let to = |user: &Value| json!({ "user_id": user["public_id"] });
+    watch.one(not_me(&link), 200, "account_disowned", to(&bob["user"])).await;
+    watch.none(not_me(&link), 200).await;
+
+    watch.one(home.register("cid"), 201, "registered", made()).await;
+    let link = link_to(sink, "cid@example.com", 5).await;
+    watch.one(home.post(&link), 200, "email_verified", made()).await;
+    let cid = watch.log_in("cid", PASSWORD).await;
+    let change = json!({ "email": "nobodys@example.com", "password": PASSWORD });
+    let changed = json!({ "user_id": "*", "actor_id": "*", "session_id": "*", "details": "*" });
+    watch.one(home.put(ME).by(&cid).json(&change), 200, "profile_updated", changed).await;
+    let link = link_to(sink, "nobodys@example.com", 7).await;
+    watch.one(not_me(&link), 200, "email_disowned", to(&cid["user"])).await;
+    watch.none(not_me(&link), 200).await;
 }
 
 async fn sessions_of(watch: &mut Watch<'_>, ada: &Value) {
@@ -273,6 +296,7 @@ async fn each_event_is_logged_once_with_who_and_where_and_recorded_if_something_
     let (home, pool) = home_with(&sink).await;
     let mut watch = Watch::start(&home, pool).await;
     let ada = account_of_ada(&mut watch, &sink).await;
+    disowned(&mut watch, &sink).await;
     sessions_of(&mut watch, &ada).await;
     too_many_sessions_of(&mut watch, &ada).await;
     acts_of_the_admin(&mut watch, &ada).await;

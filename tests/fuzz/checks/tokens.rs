@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use doorward::config::TokenAlgorithm;
 use doorward::fields::Role;
 use doorward::security::token::{
-    AccessClaims, LinkClaims, LinkPurpose, RefreshClaims, TokenError, TokenKeys,
+    AccessClaims, LinkClaims, LinkPurpose, Opened, RefreshClaims, TokenError, TokenKeys,
 };
 use uuid::Uuid;
 
@@ -88,7 +88,7 @@ fn open(token: &str) -> [bool; 3] {
     let outcomes = [
         keys.open_access(token, *now).map(|_| ()),
         keys.open_refresh(token, *now).map(|_| ()),
-        keys.open_link(token, *now).map(|_| ()),
+        keys.open_link(token, *now).and_then(Opened::unexpired).map(|_| ()),
     ];
     outcomes.map(|outcome| {
         assert_ne!(outcome, Err(TokenError::Expired), "only a genuine token expires: {token}");

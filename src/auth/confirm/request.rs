@@ -1,0 +1,78 @@
+//! Who asks, and for what.
+
+use axum::http::{HeaderMap, Uri};
+use utoipa::ToSchema;
+
+use crate::fields::FieldError;
+use crate::http::error::{ApiError, Code};
+use crate::http::html::{accepts_by_name, wants_page};
+use crate::http::input::Input;
+
+/// What the button says that was pressed; left out, the address is confirmed.
+#[derive(Debug, ToSchema)]
+pub struct ConfirmRequest {
+    action: Option<Action>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[schema(as = ConfirmAction, rename_all = "snake_case")]
+pub(super) enum Action {
+    Confirm,
+    NotMe,
+}
+
+impl ConfirmRequest {
+    pub(super) fn parse(mut body: Input) -> Result<Self, ApiError> {
+        let action = body.optional("action", |action| match action {
+            "confirm" => Ok(Action::Confirm),
+            "not_me" => Ok(Action::NotMe),
+            _ => Err(FieldError::new("invalid_choice", "Use confirm or not_me.")),
+        });
+        body.finish(|| Some(Self { action }))
+    }
+
+    pub(super) fn is_not_me(&self) -> bool {
+        self.action == Some(Action::NotMe)
+    }
+}
+
+/// The token of the link. Whatever else the query holds is let be: mail programs and trackers add
+/// to links, and a name given twice among it (`utm_source`) says nothing of the token.
+pub(super) fn token(uri: &Uri) -> Result<String, ApiError> {
+    let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let mut tokens = query.filter(|(name, _)| name == "token").map(|(_, token)| token);
+    match (tokens.next(), tokens.next()) {
+        (Some(token), None) => Ok(token.into_owned()),
+        (None, _) => Err(Code::LinkInvalid.into()),
+        (Some(_), Some(_)) => Err(ApiError::malformed("The token is given twice.")),
+    }
+}
+
+/// Whether a GET is somebody's own decision to confirm, and not that of a program that follows
+/// links: a mail scanner, a preview, a prefetch.
+pub(super) fn is_chosen(headers: &HeaderMap) -> bool {
+    match fetch_mode(headers) {
+        Some(mode) => ["cors", "same-origin"].contains(&mode) && !is_prefetch(headers),
+        None => accepts_by_name(headers, "application/json") && !wants_page(headers),
+    }
+}
+
+/// Whether the answer to a POST is read by people: a form's is. A browser says by itself which it
+/// is, where it is not too old for that.
+pub(super) fn shows_pages(headers: &HeaderMap) -> bool {
+    match fetch_mode(headers) {
+        Some(mode) => mode == "navigate",
+        None => wants_page(headers),
+    }
+}
+
+/// No script can set it: browsers keep `sec-` to themselves.
+fn fetch_mode(headers: &HeaderMap) -> Option<&str> {
+    headers.get("sec-fetch-mode").map(|mode| mode.to_str().unwrap_or_default())
+}
+
+/// A browser that loads ahead what may be opened next (`<link rel="prefetch" crossorigin>` comes as
+/// `cors`).
+fn is_prefetch(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-purpose") || headers.contains_key("purpose")
+}
