@@ -73,7 +73,7 @@ pub async fn show(
     responses(
         (status = 200, description = "Confirmed, or given up.",
             content((ConfirmResponse = "application/json"), (String = "text/html"))),
-        (status = 303, description = "A browser goes on to `CONFIRM_REDIRECT_URL`, where that is set, with \
+        (status = 303, content_type = "text/html", body = String, description = "A browser goes on to `CONFIRM_REDIRECT_URL`, where that is set, with \
             `confirmed=true` (`false` after `not_me`) or `error` and the code in its query."),
     ),
     extensions(("x-codes" = json!([

@@ -263,14 +263,13 @@ impl Vars<'_> {
 
     /// Its own, else the sender's, else the host.
     fn app_name(&mut self, mail_from: Option<&str>, public_url: &str) -> String {
-        let Some(name) = self.get("APP_NAME") else {
-            let sender = mail_from.and_then(app_name::of_sender);
-            return sender.unwrap_or_else(|| super::site_of(public_url).to_owned());
-        };
-        if !app_name::is_usable(&name) {
+        let name = self.get("APP_NAME");
+        if name.as_deref().is_some_and(|name| !app_name::is_usable(name)) {
             self.complain(app_name::COMPLAINT);
         }
-        name
+        name.filter(|name| app_name::is_usable(name))
+            .or_else(|| mail_from.and_then(app_name::of_sender))
+            .unwrap_or_else(|| super::site_of(public_url).to_owned())
     }
 
     fn traces_to(&mut self) -> Option<Url> {

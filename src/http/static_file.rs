@@ -125,7 +125,8 @@ impl StaticFile {
         response
     }
 
-    /// Once, beside the threads that answer: the largest file takes a tenth of a second.
+    /// Once, beside the threads that answer: the largest file, of 1.5 MB, takes 40 ms and becomes
+    /// 0.4 MB; the OpenAPI document's 55 KB become 6.
     async fn compressed(&self) -> Option<Bytes> {
         let make = async || {
             let bytes = self.0.bytes.clone();

@@ -111,6 +111,14 @@ fn public_url(config: &Config, findings: &mut Findings) {
         let origin = url.origin().ascii_serialization();
         findings.ok("public url", format!("who has confirmed an address goes on to {origin}"));
     }
+    if let Some(url) = &config.confirm_url {
+        let origin = url.origin().ascii_serialization();
+        findings.ok(
+            "public url",
+            format!("the links in letters lead to {origin}, which has to call us: see cors"),
+        );
+    }
+    findings.ok("name", format!("people know the service as {}: APP_NAME", config.app_name));
 }
 
 fn cors(config: &Config, findings: &mut Findings) {

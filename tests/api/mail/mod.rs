@@ -2,6 +2,7 @@
 
 mod clean_up;
 mod letters;
+mod names;
 mod outbox;
 mod smtp;
 mod smtp_security;

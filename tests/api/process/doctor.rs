@@ -190,6 +190,8 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
             "public url",
             "the name that browsers use",
         ),
+        ("APP_NAME", "Acme\nBcc: x", "fail", "settings", "APP_NAME must be"),
+        ("CONFIRM_URL", "https://a.example/#/c", "fail", "settings", "must hold no fragment"),
         ("CORS_ORIGINS", "*", "fail", "settings", "any page of the web"),
         ("CORS_ORIGINS", "https://app.example.com/app", "fail", "settings", "nothing else"),
         ("CORS_ORIGINS", "http://app.example.com", "warn", "cors", "is not https"),
