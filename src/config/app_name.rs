@@ -22,6 +22,28 @@ pub(super) fn of_sender(raw: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Complaints, Config};
+
+    fn read(vars: &[(&str, &str)]) -> Result<Config, Complaints> {
+        let value = |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+        Config::from_vars(|name| value(name).map(str::to_owned))
+    }
+
+    #[test]
+    fn the_service_is_called_by_its_own_name_the_senders_or_its_host() {
+        let name = |vars: &[(&str, &str)]| read(vars).expect("usable").app_name;
+        let url = ("PUBLIC_URL", "https://example.com:8443/auth/");
+        let from = ("MAIL_FROM", "Bücher & Söhne <no-reply@example.com>");
+        assert_eq!(name(&[url]), "example.com");
+        assert_eq!(name(&[url, from]), "Bücher & Söhne");
+        assert_eq!(name(&[url, ("MAIL_FROM", "no-reply@example.com")]), "example.com");
+        assert_eq!(name(&[url, from, ("APP_NAME", " Acme ")]), "Acme");
+        assert_eq!(read(&[url]).expect("usable").public_path(), "/auth");
+        assert_eq!(read(&[]).expect("usable").public_path(), "");
+        let complaints =
+            read(&[("APP_NAME", "Acme\r\nBcc: eve@example.com")]).expect_err("refused");
+        assert!(complaints.0[0].starts_with("APP_NAME must be"), "{complaints}");
+    }
 
     #[test]
     fn a_name_is_one_short_line() {

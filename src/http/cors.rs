@@ -71,6 +71,10 @@ impl RefusedOrigins {
     /// Logs the origin of a request, if it may not call.
     pub fn note(&self, state: &AppState, headers: &HeaderMap) {
         let Some(origin) = headers.get(header::ORIGIN) else { return };
+        // A form of a page of ours, which sends no referrer: browsers say `null` then.
+        if headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate") {
+            return;
+        }
         let origin = origin.to_str().unwrap_or_default();
         if allows(&state.config.cors_origins, origin)
             || is_own(&state.config, headers, origin)

@@ -79,7 +79,9 @@ where
 
     fn call(&mut self, request: Request) -> ResponseFuture {
         let (exchange, ip, trace) = Exchange::begin(&self.state, &request);
-        self.refused_origins.note(&self.state, request.headers());
+        if !static_file::is_for_every_origin(request.uri().path()) {
+            self.refused_origins.note(&self.state, request.headers());
+        }
         let state = self.state.clone();
         let pattern = state.metrics.route(exchange.route).known_pattern();
         let span = RequestSpan::begin(exchange.method_name, pattern, trace);

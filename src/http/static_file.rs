@@ -159,6 +159,11 @@ fn may_be_kept(headers: &mut HeaderMap, caching: &'static str) {
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
 }
 
+/// Whether pages of every origin may read what is at this path: that of [`StaticFile::public`].
+pub(super) fn is_for_every_origin(path: &str) -> bool {
+    path == "/openapi.json" || path.starts_with("/.well-known/")
+}
+
 /// Whether the handler has said that caches may keep the answer. One for all origins says so to
 /// each, whatever CORS has said to the one that asked: a cache gives it to the next.
 pub(super) fn settle_caching(headers: &mut HeaderMap) -> bool {

@@ -7,6 +7,7 @@ use flate2::read::GzDecoder;
 
 use crate::harness::answer::Answer;
 use crate::harness::app::TestApp;
+use crate::harness::home::Home;
 
 const PUBLIC: [&str; 2] = ["/.well-known/jwks.json", "/openapi.json"];
 
@@ -107,4 +108,21 @@ async fn what_is_somebodys_is_never_compressed_or_kept() {
             assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
         }
     }
+}
+
+#[tokio::test]
+async fn only_a_call_that_cors_stops_is_logged_as_such() {
+    let (home, _) = Home::with_database(&[]).await;
+    let service = home.start().await;
+    let told = "a page of this origin may not call";
+    for path in PUBLIC {
+        home.get(path).header("origin", "https://reader.example").send().await.expect(200);
+    }
+    // As a browser sends the form of a page without a referrer.
+    let press = home.post("/api/v1/confirm?token=x").header("origin", "null");
+    press.header("sec-fetch-mode", "navigate").send().await.expect(400);
+    home.get("/api/v1/users/me").header("origin", "https://caller.example").send().await;
+    let log = service.stop().await;
+    assert_eq!(log.matches(told).count(), 1, "{log}");
+    assert!(log.contains("https://caller.example"), "{log}");
 }
