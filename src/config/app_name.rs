@@ -6,15 +6,30 @@ const MAX_CHARS: usize = 60;
 pub(super) const COMPLAINT: &str =
     "APP_NAME must be at most 60 characters on one line, without control characters.";
 
+/// The service's own name, else the sender's, else the host; that of the latter two as an error
+/// where the own one would not do.
+pub(super) fn choose(
+    own: Option<String>,
+    mail_from: Option<&str>,
+    host: &str,
+) -> Result<String, String> {
+    let default = || mail_from.and_then(of_sender).unwrap_or_else(|| host.to_owned());
+    match own {
+        Some(own) if is_usable(&own) => Ok(own),
+        Some(_) => Err(default()),
+        None => Ok(default()),
+    }
+}
+
 /// Whether it can be the name: nothing in it may end the line of a header, in a letter.
-pub(super) fn is_usable(name: &str) -> bool {
+fn is_usable(name: &str) -> bool {
     let is_bad = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     (1..=MAX_CHARS).contains(&name.chars().count()) && !name.contains(is_bad)
 }
 
 /// The display name of `Example <no-reply@example.com>`. One that would not do as the name is good
 /// for the sender all the same.
-pub(super) fn of_sender(raw: &str) -> Option<String> {
+fn of_sender(raw: &str) -> Option<String> {
     let sender: lettre::message::Mailbox = raw.parse().ok()?;
     sender.name.map(|name| name.trim().to_owned()).filter(|name| is_usable(name))
 }

@@ -254,22 +254,15 @@ impl Vars<'_> {
     fn confirm_url(&mut self) -> Option<Url> {
         let url = self.url("CONFIRM_URL")?;
         if url.fragment().is_some() {
-            self.complain(
-                "CONFIRM_URL must hold no fragment: #token=... is added, which no server is sent.",
-            );
+            self.complain("CONFIRM_URL must hold no fragment: #token=... is added to it.");
         }
         Some(url)
     }
 
-    /// Its own, else the sender's, else the host.
     fn app_name(&mut self, mail_from: Option<&str>, public_url: &str) -> String {
-        let name = self.get("APP_NAME");
-        if name.as_deref().is_some_and(|name| !app_name::is_usable(name)) {
-            self.complain(app_name::COMPLAINT);
-        }
-        name.filter(|name| app_name::is_usable(name))
-            .or_else(|| mail_from.and_then(app_name::of_sender))
-            .unwrap_or_else(|| super::site_of(public_url).to_owned())
+        let host = super::site_of(public_url);
+        let chosen = app_name::choose(self.get("APP_NAME"), mail_from, host);
+        chosen.inspect_err(|_| self.complain(app_name::COMPLAINT)).unwrap_or_else(|name| name)
     }
 
     fn traces_to(&mut self) -> Option<Url> {

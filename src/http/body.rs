@@ -63,7 +63,7 @@ impl<S: Sync> FromRequest<S> for OptionalJsonBody {
     }
 }
 
-/// The query of the URL. A name given twice is refused.
+/// The query of the URL. A name given twice is refused: two readers could choose different values.
 #[derive(Debug)]
 pub struct QueryString(pub Input);
 
@@ -71,8 +71,16 @@ impl<S: Sync> FromRequestParts<S> for QueryString {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let query = parts.uri.query().unwrap_or_default().as_bytes();
-        Ok(Self(parse_pairs(query, "A parameter of the query is given twice.")?))
+        let mut values = Map::new();
+        for (name, value) in
+            form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+        {
+            let value = Value::String(value.into_owned());
+            if values.insert(name.to_string(), value).is_some() {
+                return Err(ApiError::malformed("A parameter of the query is given twice."));
+            }
+        }
+        Ok(Self(Input::new(values)))
     }
 }
 
@@ -90,7 +98,7 @@ impl<S: Sync> FromRequest<S> for OptionalFormBody {
             return Ok(Self(body));
         }
         let bytes = read_body(request.into_body(), MAX_BODY_BYTES).await?;
-        Ok(Self(parse_pairs(&bytes, "The body holds a field twice.")?))
+        Ok(Self(parse_form(&bytes)))
     }
 }
 
@@ -103,15 +111,21 @@ fn is_form(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
-/// A name given twice is refused with these words: two readers could choose different values.
-fn parse_pairs(bytes: &[u8], twice: &str) -> Result<Input, ApiError> {
+/// A field given twice is a list, which none is that we read: two readers could choose different
+/// values.
+fn parse_form(bytes: &[u8]) -> Input {
     let mut values = Map::new();
     for (name, value) in form_urlencoded::parse(bytes) {
-        if values.insert(name.into_owned(), Value::String(value.into_owned())).is_some() {
-            return Err(ApiError::malformed(twice));
+        let value = Value::String(value.into_owned());
+        match values.get_mut(&*name) {
+            None => {
+                values.insert(name.into_owned(), value);
+            }
+            Some(Value::Array(all)) => all.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
         }
     }
-    Ok(Input::new(values))
+    Input::new(values)
 }
 
 /// `application/json` or of its kind (`application/problem+json`), in UTF-8 if a charset is named,

@@ -96,6 +96,12 @@ def map_body(context, body):
     return body
 
 
+@schemathesis.hook.apply_to(operation_id=["confirm", "confirm_by_post"])
+def before_call(context, case, kwargs):
+    """As a program: most others get a page."""
+    case.headers["accept"] = "application/json"
+
+
 @schemathesis.deserializer("application/x-ndjson")
 def first_line(context, response):
     """The schema is that of one line."""

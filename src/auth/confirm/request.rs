@@ -11,6 +11,8 @@ use crate::http::input::Input;
 /// What the button says that was pressed; left out, the address is confirmed.
 #[derive(Debug, ToSchema)]
 pub struct ConfirmRequest {
+    // A form cannot say null.
+    #[schema(value_type = Action, required = false)]
     action: Option<Action>,
 }
 
