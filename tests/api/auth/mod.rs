@@ -2,6 +2,7 @@
 
 mod confirm;
 mod confirm_disown;
+mod confirm_onward;
 pub mod confirm_page;
 mod login;
 mod login_hash;
