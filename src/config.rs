@@ -1,8 +1,8 @@
 //! Every setting, read once from the environment; all complaints at once.
 
-mod app_name;
 pub mod limits;
 mod origins;
+mod public;
 mod secret_file;
 mod vars;
 
@@ -215,25 +215,13 @@ impl Config {
 
     /// The host of the public URL.
     pub fn site(&self) -> &str {
-        site_of(&self.public_url)
-    }
-
-    /// The path of the public URL, without a slash at its end: what a proxy in front strips, and
-    /// the start of every link on a page.
-    pub fn public_path(&self) -> &str {
-        let behind_scheme = self.public_url.split("://").nth(1).unwrap_or_default();
-        behind_scheme.find('/').map_or("", |at| &behind_scheme[at..])
+        public::site_of(&self.public_url)
     }
 
     /// Whether browsers reach the service over TLS.
     pub fn is_https(&self) -> bool {
         self.public_url.starts_with("https://")
     }
-}
-
-fn site_of(url: &str) -> &str {
-    let authority = url.split("://").nth(1).unwrap_or_default();
-    without_port(authority.split('/').next().unwrap_or_default())
 }
 
 /// The host of `host:port`. The colons of an IPv6 address stand in brackets; the one before a port

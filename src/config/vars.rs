@@ -13,7 +13,7 @@ use url::Url;
 use super::limits::{Allowances, LIMITS, RateLimits};
 use super::{
     Config, Environment, FirstAdmin, MIN_SECRET_BYTES, Origins, Pooler, SmtpAccess, TokenAlgorithm,
-    VARIABLES, app_name,
+    VARIABLES,
 };
 
 /// The fewest characters of a `METRICS_TOKEN`.
@@ -110,7 +110,7 @@ impl Vars<'_> {
         }
     }
 
-    fn get(&self, name: &str) -> Option<String> {
+    pub(super) fn get(&self, name: &str) -> Option<String> {
         debug_assert!(VARIABLES.contains(&name), "{name} is missing in VARIABLES");
         self.raw(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
@@ -134,7 +134,7 @@ impl Vars<'_> {
         }
     }
 
-    fn complain(&mut self, complaint: impl Into<String>) {
+    pub(super) fn complain(&mut self, complaint: impl Into<String>) {
         self.complaints.push(complaint.into());
     }
 
@@ -238,7 +238,7 @@ impl Vars<'_> {
     }
 
     /// An absolute http(s) URL.
-    fn url(&mut self, name: &str) -> Option<Url> {
+    pub(super) fn url(&mut self, name: &str) -> Option<Url> {
         let raw = self.get(name)?;
         match Url::parse(&raw) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Some(url),
@@ -249,20 +249,6 @@ impl Vars<'_> {
                 None
             }
         }
-    }
-
-    fn confirm_url(&mut self) -> Option<Url> {
-        let url = self.url("CONFIRM_URL")?;
-        if url.fragment().is_some() {
-            self.complain("CONFIRM_URL must hold no fragment: #token=... is added to it.");
-        }
-        Some(url)
-    }
-
-    fn app_name(&mut self, mail_from: Option<&str>, public_url: &str) -> String {
-        let host = super::site_of(public_url);
-        let chosen = app_name::choose(self.get("APP_NAME"), mail_from, host);
-        chosen.inspect_err(|_| self.complain(app_name::COMPLAINT)).unwrap_or_else(|name| name)
     }
 
     fn traces_to(&mut self) -> Option<Url> {
@@ -278,30 +264,6 @@ impl Vars<'_> {
             );
         }
         Some(url)
-    }
-
-    fn public_url(&mut self, production: bool, port: u16) -> String {
-        let given = self.get("PUBLIC_URL").is_some();
-        let url = self.url("PUBLIC_URL");
-        if production && !given {
-            self.complain("PUBLIC_URL is not set: the links in mails start with it, such as https://auth.example.com.");
-        }
-        if let Some(mut url) = url {
-            if url.query().is_some()
-                || url.fragment().is_some()
-                || !url.username().is_empty()
-                || url.password().is_some()
-            {
-                self.complain("PUBLIC_URL must not hold a user, query or fragment.");
-                // It is shown, and a misplaced password must not be. On a URL with a host these
-                // cannot fail.
-                let _ = (url.set_username(""), url.set_password(None));
-                url.set_query(None);
-                url.set_fragment(None);
-            }
-            return url.as_str().trim_end_matches('/').to_owned();
-        }
-        format!("http://127.0.0.1:{port}")
     }
 
     fn cors_origins(&mut self, production: bool) -> Origins {

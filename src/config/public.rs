@@ -1,18 +1,73 @@
-//! What people know the service by: in the subjects of letters, in letters and on pages.
+//! How people find the service, and what they know it by in letters and on pages.
 
-/// The most characters of one.
+use url::Url;
+
+use super::vars::Vars;
+use super::{Config, without_port};
+
+/// The most characters of an `APP_NAME`.
 const MAX_CHARS: usize = 60;
 
-pub(super) const COMPLAINT: &str =
+const COMPLAINT: &str =
     "APP_NAME must be at most 60 characters on one line, without control characters.";
+
+impl Config {
+    /// The path of the public URL, without a slash at its end: what a proxy in front strips, and
+    /// the start of every link on a page.
+    pub fn public_path(&self) -> &str {
+        let behind_scheme = self.public_url.split("://").nth(1).unwrap_or_default();
+        behind_scheme.find('/').map_or("", |at| &behind_scheme[at..])
+    }
+}
+
+impl Vars<'_> {
+    pub(super) fn public_url(&mut self, production: bool, port: u16) -> String {
+        let given = self.get("PUBLIC_URL").is_some();
+        let url = self.url("PUBLIC_URL");
+        if production && !given {
+            self.complain("PUBLIC_URL is not set: the links in mails start with it, such as https://auth.example.com.");
+        }
+        if let Some(mut url) = url {
+            if url.query().is_some()
+                || url.fragment().is_some()
+                || !url.username().is_empty()
+                || url.password().is_some()
+            {
+                self.complain("PUBLIC_URL must not hold a user, query or fragment.");
+                // It is shown, and a misplaced password must not be. On a URL with a host these
+                // cannot fail.
+                let _ = (url.set_username(""), url.set_password(None));
+                url.set_query(None);
+                url.set_fragment(None);
+            }
+            return url.as_str().trim_end_matches('/').to_owned();
+        }
+        format!("http://127.0.0.1:{port}")
+    }
+
+    pub(super) fn confirm_url(&mut self) -> Option<Url> {
+        let url = self.url("CONFIRM_URL")?;
+        if url.fragment().is_some() {
+            self.complain("CONFIRM_URL must hold no fragment: #token=... is added to it.");
+        }
+        Some(url)
+    }
+
+    pub(super) fn app_name(&mut self, mail_from: Option<&str>, public_url: &str) -> String {
+        let host = site_of(public_url);
+        let chosen = choose(self.get("APP_NAME"), mail_from, host);
+        chosen.inspect_err(|_| self.complain(COMPLAINT)).unwrap_or_else(|name| name)
+    }
+}
+
+pub(super) fn site_of(url: &str) -> &str {
+    let authority = url.split("://").nth(1).unwrap_or_default();
+    without_port(authority.split('/').next().unwrap_or_default())
+}
 
 /// The service's own name, else the sender's, else the host; that of the latter two as an error
 /// where the own one would not do.
-pub(super) fn choose(
-    own: Option<String>,
-    mail_from: Option<&str>,
-    host: &str,
-) -> Result<String, String> {
+fn choose(own: Option<String>, mail_from: Option<&str>, host: &str) -> Result<String, String> {
     let default = || mail_from.and_then(of_sender).unwrap_or_else(|| host.to_owned());
     match own {
         Some(own) if is_usable(&own) => Ok(own),
@@ -37,7 +92,7 @@ fn of_sender(raw: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Complaints, Config};
+    use crate::config::Complaints;
 
     fn read(vars: &[(&str, &str)]) -> Result<Config, Complaints> {
         let value = |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
@@ -86,5 +141,16 @@ mod tests {
             assert_eq!(of_sender(raw).as_deref(), name, "{raw}");
         }
         assert_eq!(of_sender(&format!("{} <a@example.com>", "x".repeat(MAX_CHARS + 1))), None);
+    }
+
+    #[test]
+    fn the_page_that_confirms_is_a_url_whose_fragment_is_ours() {
+        let url = |raw| read(&[("CONFIRM_URL", raw)]).map(|config| config.confirm_url);
+        let good = "https://app.example.com/confirm?from=mail";
+        assert_eq!(url(good).expect("usable").expect("set").as_str(), good);
+        for bad in ["app.example.com/confirm", "https://app.example.com/#/confirm", "javascript:1"]
+        {
+            assert_eq!(url(bad).expect_err("refused").0.len(), 1, "{bad}");
+        }
     }
 }
