@@ -197,6 +197,9 @@ async fn turn_for(max_bytes: usize) -> Result<SemaphorePermit<'static>, ApiError
     let busy = || ApiError::from(Code::Busy);
     let _waiting = LARGE_BODIES_WAITING.try_acquire().map_err(|_| busy())?;
     let bytes = u32::try_from(max_bytes).map_err(ApiError::internal)?;
+    if let Ok(turn) = LARGE_BODY_BYTES.try_acquire_many(bytes) {
+        return Ok(turn);
+    }
     let turn = timeout(TURN_TIMEOUT, LARGE_BODY_BYTES.acquire_many(bytes)).await;
     turn.map_err(|_| busy())?.map_err(ApiError::internal)
 }

@@ -142,7 +142,7 @@ async fn whoever_brings_no_credentials_is_asked_for_them() {
         without.json,
         json!({
             "success": false, "code": "credentials_missing", "request_id": "id-1",
-            "message": "Log in with HTTP Basic: username or e-mail address, and password.",
+            "message": "Log in with HTTP Basic or JSON: username or e-mail address, and password.",
         })
     );
     let unreadable: &[Vec<u8>] = &[
@@ -176,7 +176,7 @@ async fn whoever_brings_no_credentials_is_asked_for_them() {
 async fn what_can_be_read_but_is_nobody_is_refused() {
     let app = TestApp::start().await;
     register(&app, "ada", PASSWORD).await;
-    let long = "x".repeat(12 * 1024);
+    let long = "x".repeat(11 * 1024);
     let odd: &[String] = &[
         ":".to_owned(),
         format!(":{PASSWORD}"),

@@ -290,9 +290,11 @@ async fn the_service_says_what_it_is_and_how_it_does() {
     assert_eq!(stranger.get("/healthz").await.assert_ok(200), &status("alive"));
     assert_eq!(stranger.get("/readyz").await.assert_ok(200), &status("ready"));
     let jwks = stranger.get("/.well-known/jwks.json").await.json;
-    let key = &jwks["keys"][0];
-    assert_eq!((&key["kty"], &key["crv"]), (&json!("OKP"), &json!("Ed25519")));
-    assert!(key.get("d").is_none(), "the public half alone");
+    for (key, kty, crv) in [(0, "EC", "P-256"), (1, "OKP", "Ed25519")] {
+        let key = &jwks["keys"][key];
+        assert_eq!((&key["kty"], &key["crv"]), (&json!(kty), &json!(crv)));
+        assert!(key.get("d").is_none(), "the public half alone");
+    }
 }
 
 #[tokio::test]

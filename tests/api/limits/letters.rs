@@ -248,3 +248,18 @@ async fn one_address_asks_for_so_many_letters_to_whomever() {
     elsewhere.assert_ok(202);
     assert_eq!(app.deliver_mail().await.len(), 1);
 }
+
+#[tokio::test]
+async fn nobody_gets_more_than_thirty_first_letters_a_day_from_wherever_they_are_caused() {
+    let app = limited().await;
+    let victim = "victim@example.com";
+    let mut letters = 0;
+    for number in 0..40 {
+        let (name, from) = (format!("eve{number}"), format!("203.0.{number}.1"));
+        register_as(&app, &from, &name, victim).await.assert_ok(201);
+        letters += app.deliver_mail().await.iter().filter(|letter| letter.to == victim).count();
+        let sql = "update users set email = username || '@example.org' where username = $1";
+        sqlx::query(sql).bind(&name).execute(&app.pool).await.unwrap();
+    }
+    assert_eq!(letters, 30);
+}

@@ -312,7 +312,7 @@ async fn a_password_has_8_to_256_code_points_and_no_other_rule_of_composition() 
         kept(&app, "password", good).await;
     }
     let too_long = "x".repeat(257);
-    let huge = "\u{1f600}".repeat(10_000);
+    let huge = "\u{1f600}".repeat(4_000);
     // 8 code points that are 4 once they are composed.
     let composed_too_short = "e\u{301}".repeat(4);
     for (bad, code) in [

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
 use doorward::admin::list::ListRequest;
-use doorward::fields::{Role, Search};
+use doorward::fields::{Role, Search, trimmed};
 use doorward::http::body::QueryString;
 use doorward::http::error::{ApiError, Code};
 use doorward::store::keyset::Position;
@@ -45,7 +45,7 @@ fn check_query(query: &str) {
     let mut given = HashMap::new();
     let pairs = form_urlencoded::parse(query.as_bytes());
     let is_twice = pairs.into_owned().any(|(name, value)| given.insert(name, value).is_some());
-    given.retain(|_, value| !value.is_empty());
+    given.retain(|_, value| !trimmed(value).is_empty());
     let request = match outcome {
         Ok(request) => request,
         Err(error) => {
