@@ -82,8 +82,7 @@ impl Stage {
         let postmaster = process::parent(backend.try_into()?).ok_or("PostgreSQL has a parent")?;
         seed(&pool, users, sessions).await?;
 
-        let keys =
-            TokenKeys::new(&SECRET.to_owned().into(), None, TokenAlgorithm::Es256, PUBLIC_URL);
+        let keys = TokenKeys::new(&SECRET.to_owned().into(), None, algorithm(), PUBLIC_URL);
         let url = postgres.url("doorward");
         let site = Site { url, direct_url: None, work: &work, results: &results };
         let doorward = site.start(Target::Doorward, &keys).await?;
@@ -213,13 +212,24 @@ pub struct Site<'a> {
     pub results: &'a Path,
 }
 
+/// That of the tokens that are shown: one which the release before accepts as well, where it is
+/// measured too.
+fn algorithm() -> TokenAlgorithm {
+    match std::env::var_os(PREVIOUS) {
+        Some(_) => TokenAlgorithm::EdDsa,
+        None => TokenAlgorithm::Es256,
+    }
+}
+
 impl Site<'_> {
     /// Starts a program with the settings of production; returns once it is ready.
     pub async fn start(&self, target: Target, keys: &TokenKeys) -> Result<Program, Failure> {
         let port = free_port().await?;
         if target == Target::Floor {
             let floor = std::env::var("FLOOR").map_err(|_| "run script/bench: FLOOR is unset")?;
-            let key = &keys.jwks()["keys"][0];
+            // The floor knows ES256 alone, whose key is the one with two coordinates.
+            let all = keys.jwks()["keys"].as_array().into_iter().flatten();
+            let key = all.into_iter().find(|key| key["y"].is_string()).ok_or("no key")?;
             let [x, y] = ["x", "y"].map(|name| key[name].as_str().unwrap_or_default());
             let mut command = Command::new(floor);
             command.args([&port.to_string(), &self.url, x, y]);

@@ -121,7 +121,7 @@ async fn settle(
     }
 }
 
-/// Whether [`settle`] would end the session because of this token.
+/// Whether [`exchange`] would end the session because of this token.
 pub async fn is_reused(
     state: &AppState,
     claims: &RefreshClaims,

@@ -46,9 +46,9 @@ struct Story<'a> {
 }
 
 impl<'a> Story<'a> {
-    async fn begin(app: &'a TestApp, seed: u64, has_thief: bool) -> Self {
+    async fn begin(app: &'a TestApp, owner: &str, seed: u64, has_thief: bool) -> Self {
         let now = app.clock.now();
-        let answer = app.anonymous().log_in("ada", PASSWORD).await;
+        let answer = app.anonymous().log_in(owner, PASSWORD).await;
         let pair = Pair::read(&answer, now);
         let mut dice = Dice(seed);
         Self {
@@ -331,8 +331,8 @@ impl Drop for Story<'_> {
     }
 }
 
-pub async fn one_story(app: &TestApp, seed: u64, has_thief: bool) -> Tally {
-    let mut story = Story::begin(app, seed, has_thief).await;
+pub async fn one_story(app: &TestApp, owner: &str, seed: u64, has_thief: bool) -> Tally {
+    let mut story = Story::begin(app, owner, seed, has_thief).await;
     for _ in 0..10 {
         if !story.has_ended {
             story.step().await;

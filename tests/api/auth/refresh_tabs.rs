@@ -30,11 +30,13 @@ async fn tell(has_thief: bool) -> Tally {
     let start = Instant::now();
     let (runs, seed) = (number("TABS_RUNS", RUNS), number("TABS_SEED", 1));
     let database = new_database().await;
-    TestApp::on(&database, &[]).await.newcomer("ada").await;
     let next = Arc::new(AtomicU64::new(0));
     let mut lanes = JoinSet::new();
-    for _ in 0..LANES {
+    for lane in 0..LANES {
         let (next, app) = (next.clone(), TestApp::on(&database, &[]).await);
+        // Each has an owner of its own: an account keeps 50,000 sessions.
+        let owner = format!("owner{lane}");
+        app.newcomer(&owner).await;
         let beginning = app.clock.now();
         lanes.spawn(async move {
             let mut tally = Tally::new();
@@ -44,7 +46,7 @@ async fn tell(has_thief: bool) -> Tally {
                     return tally;
                 }
                 app.clock.advance(beginning - app.clock.now());
-                for (said, times) in one_story(&app, seed + number, has_thief).await {
+                for (said, times) in one_story(&app, &owner, seed + number, has_thief).await {
                     *tally.entry(said).or_default() += times;
                 }
             }
