@@ -69,8 +69,7 @@ const MAX_LOGGED: usize = 20;
 
 impl RefusedOrigins {
     /// Logs the origin of a request, if it may not call.
-    pub fn note(&self, state: &AppState, headers: &HeaderMap) {
-        let Some(origin) = headers.get(header::ORIGIN) else { return };
+    pub fn note(&self, state: &AppState, origin: &HeaderValue, headers: &HeaderMap) {
         // A form of a page of ours, which sends no referrer: browsers say `null` then.
         if headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate") {
             return;

@@ -58,8 +58,8 @@ impl<S> Middleware<S> {
     pub fn new(state: AppState, inner: S) -> Self {
         // A second less than it is, for what is on its way.
         let seconds = state.config.keep_alive.as_secs().saturating_sub(1).max(1);
-        let keep_alive = HeaderValue::try_from(format!("timeout={seconds}"));
-        let keep_alive = keep_alive.expect("a number is text");
+        // Static: a shared value is counted at each answer, in memory that all threads write.
+        let keep_alive = HeaderValue::from_static(format!("timeout={seconds}").leak());
         Self { state, refused_origins: Arc::default(), inner, keep_alive }
     }
 }
@@ -79,8 +79,10 @@ where
 
     fn call(&mut self, request: Request) -> ResponseFuture {
         let (exchange, ip, trace) = Exchange::begin(&self.state, &request);
-        if !static_file::is_for_every_origin(request.uri().path()) {
-            self.refused_origins.note(&self.state, request.headers());
+        if let Some(origin) = request.headers().get(header::ORIGIN)
+            && !static_file::is_for_every_origin(request.uri().path())
+        {
+            self.refused_origins.note(&self.state, origin, request.headers());
         }
         let state = self.state.clone();
         let pattern = state.metrics.route(exchange.route).known_pattern();
