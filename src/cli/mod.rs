@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Complaints, Config};
 use crate::mail::Mailer;
@@ -68,6 +69,9 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        if !matches!(command, Command::Serve | Command::Worker) {
+            end_on_signal();
+        }
         match command {
             // Looks at a configuration that may not be usable.
             Command::Doctor(arguments) => doctor::doctor(&arguments).await,
@@ -110,6 +114,22 @@ fn run(command: Command) -> Result<(), Failure> {
             }
         }
     })
+}
+
+/// In a container the command is process 1, and of that a signal without a handler is kept away:
+/// nothing but SIGKILL would end it. Elsewhere the system ends it, even at a prompt.
+fn end_on_signal() {
+    async fn end_on(kind: SignalKind) {
+        if let Ok(mut signal) = signal(kind) {
+            signal.recv().await;
+            telemetry::flush_log();
+            std::process::exit(128 + kind.as_raw_value());
+        }
+    }
+    if std::process::id() == 1 {
+        tokio::spawn(end_on(SignalKind::terminate()));
+        tokio::spawn(end_on(SignalKind::interrupt()));
+    }
 }
 
 /// The configuration and the mailer, with logging as the configuration wants it.

@@ -1,6 +1,7 @@
 //! The binary's commands, each as an operator runs it.
 
 use std::fs;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 use crate::harness::app::PUBLIC_URL;
 use crate::harness::cluster::{cluster, empty_database};
 use crate::harness::home::Home;
-use crate::harness::machine::root;
+use crate::harness::machine::{note, root};
 use crate::harness::person::{PASSWORD, email_of};
 use crate::harness::smtp_sink::SmtpSink;
 use crate::harness::wait::eventually;
@@ -231,6 +232,68 @@ fn no_migration_is_changed_once_it_is_released() {
         })
         .collect();
     assert_eq!(found, released.map(|(name, digest)| (name.to_owned(), digest.to_owned())));
+}
+
+/// Linux keeps signals without a handler away from process 1, which a command is in a container.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_command_that_is_process_1_ends_on_a_signal() {
+    use rustix::process::{Pid, Signal, kill_process};
+    // Takes connections, and says nothing.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut home = Home::on("x", &[]).await;
+    home.set("DATABASE_URL", &format!("postgres://a:b@127.0.0.1:{port}/x"));
+    let isolated: &[&str] = &["--pid", "--fork", "--kill-child"];
+    let isolated = if rustix::process::getuid().is_root() {
+        isolated.to_vec()
+    } else {
+        [&["--user", "--map-root-user"], isolated].concat()
+    };
+    let may = Command::new("unshare").args(&isolated).arg("true").status();
+    if !may.is_ok_and(|status| status.success()) {
+        return note("passed over: this machine lets us have no PID namespace");
+    }
+    for (arguments, signal, code) in [
+        (&["migrate"][..], Signal::TERM, 143),
+        (CREATE, Signal::TERM, 143),
+        (&["doctor"], Signal::INT, 130),
+    ] {
+        let command = home.command(arguments);
+        let mut wrapped = Command::new("unshare");
+        wrapped.args(&isolated).arg(command.get_program()).args(arguments);
+        wrapped.current_dir(home.folder()).env_clear();
+        wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        wrapped.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut outside = wrapped.spawn().unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", outside.id());
+        let child = || fs::read_to_string(&children).unwrap_or_default().trim().parse().ok();
+        // It has its handlers before it asks the database.
+        let mut inside = None;
+        eventually("the command asks the database", async || {
+            inside = child().and_then(Pid::from_raw);
+            inside.is_some() && handles(inside.unwrap(), signal)
+        })
+        .await;
+        kill_process(inside.unwrap(), signal).unwrap();
+        let mut status = None;
+        eventually("the command ends", async || {
+            status = outside.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        assert_eq!(status.and_then(|status| status.code()), Some(code), "{arguments:?}");
+    }
+}
+
+/// Whether a process has a handler for a signal.
+#[cfg(target_os = "linux")]
+fn handles(process: rustix::process::Pid, signal: rustix::process::Signal) -> bool {
+    let path = format!("/proc/{}/status", process.as_raw_nonzero());
+    let status = fs::read_to_string(path).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.unwrap_or("0").trim(), 16).unwrap();
+    caught & (1 << (signal.as_raw() - 1)) != 0
 }
 
 #[tokio::test]
