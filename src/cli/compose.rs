@@ -37,7 +37,8 @@ pub fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
         }
         from
     });
-    let (Some(settings), Some(from)) = (settings, from) else { return Mailer::Off };
+    let (Some(mut settings), Some(from)) = (settings, from) else { return Mailer::Off };
+    config.site().clone_into(&mut settings.hello);
     Mailer::smtp(&settings, from, config.extra_certificates.as_deref()).unwrap_or_else(
         |complaint| {
             complaints.push(format!("SSL_CERT_FILE: {complaint}"));

@@ -54,6 +54,9 @@ pub fn advice(error: &SendError) -> &'static str {
     } else if failed_at(Stage::Connecting) {
         "check host and port in SMTP_URL, smtps:// for 465 and smtp:// with ?tls=required for 587, and that this machine \
          may reach it: many hosters block SMTP"
+    } else if text.split_whitespace().any(|word| word == "504") {
+        "the server wants to know us by a domain: we say the host of PUBLIC_URL, so set that to the name that browsers \
+         use"
     } else {
         "the server has to take letters from MAIL_FROM: check that sender, that the provider has verified it and the \
          account may send, and user and password in SMTP_URL"

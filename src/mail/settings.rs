@@ -52,6 +52,9 @@ pub struct SmtpSettings {
     /// User and password.
     pub login: Option<(String, SecretString)>,
     pub deadlines: Deadlines,
+    /// The host that we say we are: a domain, or an IP address with or without brackets. A name
+    /// without a dot, or none, counts as an address of this machine.
+    pub hello: String,
 }
 
 /// Shows neither the password nor the user, who is a mail address more often than not.
@@ -94,7 +97,14 @@ impl SmtpSettings {
             return Err(format!("has port 0: leave the port out for {default_port}"));
         }
         let login = login(&url, &host)?;
-        Ok(Self { host, port, security, login, deadlines: Deadlines::default() })
+        Ok(Self {
+            host,
+            port,
+            security,
+            login,
+            deadlines: Deadlines::default(),
+            hello: String::new(),
+        })
     }
 
     /// Gmail with an app password: the same as
@@ -106,6 +116,7 @@ impl SmtpSettings {
             security: Security::Tls,
             login: Some((address.trim().to_owned(), without_spaces(app_password).into())),
             deadlines: Deadlines::default(),
+            hello: String::new(),
         }
     }
 }

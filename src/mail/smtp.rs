@@ -6,6 +6,7 @@
 //! the answer to this one), and its errors do not say which command was refused, so a wrong
 //! password could not be told from a wrong recipient.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -47,7 +48,8 @@ impl Smtp {
         extra_roots: Option<&Path>,
     ) -> Result<Self, String> {
         let tls = tls_parameters(&settings.host, extra_roots)?;
-        Ok(Self { settings, from, tls, hello: ClientId::default(), idle: Mutex::default() })
+        let hello = hello(&settings.hello);
+        Ok(Self { settings, from, tls, hello, idle: Mutex::default() })
     }
 
     /// A letter given up half-way takes its connection with it: dropping this future closes it.
@@ -99,7 +101,7 @@ impl Smtp {
 
     /// Connected, encrypted as the settings demand, and signed in.
     async fn connect(&self) -> Result<AsyncSmtpConnection, SendError> {
-        let SmtpSettings { host, port, security, login, deadlines } = &self.settings;
+        let SmtpSettings { host, port, security, login, deadlines, .. } = &self.settings;
         let wrapper = (*security == Security::Tls).then(|| self.tls.clone());
         // A host may have several addresses, and the first may lead nowhere: it gets its share of
         // the time, no more.
@@ -143,6 +145,17 @@ impl Smtp {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|(_, since)| since.elapsed() < MAX_IDLE);
         idle.pop().map(|(connection, _)| connection)
+    }
+}
+
+/// RFC 5321, 4.1.1.1 and 4.1.3: a domain or the literal of an address. The system's own name is
+/// neither in a container, and strict servers refuse letters after it.
+fn hello(host: &str) -> ClientId {
+    match host.trim_matches(['[', ']']).parse() {
+        Ok(IpAddr::V4(ip)) => ClientId::Ipv4(ip),
+        Ok(IpAddr::V6(ip)) => ClientId::Ipv6(ip),
+        Err(_) if host.contains('.') => ClientId::Domain(host.to_owned()),
+        Err(_) => ClientId::Ipv4(Ipv4Addr::LOCALHOST),
     }
 }
 

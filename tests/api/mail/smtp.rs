@@ -78,6 +78,24 @@ async fn a_letter_arrives_whole() {
 }
 
 #[tokio::test]
+async fn we_are_a_domain_or_an_address_and_never_the_name_of_a_container() {
+    let sink = SmtpSink::start().await;
+    for (host, hello) in [
+        ("auth.example.com", "auth.example.com"),
+        ("203.0.113.7", "[203.0.113.7]"),
+        ("[2001:db8::7]", "[IPv6:2001:db8::7]"),
+        ("localhost", "[127.0.0.1]"),
+        ("", "[127.0.0.1]"),
+    ] {
+        let mut settings = SmtpSettings::parse(&sink.url()).expect("the sink's URL is good");
+        host.clone_into(&mut settings.hello);
+        let mailer = mailer_with(&settings, Some(&sink.certificate()));
+        mailer.send(&letter()).await.expect("the sink accepts");
+        assert_eq!(sink.received().last().map(|letter| &*letter.hello), Some(hello), "{host}");
+    }
+}
+
+#[tokio::test]
 async fn no_line_on_the_wire_is_longer_than_mail_allows() {
     let sink = SmtpSink::start().await;
     let name = ["Bücher & Söhne"; 4].join(", ");

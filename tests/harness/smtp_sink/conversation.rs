@@ -35,6 +35,7 @@ struct Conversation<'a, S> {
     stream: BufStream<S>,
     encrypted: bool,
     signed_in: bool,
+    hello: String,
     from: String,
     to: Vec<String>,
 }
@@ -42,8 +43,8 @@ struct Conversation<'a, S> {
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
     fn new(shared: &'a Shared, stream: S, encrypted: bool) -> Self {
         let stream = BufStream::new(stream);
-        let (from, to) = (String::new(), Vec::new());
-        Self { shared, stream, encrypted, signed_in: false, from, to }
+        let (hello, from, to) = (String::new(), String::new(), Vec::new());
+        Self { shared, stream, encrypted, signed_in: false, hello, from, to }
     }
 
     async fn run(&mut self) -> io::Result<End> {
@@ -62,7 +63,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             self.note(&verb, &line);
             match (verb.as_str(), mode) {
                 (_, Mode::Down) => return Ok(End::Closed),
-                ("EHLO", _) => self.greet().await?,
+                ("EHLO", _) => {
+                    let hello = line.split(' ').nth(1).unwrap_or_default();
+                    hello.trim().clone_into(&mut self.hello);
+                    self.greet().await?;
+                }
                 ("STARTTLS", _) if self.can_start_tls() => {
                     self.reply("220 2.0.0 go ahead").await?;
                     return Ok(End::StartTls);
@@ -114,8 +119,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             self.reply(refusal).await?;
             return Ok(Some(()));
         }
-        let (from, to) = (self.from.clone(), self.to.clone());
-        self.shared.state().received.push(Received { from, to, data });
+        let (hello, from, to) = (self.hello.clone(), self.from.clone(), self.to.clone());
+        self.shared.state().received.push(Received { hello, from, to, data });
         match mode {
             Mode::CutAfterData => return Ok(None),
             Mode::HangAfterData => std::future::pending().await,

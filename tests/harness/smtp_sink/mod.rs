@@ -69,6 +69,8 @@ pub enum Mode {
 /// A letter as it arrived.
 #[derive(Clone)]
 pub struct Received {
+    /// Whom the client said to be.
+    pub hello: String,
     pub from: String,
     pub to: Vec<String>,
     pub data: Vec<u8>,
