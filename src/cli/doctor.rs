@@ -4,6 +4,7 @@
 mod database;
 mod mail;
 mod settings;
+mod tables;
 
 use std::fmt;
 use std::io::Write;

@@ -1,5 +1,7 @@
 //! `serve` and `worker`: the long-running commands.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
@@ -25,7 +27,12 @@ pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
     raise_descriptor_limit();
     let address = (config.host, config.port);
     let port = listener::open(address.into()).map_err(|error| {
-        format!("cannot listen on {}:{}: {error}. Set PORT to another one.", address.0, address.1)
+        let remedy = match error.kind() {
+            ErrorKind::AddrNotAvailable => "Set HOST to an address of this machine, or 0.0.0.0.",
+            ErrorKind::PermissionDenied => "Set PORT to one above 1023.",
+            _ => "Set PORT to another one.",
+        };
+        format!("cannot listen on {}: {error}. {remedy}", SocketAddr::from(address))
     })?;
     if config.traces_to.is_some() {
         telemetry::export_traces(&config.service_name);
@@ -184,6 +191,7 @@ fn not_migrated(error: &MigrateError) -> Failure {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
             error.as_database_error().and_then(DatabaseError::code)
         }
+        MigrateError::Source(why) => return why.to_string().into(),
         _ => None,
     };
     if code.is_some_and(|code| code == "42501") {

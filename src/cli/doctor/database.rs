@@ -2,8 +2,8 @@
 
 use tokio::time::timeout;
 
-use super::{Findings, PATIENCE};
-use crate::cli::compose::open_database;
+use super::{Findings, PATIENCE, tables};
+use crate::cli::compose::{ignored_parameters, open_database};
 use crate::clock::Clock;
 use crate::config::{Config, Pooler};
 use crate::store::db::notifications::Notifications;
@@ -31,6 +31,7 @@ pub(super) async fn examine(config: &Config) -> Findings {
     if server.is_some() {
         findings.ok("database", "a private PostgreSQL under .doorward/");
     }
+    parameters(config, &mut findings);
     match timeout(PATIENCE, asked(config, &db, &mut findings)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => findings.fail("database", format!("{error}: {}", advice(&error))),
@@ -45,6 +46,20 @@ pub(super) async fn examine(config: &Config) -> Findings {
         server.stop().await;
     }
     findings
+}
+
+/// Parameters of the URLs that other clients know, and that mean nothing here.
+fn parameters(config: &Config, findings: &mut Findings) {
+    for (variable, url) in [
+        ("DATABASE_URL", &config.database_url),
+        ("DATABASE_DIRECT_URL", &config.database_direct_url),
+        ("DATABASE_READ_URL", &config.database_read_url),
+    ] {
+        let Some(url) = url else { continue };
+        for (name, remedy) in ignored_parameters(url) {
+            findings.warn("database", format!("{variable}: {name} has no effect here: {remedy}"));
+        }
+    }
 }
 
 async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Result<()> {
@@ -70,7 +85,11 @@ async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resul
         connections(config, &facts, findings);
     }
     let schema = db.schema().await?;
-    self::schema(schema, &facts, findings);
+    let is_foreign = schema == Schema::Missing && db.has_foreign_users().await?;
+    tables::schema(schema, is_foreign, &facts, findings);
+    if matches!(schema, Schema::Behind | Schema::Current | Schema::Ahead) {
+        tables::rights(&db.rights().await?, &facts, findings);
+    }
     if schema == Schema::Current && !db.has_search_index().await? {
         let message = "without the extension pg_trgm every search in the list of users reads all of them: run `create \
                        extension pg_trgm` as a user who may, then the `create index users_search_idx` of \
@@ -190,6 +209,19 @@ fn server(config: &Config, db: &Db, facts: &ServerFacts, findings: &mut Findings
     } else if facts.is_standby {
         let message = format!("{version} is a standby and takes no writes: use the primary's URL");
         findings.fail("database", message);
+    } else if facts.is_read_only {
+        let message = format!(
+            "{version} refuses writes, since default_transaction_read_only is on: `alter database` or `alter role ... \
+             reset default_transaction_read_only`, once whoever set it agrees; a full disk may be the reason"
+        );
+        findings.fail("database", message);
+    } else if facts.encoding != "UTF8" {
+        let message = format!(
+            "{version} keeps this database in {}, which cannot hold every name: make one with `create database ... \
+             template template0 encoding 'UTF8'`, and correct DATABASE_URL",
+            facts.encoding
+        );
+        findings.fail("database", message);
     } else if config.is_production() && db.is_remote() && !facts.is_encrypted {
         let message = format!(
             "{version} answers without TLS: whoever is on the way reads along. Add ?sslmode=require to DATABASE_URL, or \
@@ -237,35 +269,11 @@ fn connections(config: &Config, facts: &ServerFacts, findings: &mut Findings) {
     }
 }
 
-fn schema(schema: Schema, facts: &ServerFacts, findings: &mut Findings) {
-    const MIGRATE: &str = "`doorward migrate`, or start `doorward serve`, which migrates first";
-    match schema {
-        Schema::Missing | Schema::Behind if !facts.may_create_tables => findings.fail(
-            "migrations",
-            "the schema is not up to date, and this user may not create tables: make it the database's owner, or grant \
-             it create on the schema",
-        ),
-        Schema::Missing => findings.warn("migrations", format!("there are no tables yet: {MIGRATE}")),
-        Schema::Behind => {
-            findings.warn("migrations", format!("the schema is an older release's: {MIGRATE}"));
-        }
-        Schema::Current => findings.ok("migrations", "the schema is up to date"),
-        Schema::Ahead => findings.warn(
-            "migrations",
-            "the schema is a newer release's, beside which this one goes on working: deploy the newer one",
-        ),
-        Schema::Other(version) => findings.fail(
-            "migrations",
-            format!(
-                "migration {version} was another one when it ran, and this release will not start: deploy the release \
-                 that migrated this database"
-            ),
-        ),
-    }
-}
-
 const UNREACHABLE: &str = "see that PostgreSQL runs there, that host and port in DATABASE_URL lead to it, and that this \
      machine may reach it";
+
+const POOL_MODE: &str =
+    "PgBouncer lends a connection for one statement alone: set its pool_mode to transaction";
 
 fn advice(error: &sqlx::Error) -> &'static str {
     if refuses_settings(error) {
@@ -273,7 +281,13 @@ fn advice(error: &sqlx::Error) -> &'static str {
                 DATABASE_URL";
     }
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let says = |words: &str| error.to_string().contains(words);
     match (error, code.as_deref()) {
+        (_, Some("28000")) if says("pg_hba.conf") => {
+            "the server lets no such connection in: add a line for this user, database and machine to its pg_hba.conf, \
+             or allow this machine where the provider keeps that list; some want sslmode=require in DATABASE_URL"
+        }
+        (_, Some("08P01")) if says("statement pooling") => POOL_MODE,
         (_, Some("28P01" | "28000" | "08P01")) => {
             "check user and password in DATABASE_URL, where special characters are percent-encoded"
         }

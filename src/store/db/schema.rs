@@ -38,14 +38,32 @@ impl Db {
     /// Where there is nothing to migrate it only reads: a role that may read and write rows, and
     /// nothing else, can serve.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
-        if matches!(self.schema().await?, Schema::Current | Schema::Ahead) {
-            return Ok(());
+        match self.schema().await? {
+            Schema::Current | Schema::Ahead => return Ok(()),
+            Schema::Missing => self.check_encoding().await?,
+            Schema::Behind | Schema::Other(_) => {}
         }
         for version in self.missing_versions().await? {
             self.migrate_to(Some(version)).await?;
         }
         // Checks that those applied before are this release's own.
         self.migrate_to(None).await
+    }
+
+    /// Fails on a database that cannot hold every name. One that is in use already goes on.
+    async fn check_encoding(&self) -> Result<(), MigrateError> {
+        let mut conn = self.acquire().await?;
+        let encoding: String = sqlx::query_scalar("select current_setting('server_encoding')")
+            .fetch_one(&mut *conn)
+            .await?;
+        if encoding == "UTF8" {
+            return Ok(());
+        }
+        let why = format!(
+            "the database is kept in {encoding}, which cannot hold every name: make one with `create database ... \
+             template template0 encoding 'UTF8'`"
+        );
+        Err(MigrateError::Source(why.into()))
     }
 
     async fn missing_versions(&self) -> sqlx::Result<Vec<i64>> {

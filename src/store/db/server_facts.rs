@@ -6,6 +6,7 @@ use super::Db;
 
 /// A PostgreSQL server as it presents itself.
 #[derive(Clone, Debug, sqlx::FromRow)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct ServerFacts {
     pub version: String,
     /// 150004 for 15.4.
@@ -16,6 +17,12 @@ pub struct ServerFacts {
     pub is_standby: bool,
     pub may_create_tables: bool,
     pub is_encrypted: bool,
+    /// Such as `UTF8`.
+    pub encoding: String,
+    /// New transactions may not write, unless they ask to.
+    pub is_read_only: bool,
+    /// The first schema of the search path that is there.
+    pub schema: Option<String>,
 }
 
 impl Db {
@@ -45,7 +52,10 @@ impl Db {
                  ) as connections_left,
                  pg_is_in_recovery() as is_standby,
                  coalesce(has_schema_privilege(current_schema(), 'create'), false) as may_create_tables,
-                 coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as is_encrypted
+                 coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as is_encrypted,
+                 current_setting('server_encoding') as encoding,
+                 current_setting('default_transaction_read_only')::boolean as is_read_only,
+                 current_schema()::text as schema
              from ours",
         )
         .fetch_one(&mut *conn)

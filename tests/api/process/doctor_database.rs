@@ -64,6 +64,106 @@ async fn a_database_that_does_not_let_us_in_is_told_from_one_that_is_not_there()
 }
 
 #[tokio::test]
+async fn a_refused_connection_is_not_a_wrong_password() {
+    let (mut home, _, _sink) = good().await;
+    let refusing = server_that_says(&[
+        b"R\0\0\0\x08\0\0\0\x03",
+        b"E\0\0\0\x3dSFATAL\0VFATAL\0C28000\0Mno pg_hba.conf entry for host \"x\"\0\0",
+    ])
+    .await;
+    home.set(
+        "DATABASE_URL",
+        &format!("postgres://me:{DATABASE_PASSWORD}@127.0.0.1:{refusing}/x?sslmode=disable"),
+    );
+    let report = Report::of("no entry in pg_hba.conf", &home, &[]).await;
+    report.assert_troubles(&[("fail", "database", "add a line for this user")]);
+}
+
+#[tokio::test]
+async fn parameters_of_other_clients_are_named_and_those_of_nobody_are_not() {
+    let (mut home, _, _sink) = good().await;
+    let url = home.setting("DATABASE_URL");
+    let with = if url.contains('?') { '&' } else { '?' };
+    home.set(
+        "DATABASE_URL",
+        &format!("{url}{with}ssl=true&schema=auth&{DATABASE_PASSWORD}=1&channel_binding=prefer"),
+    );
+    let report = Report::of("parameters of other clients", &home, &[]).await;
+    report.assert_troubles(&[
+        ("warn", "database", "DATABASE_URL: ssl has no effect here: write sslmode=require"),
+        (
+            "warn",
+            "database",
+            "DATABASE_URL: schema has no effect here: write options=-csearch_path",
+        ),
+        ("warn", "database", "DATABASE_URL: a parameter has no effect here"),
+    ]);
+}
+
+#[tokio::test]
+async fn a_database_on_which_nobody_can_register_is_never_called_good() {
+    let (_, database, sink) = good().await;
+    let home = good_home(&database, &sink).await;
+    let fails = async |what: &str, sql: &str, expected: (&str, &str)| {
+        sql_on(&database, sql.to_owned()).await;
+        let report = Report::of(what, &home, &[]).await;
+        report.assert_troubles(&[("fail", expected.0, expected.1)]);
+    };
+    let read_only = format!("alter database {database} set default_transaction_read_only = on");
+    fails("a read-only database", &read_only, ("database", "refuses writes")).await;
+    let writes = format!(
+        "set transaction read write; alter database {database} reset all;
+         alter database {database} set search_path = nowhere"
+    );
+    fails("a search path without a schema", &writes, ("migrations", "no schema")).await;
+    sql_on(&database, format!("alter database {database} reset all")).await;
+
+    let role = format!("rows_of_{database}");
+    let grants = format!(
+        "create role {role} login; grant select, insert, update, delete on all tables in schema public to {role};
+         revoke insert on users from {role}; revoke delete on sessions from {role}"
+    );
+    sql_on(&database, grants).await;
+    let mut of_role = good_home(&database, &sink).await;
+    let url = cluster().await.url(&database).replacen("doorward@", &format!("{role}@"), 1);
+    of_role.set("DATABASE_URL", &url);
+    let report = Report::of("rights that were revoked", &of_role, &[]).await;
+    let words = "this user may not delete on sessions, insert on users";
+    report.assert_troubles(&[("fail", "rights", words)]);
+    let report = Report::of("another role that may read", &home, &[]).await;
+    report.assert_troubles(&[]);
+    assert!(report.text.contains(&format!("others that may read: {role}")), "{}", report.text);
+
+    let to_all = "grant select (username) on users to public";
+    fails("a column for everybody", to_all, ("rights", "public may")).await;
+}
+
+#[tokio::test]
+async fn a_schema_of_another_application_and_another_encoding_are_told() {
+    let sink = mail_server(Encryption::Implicit).await;
+    let foreign = empty_database().await;
+    sql_on(&foreign, "create table users (id integer)".into()).await;
+    let home = good_home(&foreign, &sink).await;
+    let report = Report::of("another application's users", &home, &[]).await;
+    report.assert_troubles(&[("fail", "migrations", "a table users of another application")]);
+
+    let latin = format!("latin_{foreign}");
+    sql_on(
+        &foreign,
+        format!("create database {latin} template template0 encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'"),
+    )
+    .await;
+    let home = good_home(&latin, &sink).await;
+    let report = Report::of("a database in LATIN1", &home, &[]).await;
+    report.assert_troubles(&[
+        ("fail", "database", "keeps this database in LATIN1"),
+        ("warn", "migrations", "no tables yet"),
+    ]);
+    let said = home.fails(&["serve"], "").await;
+    assert!(said.contains("doorward: the database is kept in LATIN1"), "{said}");
+}
+
+#[tokio::test]
 async fn servers_that_say_nothing_are_given_up_in_time() {
     let (mut home, _, sink) = good().await;
     sink.behave(Mode::Hang);

@@ -136,3 +136,17 @@ async fn a_level_of_logs_that_there_is_not_silences_nothing() {
         assert!(log.contains("LOG cannot be read") && log.contains("ready"), "{log}");
     }
 }
+
+#[tokio::test]
+async fn an_address_that_cannot_be_listened_on_is_told_with_what_to_set() {
+    let mut home = Home::new(&[]);
+    // TEST-NET-3 (RFC 5737): no machine has it.
+    home.set("HOST", "203.0.113.7");
+    let said = home.fails(&["serve"], "").await;
+    assert!(said.contains("Set HOST to an address of this machine"), "{said}");
+    home.set("HOST", "127.0.0.1");
+    let taken = std::net::TcpListener::bind(("127.0.0.1", home.port())).unwrap();
+    let said = home.fails(&["serve"], "").await;
+    assert!(said.contains("Set PORT to another one"), "{said}");
+    drop(taken);
+}

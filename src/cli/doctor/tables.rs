@@ -1,0 +1,77 @@
+//! The tables: of this release or not, and open to whom.
+
+use super::Findings;
+use crate::store::db::{Rights, Schema, ServerFacts};
+
+/// What we may do to the tables, and who else reads them.
+pub(super) fn rights(rights: &Rights, facts: &ServerFacts, findings: &mut Findings) {
+    if !rights.missing.is_empty() {
+        let message = format!(
+            "this user may not {}, and calls that have to fail: grant it select, insert, update and delete on every \
+             table, as the role that owns them",
+            rights.missing.join(", ")
+        );
+        findings.fail("rights", message);
+    }
+    if !rights.strangers.is_empty() {
+        let who = rights.strangers.join(", ");
+        let schema = facts.schema.as_deref().unwrap_or_default();
+        let message = format!(
+            "strangers may read tables with password hashes or sessions: {who} may, for whom Supabase and PostgREST \
+             answer anybody. As the tables' owner run `revoke all on all tables in schema {schema} from {who}; alter \
+             default privileges in schema {schema} revoke all on tables from {who}`; better give Doorward a schema or a \
+             database of its own"
+        );
+        findings.fail("rights", message);
+    }
+    if rights.missing.is_empty() && rights.strangers.is_empty() {
+        let others = match rights.others.join(", ") {
+            none if none.is_empty() => String::new(),
+            others => format!("; others that may read: {others}"),
+        };
+        findings.ok("rights", format!("rows of every table may be read and written{others}"));
+    }
+}
+
+/// How the schema compares with this release.
+pub(super) fn schema(
+    schema: Schema,
+    is_foreign: bool,
+    facts: &ServerFacts,
+    findings: &mut Findings,
+) {
+    const MIGRATE: &str = "`doorward migrate`, or start `doorward serve`, which migrates first";
+    match schema {
+        _ if facts.schema.is_none() => findings.fail(
+            "migrations",
+            "search_path leads to no schema that is there: `create schema` with that name, or `alter role ... reset \
+             search_path`",
+        ),
+        Schema::Missing if is_foreign => findings.fail(
+            "migrations",
+            "the schema has a table users of another application: give Doorward a database of its own, or a schema, \
+             named in DATABASE_URL by ?options=-csearch_path%3Dauth",
+        ),
+        Schema::Missing | Schema::Behind if !facts.may_create_tables => findings.fail(
+            "migrations",
+            "the schema is not up to date, and this user may not create tables: make it the database's owner, or grant \
+             it create on the schema",
+        ),
+        Schema::Missing => findings.warn("migrations", format!("there are no tables yet: {MIGRATE}")),
+        Schema::Behind => {
+            findings.warn("migrations", format!("the schema is an older release's: {MIGRATE}"));
+        }
+        Schema::Current => findings.ok("migrations", "the schema is up to date"),
+        Schema::Ahead => findings.warn(
+            "migrations",
+            "the schema is a newer release's, beside which this one goes on working: deploy the newer one",
+        ),
+        Schema::Other(version) => findings.fail(
+            "migrations",
+            format!(
+                "migration {version} was another one when it ran, and this release will not start: deploy the release \
+                 that migrated this database"
+            ),
+        ),
+    }
+}
