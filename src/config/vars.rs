@@ -66,18 +66,10 @@ impl Vars<'_> {
             database_direct_url: self.database_url("DATABASE_DIRECT_URL"),
             database_read_url: self.database_url("DATABASE_READ_URL"),
             database_connections: self.number("DATABASE_CONNECTIONS", 10, 2..=1000),
-            database_pooler: self.choice(
-                "DATABASE_POOLER",
-                Pooler::Detect,
-                &[("auto", Pooler::Detect), ("on", Pooler::Present), ("off", Pooler::Absent)],
-            ),
+            database_pooler: self.pooler(),
             secret_key: self.secret_key("SECRET_KEY", production),
             secret_key_previous: self.secret_key("SECRET_KEY_PREVIOUS", false),
-            token_algorithm: self.choice(
-                "TOKEN_ALGORITHM",
-                TokenAlgorithm::Es256,
-                &[("ES256", TokenAlgorithm::Es256), ("EdDSA", TokenAlgorithm::EdDsa)],
-            ),
+            token_algorithm: self.token_algorithm(),
             access_token_lifetime: TimeDelta::minutes(self.number(
                 "ACCESS_TOKEN_MINUTES",
                 30,
@@ -108,6 +100,16 @@ impl Vars<'_> {
             service_name: self.get("OTEL_SERVICE_NAME").unwrap_or_else(|| "doorward".to_owned()),
             log: self.get("LOG").unwrap_or_else(|| default_log(production).to_owned()),
         }
+    }
+
+    fn pooler(&mut self) -> Pooler {
+        let words = [("auto", Pooler::Detect), ("on", Pooler::Present), ("off", Pooler::Absent)];
+        self.choice("DATABASE_POOLER", Pooler::Detect, &words)
+    }
+
+    fn token_algorithm(&mut self) -> TokenAlgorithm {
+        let words = [("ES256", TokenAlgorithm::Es256), ("EdDSA", TokenAlgorithm::EdDsa)];
+        self.choice("TOKEN_ALGORITHM", TokenAlgorithm::Es256, &words)
     }
 
     pub(super) fn get(&self, name: &str) -> Option<String> {
