@@ -10,7 +10,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use crate::fields::{Role, RoleName, Search, login_key};
+use crate::fields::{Role, Search, login_key};
 use crate::http::body::QueryString;
 use crate::http::cursor;
 use crate::http::error::{ApiError, Code};
@@ -53,16 +53,17 @@ pub struct ListResponse {
     params(
         ("limit" = Option<i64>, Query, description = "Users a page.",
             minimum = 1, maximum = 500, example = 100),
-        ("after" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]+$",
+        ("after" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$",
             description = "The `next` of the page before."),
         ("q" = Option<String>, Query, max_length = 254,
             description = "Words, each of which is a part of a username, an e-mail address, one that waits to be confirmed, or a name, in any case; or a `public_id`."),
         ("email" = Option<String>, Query, description = "This e-mail address, in any case."),
         ("username" = Option<String>, Query, description = "This username, in any case."),
-        ("role" = inline(Option<RoleName>), Query,
+        ("role" = Option<String>, Query,
+            pattern = "^([Uu][Ss][Ee][Rr]|[Ss][Tt][Aa][Ff][Ff]|[Aa][Dd][Mm][Ii][Nn])?$",
             description = "User, Staff or Admin, in any case."),
         ("email_verified" = Option<bool>, Query),
-        ("sort" = Option<String>, Query, pattern = "^-?(created_at|modified_at|username|email)$",
+        ("sort" = Option<String>, Query, pattern = "^(-?(created_at|modified_at|username|email))?$",
             description = "created_at (the default), modified_at, username or email; with `-` before it, descending."),
         ("count" = Option<bool>, Query, description = "Count all users that the filters leave."),
     ),

@@ -151,6 +151,7 @@ impl Smtp {
 /// RFC 5321, 4.1.1.1 and 4.1.3: a domain or the literal of an address. The system's own name is
 /// neither in a container, and strict servers refuse letters after it.
 fn hello(host: &str) -> ClientId {
+    let host = host.trim_end_matches('.');
     match host.trim_matches(['[', ']']).parse() {
         Ok(IpAddr::V4(ip)) => ClientId::Ipv4(ip),
         Ok(IpAddr::V6(ip)) => ClientId::Ipv6(ip),

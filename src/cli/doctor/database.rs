@@ -88,7 +88,7 @@ async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resul
     let is_foreign = schema == Schema::Missing && db.has_foreign_users().await?;
     tables::schema(schema, is_foreign, &facts, findings);
     if matches!(schema, Schema::Behind | Schema::Current | Schema::Ahead) {
-        tables::rights(&db.rights().await?, &facts, findings);
+        tables::rights(&db.rights().await?, findings);
     }
     if schema == Schema::Current && !db.has_search_index().await? {
         let message = "without the extension pg_trgm every search in the list of users reads all of them: run `create \
@@ -218,7 +218,7 @@ fn server(config: &Config, db: &Db, facts: &ServerFacts, findings: &mut Findings
     } else if facts.encoding != "UTF8" {
         let message = format!(
             "{version} keeps this database in {}, which cannot hold every name: make one with `create database ... \
-             template template0 encoding 'UTF8'`, and correct DATABASE_URL",
+             template template0 encoding 'UTF8' locale 'C.UTF-8'`, and correct DATABASE_URL",
             facts.encoding
         );
         findings.fail("database", message);
@@ -290,6 +290,10 @@ fn advice(error: &sqlx::Error) -> &'static str {
         (_, Some("08P01")) if says("statement pooling") => POOL_MODE,
         (_, Some("28P01" | "28000" | "08P01")) => {
             "check user and password in DATABASE_URL, where special characters are percent-encoded"
+        }
+        (_, Some("42501")) => {
+            "grant this user select, insert, update and delete on every table, and select on _sqlx_migrations, as the \
+             role that owns them"
         }
         (_, Some("3D000")) => "create the database, or correct its name in DATABASE_URL",
         (_, Some("53300")) => {

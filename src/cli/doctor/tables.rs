@@ -4,7 +4,7 @@ use super::Findings;
 use crate::store::db::{Rights, Schema, ServerFacts};
 
 /// What we may do to the tables, and who else reads them.
-pub(super) fn rights(rights: &Rights, facts: &ServerFacts, findings: &mut Findings) {
+pub(super) fn rights(rights: &Rights, findings: &mut Findings) {
     if !rights.missing.is_empty() {
         let message = format!(
             "this user may not {}, and calls that have to fail: grant it select, insert, update and delete on every \
@@ -15,12 +15,10 @@ pub(super) fn rights(rights: &Rights, facts: &ServerFacts, findings: &mut Findin
     }
     if !rights.strangers.is_empty() {
         let who = rights.strangers.join(", ");
-        let schema = facts.schema.as_deref().unwrap_or_default();
         let message = format!(
             "strangers may read tables with password hashes or sessions: {who} may, for whom Supabase and PostgREST \
-             answer anybody. As the tables' owner run `revoke all on all tables in schema {schema} from {who}; alter \
-             default privileges in schema {schema} revoke all on tables from {who}`; better give Doorward a schema or a \
-             database of its own"
+             answer anybody. As the tables' owner run `revoke all on users, sessions, outbox, audit_log, limits from \
+             {who}`; better give Doorward a schema or a database of its own, which that program does not serve"
         );
         findings.fail("rights", message);
     }
@@ -44,8 +42,8 @@ pub(super) fn schema(
     match schema {
         _ if facts.schema.is_none() => findings.fail(
             "migrations",
-            "search_path leads to no schema that is there: `create schema` with that name, or `alter role ... reset \
-             search_path`",
+            "search_path leads to no schema that is there and may be used: `create schema` with that name, `grant usage on \
+             schema` to this user, or `alter role ... reset search_path`",
         ),
         Schema::Missing if is_foreign => findings.fail(
             "migrations",

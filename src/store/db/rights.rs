@@ -5,8 +5,8 @@ use super::Db;
 /// What each table has to be open to, for us.
 const NEEDED: [&str; 4] = ["select", "insert", "update", "delete"];
 
-/// Roles for whom a program that faces the internet reads tables (`PostgREST`, as Supabase runs it).
-const PUBLIC_ROLES: [&str; 2] = ["anon", "authenticated"];
+/// Roles for whom a program that faces the internet reads tables (`PostgREST`, as Supabase and Neon run it).
+const PUBLIC_ROLES: [&str; 4] = ["anon", "anonymous", "authenticated", "web_anon"];
 
 /// The tables of the schema, as far as they are there.
 #[derive(Clone, Debug)]
@@ -40,14 +40,17 @@ impl Db {
                  where not rolsuper and rolname <> current_user and rolname !~ '^pg_'
              )
              select name from readers
-             where has_schema_privilege(role, current_schema(), 'usage')
-                 and exists (
-                     select from pg_class table_of_ours
-                     where oid = any (array[to_regclass('users'), to_regclass('sessions'),
-                             to_regclass('outbox'), to_regclass('audit_log')]::oid[])
-                         and has_any_column_privilege(role, oid, 'select')
-                         and (name = 'public' or not pg_has_role(role, relowner, 'member'))
-                 )
+             where exists (
+                 select from pg_class table_of_ours
+                 where oid = any (array[to_regclass('users'), to_regclass('sessions'),
+                         to_regclass('outbox'), to_regclass('audit_log')]::oid[])
+                     and has_schema_privilege(role, relnamespace, 'usage')
+                     and has_any_column_privilege(role, oid, 'select')
+                     and (name = 'public' or not pg_has_role(role, relowner, 'member'))
+                     -- Where rows are secured and no policy shows any, a right shows nothing.
+                     and (not relrowsecurity
+                         or exists (select from pg_policy where polrelid = table_of_ours.oid))
+             )
              order by name",
         )
         .fetch_all(&mut *conn)

@@ -61,7 +61,7 @@ impl Db {
         }
         let why = format!(
             "the database is kept in {encoding}, which cannot hold every name: make one with `create database ... \
-             template template0 encoding 'UTF8'`"
+             template template0 encoding 'UTF8' locale 'C.UTF-8'`"
         );
         Err(MigrateError::Source(why.into()))
     }

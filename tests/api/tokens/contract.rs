@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::Method;
@@ -320,19 +320,31 @@ async fn a_change_of_the_algorithm_under_load_refuses_no_call() {
     // Two places behind a balancer: one instance after the other is replaced while people call.
     let places = Arc::new([old.clone(), old.clone()].map(RwLock::new));
     let made = Arc::new(AtomicUsize::new(0));
+    let changed = Arc::new(AtomicBool::new(false));
     let calls = at_once(8, |number| {
         let (places, made, old) = (Arc::clone(&places), Arc::clone(&made), old.clone());
+        let changed = Arc::clone(&changed);
         async move {
             let mut person = old.newcomer(&format!("user{number}")).await;
-            let mut algorithms = BTreeSet::new();
-            for round in 0..60 {
+            let algorithm =
+                |person: &Person| forge::read(person.access_token()).0["alg"].to_string();
+            let mut algorithms = BTreeSet::from([algorithm(&person)]);
+            // However fast one is, it calls before, during and after; fewer refreshes than the limit.
+            let (mut refreshes, mut afterwards) = (0, 0);
+            for round in 0.. {
+                let is_changed = changed.load(Ordering::SeqCst);
                 made.fetch_add(1, Ordering::SeqCst);
                 person.app = places[round % 2].read().await.clone();
                 person.get("/api/v1/users/me").await.assert_ok(200);
-                if round % 3 == 0 {
+                if round % 3 == 0 && (refreshes < 14 || is_changed) {
                     person.refresh().await.assert_ok(200);
+                    refreshes += 1;
                 }
-                algorithms.insert(forge::read(person.access_token()).0["alg"].to_string());
+                algorithms.insert(algorithm(&person));
+                afterwards += usize::from(is_changed);
+                if afterwards == 12 {
+                    break;
+                }
             }
             algorithms.len()
         }
@@ -344,6 +356,7 @@ async fn a_change_of_the_algorithm_under_load_refuses_no_call() {
             }
             *place.write().await = new.clone();
         }
+        changed.store(true, Ordering::SeqCst);
     };
     let (seen, ()) = tokio::join!(calls, change);
     assert_eq!(seen, [2; 8], "everybody met both");
