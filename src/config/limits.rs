@@ -80,7 +80,7 @@ limits! {
     REGISTER_TAKEN = "register_taken" "LIMIT_REGISTER_TAKEN" window(30, 60), MOST;
     MAIL_RECIPIENT_HOUR = "mail_recipient_hour" "LIMIT_MAIL_RECIPIENT_HOUR" window(3, 60), MOST;
     MAIL_RECIPIENT_DAY = "mail_recipient_day" "LIMIT_MAIL_RECIPIENT_DAY" window(10, 24 * 60), MOST;
-    /// First letters of new accounts to one e-mail address, whoever registers them: each block of
+    /// First letters of new accounts to one e-mail address, from all clients together: each block of
     /// addresses has a budget of its own as well.
     MAIL_FIRST = "mail_first" "LIMIT_MAIL_FIRST" window(30, 24 * 60), MOST;
     /// Letters that calls from one address ask for.

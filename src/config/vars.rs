@@ -117,7 +117,7 @@ impl Vars<'_> {
         self.raw(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
-    /// A value as it was set, but for what somebody put around it by mistake: a line break at its
+    /// A value as it was set, but for what stands around it by mistake: a line break at its
     /// end, which a secret made with `echo` has, and quotes, of which it is complained.
     fn raw(&self, name: &str) -> Option<String> {
         let value = (self.lookup)(name)?;

@@ -43,7 +43,7 @@ impl FieldError {
 }
 
 /// A name or an address without what copying put around it: white space, and the marks that address
-/// books and chat programs add, which nobody sees.
+/// books and chat programs add unseen.
 pub fn trimmed(raw: &str) -> &str {
     raw.trim_matches(|c: char| c.is_whitespace() || is_invisible_mark(c))
 }

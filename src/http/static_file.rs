@@ -1,13 +1,12 @@
 //! What is the same for all: files of the binary, the public keys, the OpenAPI document.
 //!
-//! These answers and no others may be kept by caches and are compressed. An answer that holds what
-//! is somebody's is neither: its length, compressed, would tell of its content to a page that can
+//! These answers and no others may be kept by caches and are compressed. An answer that holds
+//! data of one user is neither: its length, compressed, would tell of its content to a page that can
 //! make a browser ask for it (BREACH).
 
 use std::io::Write;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use axum::body::{Body, Bytes};
 use axum::extract::RawQuery;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -20,6 +19,7 @@ use flate2::write::GzEncoder;
 use tokio::sync::OnceCell;
 
 use crate::http::html::is_refusal;
+use crate::security::sha256;
 use crate::state::AppState;
 
 /// For what changes, though seldom: keys, the document.
@@ -150,8 +150,8 @@ impl StaticFile {
 /// A name for the content of all these together.
 pub fn version_of<'a>(contents: impl IntoIterator<Item = &'a [u8]>) -> String {
     let all: Vec<u8> =
-        contents.into_iter().flat_map(|bytes| digest(&SHA256, bytes).as_ref().to_vec()).collect();
-    URL_SAFE_NO_PAD.encode(&digest(&SHA256, &all).as_ref()[..12])
+        contents.into_iter().flat_map(|bytes| sha256(bytes).as_ref().to_vec()).collect();
+    URL_SAFE_NO_PAD.encode(&sha256(&all).as_ref()[..12])
 }
 
 fn may_be_kept(headers: &mut HeaderMap, caching: &'static str) {

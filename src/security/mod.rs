@@ -3,6 +3,7 @@
 pub mod password;
 pub mod token;
 
+use aws_lc_rs::digest::{Digest, SHA256, digest};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -17,8 +18,12 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 
 /// The source of a content security policy that allows exactly this text: `'sha256-...'`.
 pub fn csp_hash(text: &str) -> String {
-    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    format!("'sha256-{}'", STANDARD.encode(hash))
+    format!("'sha256-{}'", STANDARD.encode(sha256(text.as_bytes())))
+}
+
+/// SHA-256, for what is public.
+pub fn sha256(bytes: &[u8]) -> Digest {
+    digest(&SHA256, bytes)
 }
 
 /// HMAC-SHA256 under a key of its own: the same subject gives the same bytes, and without the

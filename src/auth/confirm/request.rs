@@ -50,7 +50,7 @@ pub(super) fn token(uri: &Uri) -> Result<String, ApiError> {
     }
 }
 
-/// Whether a GET is somebody's own decision to confirm, and not that of a program that follows
+/// Whether the reader of a letter chose this GET to confirm, and not a program that follows
 /// links: a mail scanner, a preview, a prefetch.
 pub(super) fn is_chosen(headers: &HeaderMap) -> bool {
     match fetch_mode(headers) {

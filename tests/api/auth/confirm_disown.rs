@@ -70,7 +70,7 @@ async fn a_pending_address_is_dropped_and_the_account_stays_as_it_is() {
     app.anonymous().post(&link, &json!({})).await.assert_error(410, "link_expired");
     app.anonymous().post(&link, &not_me()).await.assert_ok(200);
     assert_eq!(audited(&app, "email_disowned").await.len(), 1);
-    // Also where somebody else has the address by now: it is theirs, and the account asks no more.
+    // Also where another account has the address by now: that keeps it, and this one asks no more.
     let link = pending_link(&ada, "other@example.com").await;
     let other = app.newcomer("other").await;
     app.anonymous().post(&link, &not_me()).await.assert_ok(200);

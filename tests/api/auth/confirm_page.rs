@@ -20,7 +20,7 @@ pub async fn newcomer_with_link(app: &TestApp, name: &str) -> (Person, String) {
     (person, link_in(&app.letter_to(&email_of(name)).await))
 }
 
-/// A link that confirms another address of somebody whose own is confirmed.
+/// A link that confirms another address of a person whose own is confirmed.
 pub async fn pending_link(person: &Person, email: &str) -> String {
     let body = json!({ "email": email, "password": PASSWORD });
     person.put("/api/v1/users/me", &body).await.assert_ok(200);

@@ -84,7 +84,7 @@ async fn the_name_and_the_address_are_good_in_any_case() {
     ] {
         app.anonymous().log_in(login, PASSWORD).await.assert_ok(200);
     }
-    // ASCII alone is folded: a look-alike is somebody else. What is inside a name counts.
+    // ASCII alone is folded: a look-alike is another name. What is inside a name counts.
     for login in ["\u{410}da", "a da", "a\u{200b}da", "ad_", "a%", "example.com"] {
         app.anonymous().log_in(login, PASSWORD).await.assert_error(401, "invalid_credentials");
     }

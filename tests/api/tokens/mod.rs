@@ -2,5 +2,6 @@
 
 pub mod contract;
 mod forged;
+mod key_change;
 mod primitives;
 mod vectors;

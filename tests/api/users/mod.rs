@@ -4,5 +4,6 @@ mod change_password;
 mod me;
 mod me_email;
 mod register;
+mod register_email;
 mod register_fields;
 mod verify_email;
