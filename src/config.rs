@@ -1,5 +1,6 @@
 //! Every setting, read once from the environment; all complaints at once.
 
+pub mod database_url;
 pub mod limits;
 mod origins;
 mod public;

@@ -2,11 +2,10 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::MigrateError;
-use sqlx::postgres::PgConnectOptions;
-use url::Url;
 
 use super::Failure;
 use crate::clock::Clock;
+use crate::config::database_url::{Hosts, Role, ignored_parameters};
 use crate::config::{Config, Pooler, SmtpAccess, development_secret};
 use crate::local_postgres::{Durability, LocalPostgres};
 use crate::machine::hashing_threads;
@@ -52,12 +51,12 @@ pub fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
 pub async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>), Failure> {
     if let Some(url) = &config.database_url {
         let connections = config.database_connections;
-        let mut db = Db::new(connect_options("DATABASE_URL", url)?, connections);
+        let mut db = Db::new(hosts("DATABASE_URL", url, Role::Primary)?, connections);
         if let Some(url) = &config.database_direct_url {
-            db = db.with_direct(connect_options("DATABASE_DIRECT_URL", url)?);
+            db = db.with_direct(hosts("DATABASE_DIRECT_URL", url, Role::Primary)?);
         }
         if let Some(url) = &config.database_read_url {
-            db = db.with_standby(connect_options("DATABASE_READ_URL", url)?, connections);
+            db = db.with_standby(hosts("DATABASE_READ_URL", url, Role::Standby)?, connections);
         }
         return Ok((db, None));
     }
@@ -67,91 +66,15 @@ pub async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>
     Ok((db, Some(server)))
 }
 
-/// Reads a database's URL. Parameters that are for other clients (hosters add `channel_binding`)
-/// are left out. The log shows neither their names nor their values: sqlx's own words would, and
-/// one may be `sslpassword`, or the rest of a password that was not percent-encoded.
-fn connect_options(variable: &str, url: &SecretString) -> Result<PgConnectOptions, Failure> {
-    let mut url = Url::parse(url.expose_secret())?;
-    let (known, unknown): (Vec<_>, Vec<_>) =
-        url.query_pairs().into_owned().partition(|(name, _)| is_known(name));
-    if !unknown.is_empty() {
-        let understood = KNOWN.join(", ");
-        tracing::warn!(variable, understood, "database: a parameter of the URL is left out");
+/// The servers of a database's URL. Parameters that are for other clients (hosters add
+/// `channel_binding`) are left out, and the log tells of those that are missed.
+fn hosts(variable: &str, url: &SecretString, role: Role) -> Result<Hosts, Failure> {
+    let url = url.expose_secret();
+    for (parameter, remedy) in ignored_parameters(url) {
+        tracing::warn!(variable, parameter, remedy, "database: a parameter of the URL is left out");
     }
-    url.set_query(None);
-    if !known.is_empty() {
-        url.query_pairs_mut().extend_pairs(known);
-    }
-    Ok(url.as_str().parse()?)
-}
-
-/// The parameters of a database's URL that are read.
-const KNOWN: [&str; 18] = [
-    "application_name",
-    "dbname",
-    "host",
-    "hostaddr",
-    "options",
-    "password",
-    "port",
-    "ssl-ca",
-    "ssl-cert",
-    "ssl-key",
-    "ssl-mode",
-    "ssl-root-cert",
-    "sslcert",
-    "sslkey",
-    "sslmode",
-    "sslrootcert",
-    "statement-cache-capacity",
-    "user",
-];
-
-fn is_known(parameter: &str) -> bool {
-    KNOWN.contains(&parameter) || parameter.starts_with("options[")
-}
-
-/// Parameters that other clients read, and what to write in place of each. Those that lose nothing
-/// where they are left out are not among them, such as `channel_binding` and `connect_timeout`.
-const OF_OTHER_CLIENTS: [(&str, &str); 12] = [
-    ("ssl", "write sslmode=require"),
-    ("sslaccept", "write sslmode=verify-full, with sslrootcert"),
-    ("sslcrl", "revoked certificates are not asked for: remove it"),
-    ("sslnegotiation", "remove it"),
-    ("schema", "write options=-csearch_path%3D and the schema's name"),
-    ("currentSchema", "write options=-csearch_path%3D and the schema's name"),
-    ("search_path", "write options=-csearch_path%3D and the schema's name"),
-    ("target_session_attrs", "name the one address that leads to the primary"),
-    ("connection_limit", "set DATABASE_CONNECTIONS"),
-    ("pool_max_conns", "set DATABASE_CONNECTIONS"),
-    ("pgbouncer", "set DATABASE_POOLER=on, or remove it: a pooler is noticed"),
-    ("pool_mode", "it is a setting of the pooler: remove it"),
-];
-
-/// The parameters of a database's URL that are left out to a loss, each with what to do. Any other
-/// name that is not known is not repeated: it may be the rest of a password.
-pub fn ignored_parameters(url: &SecretString) -> Vec<(&'static str, &'static str)> {
-    // By then it has been complained about.
-    let Ok(url) = Url::parse(url.expose_secret()) else { return Vec::new() };
-    let is_harmless = |name: &str| {
-        [
-            "channel_binding",
-            "connect_timeout",
-            "gssencmode",
-            "keepalives",
-            "sslsni",
-            "fallback_application_name",
-        ]
-        .contains(&name)
-    };
-    let unknown = url.query_pairs().filter(|(name, _)| !is_known(name) && !is_harmless(name));
-    let told = unknown.map(|(name, _)| {
-        OF_OTHER_CLIENTS.iter().find(|(known, _)| *known == name).copied().unwrap_or((
-            "a parameter",
-            "remove it; if it is a part of the password, percent-encode that",
-        ))
-    });
-    told.collect()
+    let hosts = Hosts::parse(url, role);
+    hosts.map_err(|complaint| format!("{variable} {complaint}").into())
 }
 
 /// The state of a process that runs on the system's clock, with the production cost of a hash.

@@ -58,6 +58,9 @@ impl fmt::Display for Finding {
 /// How long the database may take in all, and the mail server beside it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Without any of these that is usable, no database is asked.
+const DATABASE_URLS: [&str; 3] = ["DATABASE_URL", "DATABASE_DIRECT_URL", "DATABASE_READ_URL"];
+
 #[derive(Default)]
 struct Findings(Vec<Finding>);
 
@@ -101,10 +104,7 @@ async fn examine(arguments: &Arguments) -> Findings {
     let mut findings = settings::examine(&config, &complaints);
     let send_to = arguments.send_to.as_deref();
     let database = async {
-        if ["DATABASE_URL", "DATABASE_DIRECT_URL", "DATABASE_READ_URL"]
-            .iter()
-            .all(|name| is_usable(name, &complaints))
-        {
+        if DATABASE_URLS.iter().all(|name| is_usable(name, &complaints)) {
             database::examine(&config).await
         } else {
             Findings::default()
@@ -118,5 +118,9 @@ async fn examine(arguments: &Arguments) -> Findings {
 
 /// Whether nothing has been said against a setting.
 fn is_usable(name: &str, complaints: &[String]) -> bool {
-    !complaints.iter().any(|complaint| complaint.split(' ').next() == Some(name))
+    !complaints.iter().any(|complaint| is_about(name, complaint))
+}
+
+fn is_about(name: &str, complaint: &str) -> bool {
+    complaint.split(' ').next() == Some(name)
 }

@@ -6,6 +6,7 @@ mod doctor;
 mod dotenv;
 mod healthcheck;
 mod serve;
+mod trouble;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -60,6 +61,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            let failure = trouble::explained(failure);
             let _ = writeln!(std::io::stderr(), "doorward: {failure}");
             ExitCode::FAILURE
         }

@@ -4,7 +4,6 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::compose::{migrate, open_database, state};
+use super::trouble::{advice, not_migrated};
 use super::{Failure, create_admin};
 use crate::config::Config;
 use crate::config::limits::RateLimits;
@@ -165,16 +165,16 @@ async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result
         };
         match migrated {
             Ok(()) => match create_admin::first_admin(state).await {
-                Err(error) if error.downcast_ref().is_some_and(db::is_unavailable) => {
-                    tracing::warn!(%error, "waiting for the database");
-                }
-                outcome => return outcome,
+                Err(error) => match error.downcast_ref() {
+                    Some(error) if db::is_unavailable(error) => waiting(error),
+                    _ => return Err(error),
+                },
+                Ok(()) => return Ok(()),
             },
             Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
-                if db::is_unavailable(&error) =>
+                if db::is_unavailable(&error) && !db::is_hopeless(&error) =>
             {
-                let error = db::describe(&error);
-                tracing::warn!(error, "waiting for the database");
+                waiting(&error);
             }
             Err(error) => return Err(not_migrated(&error)),
         }
@@ -186,22 +186,9 @@ async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result
     Ok(())
 }
 
-fn not_migrated(error: &MigrateError) -> Failure {
-    let code = match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-            error.as_database_error().and_then(DatabaseError::code)
-        }
-        MigrateError::Source(why) => return why.to_string().into(),
-        _ => None,
-    };
-    if code.is_some_and(|code| code == "42501") {
-        return format!(
-            "the schema is not of this release, and the role of DATABASE_URL may not change it: run `doorward migrate` \
-             as the role that owns the tables ({error})"
-        )
-        .into();
-    }
-    format!("the database cannot be migrated: {error}").into()
+fn waiting(error: &sqlx::Error) {
+    let (error, advice) = (db::describe(error), advice(error));
+    tracing::warn!(error, advice, "waiting for the database");
 }
 
 /// The first SIGTERM or SIGINT asks to finish. A SIGINT after that, from a keyboard, ends the

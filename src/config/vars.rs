@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use secrecy::SecretString;
-use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
+use super::database_url::{Hosts, Role};
 use super::limits::{Allowances, LIMITS, RateLimits};
 use super::{
     Config, Environment, FirstAdmin, MIN_SECRET_BYTES, Origins, Pooler, SmtpAccess, TokenAlgorithm,
@@ -45,7 +45,7 @@ pub(super) struct Vars<'a> {
 impl Vars<'_> {
     pub(super) fn config(&mut self) -> Config {
         self.complain_about_quotes();
-        let database_url = self.database_url("DATABASE_URL");
+        let database_url = self.database_url("DATABASE_URL", Role::Primary);
         let environment = self.environment(database_url.is_some());
         let production = environment == Environment::Production;
         if production && database_url.is_none() {
@@ -63,8 +63,8 @@ impl Vars<'_> {
             app_name: self.app_name(mail_from.as_deref(), &public_url),
             public_url,
             database_url,
-            database_direct_url: self.database_url("DATABASE_DIRECT_URL"),
-            database_read_url: self.database_url("DATABASE_READ_URL"),
+            database_direct_url: self.database_url("DATABASE_DIRECT_URL", Role::Primary),
+            database_read_url: self.database_url("DATABASE_READ_URL", Role::Standby),
             database_connections: self.number("DATABASE_CONNECTIONS", 10, 2..=1000),
             database_pooler: self.pooler(),
             secret_key: self.secret_key("SECRET_KEY", production),
@@ -191,19 +191,10 @@ impl Vars<'_> {
         })
     }
 
-    fn database_url(&mut self, name: &str) -> Option<SecretString> {
+    fn database_url(&mut self, name: &str, role: Role) -> Option<SecretString> {
         let raw = self.get(name)?;
-        if !(raw.starts_with("postgres://") || raw.starts_with("postgresql://")) {
-            self.complain(format!("{name} must start with postgres:// or postgresql://."));
-        } else if raw.parse::<PgConnectOptions>().is_err() {
-            let without_parameters = raw.split('?').next().unwrap_or_default();
-            let why = if without_parameters.parse::<PgConnectOptions>().is_ok() {
-                "holds a parameter that cannot be read: sslmode is disable, allow, prefer, require, verify-ca or \
-                 verify-full, and port a number"
-            } else {
-                "is not a URL of one host: percent-encode what is special in the user and the password"
-            };
-            self.complain(format!("{name} {why}."));
+        if let Err(complaint) = Hosts::parse(&raw, role) {
+            self.complain(format!("{name} {complaint}."));
         }
         Some(raw.into())
     }

@@ -60,7 +60,7 @@ impl Report {
 
     /// Fails unless this is one of the findings.
     #[track_caller]
-    fn assert_has(&self, level: &str, check: &str, words: &str) {
+    pub fn assert_has(&self, level: &str, check: &str, words: &str) {
         let found = self.findings.iter().any(|finding| {
             finding["level"] == level
                 && finding["check"] == check
@@ -200,15 +200,15 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
             "DATABASE_URL",
             "postgres://localhost/x?sslmode=no-verify",
             "fail",
-            "settings",
-            "sslmode is disable",
+            "database",
+            "has an sslmode that is not disable",
         ),
         (
             "DATABASE_URL",
             "postgres://ann:%ff@localhost/x",
             "fail",
-            "settings",
-            "percent-encode what is special",
+            "database",
+            "no UTF-8 behind a %",
         ),
         ("TRUSTED_PROXY_HOPS", "one", "fail", "settings", "a whole number from 0 to 16"),
         ("TRUSTED_PROXY_HOPS", "0", "warn", "proxies", "share one address"),
@@ -217,7 +217,7 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
         ("METRICS_TOKEN", "abababababababababab", "warn", "metrics", "openssl rand"),
         ("LOG", "doorward=loud", "warn", "settings", "LOG cannot be read"),
         ("ADMIN_EMAIL", "boss@example.com", "fail", "settings", "go together"),
-        ("DATABASE_URL", "mysql://localhost/x", "fail", "settings", "must start with postgres://"),
+        ("DATABASE_URL", "mysql://localhost/x", "fail", "database", "must start with postgres://"),
         (
             "SMTP_URL",
             "smtp://user:smtp-password-zq52@mail.example",

@@ -1,9 +1,10 @@
 //! The real binary: its commands, its start, its end, and several of it.
 
+mod certificates;
 mod commands;
 mod crash;
 pub mod doctor;
-mod doctor_database;
+pub mod doctor_database;
 mod idle;
 pub mod instances;
 mod least_privilege;
@@ -11,5 +12,6 @@ mod local_postgres;
 mod local_postgres_trouble;
 mod rolling;
 mod settings;
+mod shared_database;
 mod smoke;
 mod without_database;
