@@ -14,6 +14,8 @@ use crate::harness::cluster::{cluster, empty_database};
 use crate::harness::home::Home;
 use crate::harness::machine::{note, root};
 use crate::harness::person::{PASSWORD, email_of};
+#[cfg(target_os = "linux")]
+use crate::harness::process::handles;
 use crate::harness::smtp_sink::SmtpSink;
 use crate::harness::wait::eventually;
 
@@ -284,16 +286,6 @@ async fn a_command_that_is_process_1_ends_on_a_signal() {
         .await;
         assert_eq!(status.and_then(|status| status.code()), Some(code), "{arguments:?}");
     }
-}
-
-/// Whether a process has a handler for a signal.
-#[cfg(target_os = "linux")]
-fn handles(process: rustix::process::Pid, signal: rustix::process::Signal) -> bool {
-    let path = format!("/proc/{}/status", process.as_raw_nonzero());
-    let status = fs::read_to_string(path).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = u64::from_str_radix(caught.unwrap_or("0").trim(), 16).unwrap();
-    caught & (1 << (signal.as_raw() - 1)) != 0
 }
 
 #[tokio::test]
