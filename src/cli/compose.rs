@@ -187,16 +187,19 @@ pub fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure
 /// Finds out about a pooler, then migrates.
 pub async fn migrate(state: &AppState) -> Result<(), MigrateError> {
     let db = &state.db;
-    match state.config.database_pooler {
-        Pooler::Detect if !db.is_behind_pooler() && db.detect_pooler().await? => {
-            tracing::info!("database: a pooler stands in front: no prepared statements");
-            db.assume_pooler();
+    let migrated = async {
+        match state.config.database_pooler {
+            Pooler::Detect if !db.is_behind_pooler() && db.detect_pooler().await? => {
+                tracing::info!("database: a pooler stands in front: no prepared statements");
+                db.assume_pooler();
+            }
+            Pooler::Detect if db.is_behind_pooler() => {}
+            Pooler::Detect | Pooler::Absent => db.assume_direct(),
+            Pooler::Present => db.assume_pooler(),
         }
-        Pooler::Detect if db.is_behind_pooler() => {}
-        Pooler::Detect | Pooler::Absent => db.assume_direct(),
-        Pooler::Present => db.assume_pooler(),
-    }
-    say_while("database: bringing the schema up to date", db.migrate()).await
+        db.migrate().await
+    };
+    say_while("database: bringing the schema up to date", migrated).await
 }
 
 /// How long people wait without a word, and how often they hear the same one again.

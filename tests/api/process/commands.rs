@@ -37,7 +37,9 @@ async fn role_of(home: &Home, username: &str) -> Value {
 async fn help_tells_what_each_command_is_for() {
     let home = Home::new(&[]);
     let help = home.succeeds(&["--help"], "").await;
-    for command in ["serve", "worker", "migrate", "create-admin", "openapi", "healthcheck"] {
+    for command in
+        ["serve", "worker", "migrate", "create-admin", "settings", "openapi", "healthcheck"]
+    {
         let line = help.lines().find(|line| line.trim_start().starts_with(command));
         assert!(line.is_some_and(|line| line.split_whitespace().count() > 4), "{command}: {help}");
         assert!(home.succeeds(&[command, "--help"], "").await.contains("Usage: doorward"));
@@ -260,6 +262,7 @@ async fn a_command_that_is_process_1_ends_on_a_signal() {
         (&["migrate"][..], Signal::TERM, 143),
         (CREATE, Signal::TERM, 143),
         (&["doctor"], Signal::INT, 130),
+        (&["migrate"], Signal::HUP, 129),
     ] {
         let command = home.command(arguments);
         let mut wrapped = Command::new("unshare");

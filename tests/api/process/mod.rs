@@ -2,9 +2,11 @@
 
 mod commands;
 mod crash;
+mod create_admin;
 pub mod doctor;
 mod doctor_database;
 mod dotenv;
+mod first_start;
 mod idle;
 pub mod instances;
 mod least_privilege;
