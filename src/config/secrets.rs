@@ -10,37 +10,24 @@ use super::vars::Vars;
 /// The fewest characters of a `METRICS_TOKEN`.
 const MIN_METRICS_TOKEN_CHARS: usize = 16;
 
-/// What examples have in place of a key, in small letters and without what stands between words.
-/// Of 8 letters or more, which no random key has by chance: 32 bytes in Base64 hold one of these
-/// once in a billion keys.
-const PLACEHOLDERS: [&str; 26] = [
-    "changeit",
-    "changeme",
-    "changethis",
-    "examplekey",
-    "examplesecret",
-    "generateone",
-    "insertkey",
-    "insertsecret",
-    "insertyour",
-    "keygoeshere",
-    "mysecret",
-    "notasecret",
-    "notsecret",
-    "opensslrand",
-    "placeholder",
-    "putyour",
-    "randombytes",
-    "replaceme",
-    "replacethis",
-    "replacewith",
-    "secretgoeshere",
-    "secretkey",
-    "supersecret",
-    "topsecret",
-    "verysecret",
-    "yoursecret",
+/// What examples and templates say in place of a key, in small letters and without what stands
+/// between words. Of 8 letters or more, which no random key has by chance: 32 bytes in Base64 hold
+/// one of these once in a billion keys.
+#[rustfmt::skip]
+const PLACEHOLDERS: [&str; 16] = [
+    "changeit", "changeme", "changethis", "generateone", "insertkey", "insertsecret", "insertyour", "keygoeshere",
+    "opensslrand", "placeholder", "putyour", "replaceme", "replacethis", "replacewith", "secretgoeshere", "yoursecret",
 ];
+
+/// What a key may begin with, where something random follows.
+#[rustfmt::skip]
+const NAMES: [&str; 10] = [
+    "examplekey", "examplesecret", "mysecret", "notasecret", "notsecret", "randombytes", "secretkey", "supersecret",
+    "topsecret", "verysecret",
+];
+
+/// The fewest characters that may be the random part of a key that has a name before it.
+const MIN_RANDOM_CHARS: usize = 16;
 
 /// The longest run of one character in a random key: 12 zeros in a row come once in a million
 /// million keys in hexadecimal.
@@ -92,7 +79,14 @@ fn is_placeholder(raw: &str) -> bool {
     let is_bracketed = [("<", ">"), ("{{", "}}"), ("${", "}"), ("$(", ")"), ("[", "]")]
         .iter()
         .any(|(start, end)| raw.trim().starts_with(start) && raw.trim().ends_with(end));
-    is_bracketed || PLACEHOLDERS.iter().any(|known| letters.contains(known)) || letters == "secret"
+    let is_named = |name: &&str| {
+        let rest = letters.find(*name).map(|at| letters.len() - at - name.len());
+        rest.is_some_and(|rest| rest < MIN_RANDOM_CHARS)
+    };
+    is_bracketed
+        || letters == "secret"
+        || PLACEHOLDERS.iter().any(|known| letters.contains(known))
+        || NAMES.iter().any(is_named)
 }
 
 /// Whether a text has few different bytes, one many times in a row, or is a piece of up to 12 bytes
@@ -176,9 +170,11 @@ mod tests {
                 assert_eq!(complaints("SECRET_KEY", &key), [""; 0]);
             }
         }
-        assert_eq!(
-            complaints("SECRET_KEY", "seven angry xylophones quarrel over one secret lemon"),
-            [""; 0]
-        );
+        for own in [
+            "seven angry xylophones quarrel over one secret lemon",
+            "my-app-secret-key-9f86d081884c7d659a2feaa0c55ad015",
+        ] {
+            assert_eq!(complaints("SECRET_KEY", own), [""; 0]);
+        }
     }
 }

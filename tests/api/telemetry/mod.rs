@@ -10,3 +10,4 @@ mod refused_origins;
 mod security_events;
 mod stalled_reader;
 mod traces;
+mod unprinted;
