@@ -5,6 +5,7 @@ mod logs;
 mod metrics;
 mod metrics_names;
 mod metrics_outage;
+mod metrics_paths;
 mod otlp;
 mod refused_origins;
 mod security_events;
