@@ -133,6 +133,38 @@ mod tests {
         assert!(compared > 25, "{compared}");
     }
 
+    /// Whose value is text of one's own, or is read by others than [`Config`].
+    const FREE: [&str; 8] = [
+        "APP_NAME",
+        "LOG",
+        "MAIL_FROM",
+        "OTEL_SERVICE_NAME",
+        "SMTP_URL",
+        "SSL_CERT_FILE",
+        "ADMIN_USERNAME",
+        if cfg!(feature = "otlp") { "" } else { "OTEL_EXPORTER_OTLP_ENDPOINT" },
+    ];
+
+    #[test]
+    fn a_bad_value_is_one_line_that_names_its_setting_and_shows_no_secret() {
+        for Setting { name, is_secret, .. } in &SETTINGS {
+            let value = |asked: &str| match asked {
+                asked if asked == *name => Some("no such thing".to_owned()),
+                "DOORWARD_ENV" => Some("development".to_owned()),
+                // What goes with it.
+                "MAIL_FROM" if *name == "SMTP_URL" => Some("a@example.com".to_owned()),
+                _ => None,
+            };
+            let complaints = Config::read(value).1;
+            let expected = usize::from(!FREE.contains(name));
+            assert_eq!(complaints.len(), expected, "{name}: {complaints:?}");
+            for complaint in complaints {
+                assert!(complaint.contains(name) && !complaint.contains('\n'), "{complaint}");
+                assert!(!is_secret || !complaint.contains("no such thing"), "{complaint}");
+            }
+        }
+    }
+
     #[test]
     fn settings_stand_in_order_once_each_on_a_line_that_fits() {
         assert!(VARIABLES.is_sorted_by(|a, b| a < b));
