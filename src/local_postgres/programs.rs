@@ -1,5 +1,6 @@
 //! Finding PostgreSQL's server programs, which most systems keep out of PATH.
 
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -58,8 +59,20 @@ fn candidates() -> (Vec<PathBuf>, Option<PathBuf>) {
     (trusted, others.pop())
 }
 
-/// Whether nobody but root and this user can have put a program where it is, by its own name and by
-/// the one that links lead to: it would run with our rights, or read the database.
+/// The folders of PATH in which nobody but root and this user can put a program: the server's
+/// supervisor takes its `rm` and `sleep` from them.
+pub(super) fn trusted_path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let is_closed =
+        |folder: &Path| fs::metadata(folder).is_ok_and(|found| found.mode() & 0o002 == 0);
+    let folders = env::split_paths(&path)
+        .filter(|folder| folder.is_absolute() && is_closed(folder) && is_trusted(folder));
+    env::join_paths(folders).expect("what was split at colons holds none")
+}
+
+/// Whether nobody but root and this user can have put a program, or a folder of them, where it is, by
+/// its own name and by the one that links lead to: it would run with our rights, or read the
+/// database.
 fn is_trusted(program: &Path) -> bool {
     let user = rustix::process::geteuid().as_raw();
     let is_ours = |path: &Path| {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::error::at;
-use super::programs::server_programs;
+use super::programs::{server_programs, trusted_path};
 use super::site::{Site, remove};
 use super::{Durability, LocalPostgresError, PORT, USER};
 
@@ -146,7 +146,8 @@ impl Site {
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir("/").env_clear().env("LC_ALL", "C");
-        for name in ["PATH", "HOME", "LD_LIBRARY_PATH"] {
+        command.env("PATH", trusted_path());
+        for name in ["HOME", "LD_LIBRARY_PATH"] {
             command.envs(env::var_os(name).map(|value| (name, value)));
         }
         if let Some(account) = self.account {

@@ -95,11 +95,13 @@ async fn a_folder_a_key_and_a_lock_of_another_users_are_refused_with_the_remedy(
 }
 
 /// Programs that say that they are PostgreSQL 99, and write down as whom they were run.
-fn impostors(bin: &Path, ran: &Path) {
+fn impostors(bin: &Path, names: &[&str], ran: &Path) {
     fs::create_dir_all(bin).unwrap();
-    for name in ["postgres", "initdb"] {
-        let script =
-            format!("#!/bin/sh\nid -u >> {}\necho 'postgres (PostgreSQL) 99.1'\n", ran.display());
+    for name in names {
+        let script = format!(
+            "#!/bin/sh\n/usr/bin/id -u >> {}\necho 'postgres (PostgreSQL) 99.1'\n",
+            ran.display()
+        );
         fs::write(bin.join(name), script).unwrap();
         fs::set_permissions(bin.join(name), Permissions::from_mode(0o755)).unwrap();
     }
@@ -109,6 +111,11 @@ fn impostors(bin: &Path, ran: &Path) {
 /// What `serve` says with this folder first in PATH, and as whom the impostors were run.
 async fn start_with(path: &str, folder: &TempDir) -> (bool, String, String) {
     let home = Home::new(&[]);
+    impostors(
+        &home.folder().join("relative"),
+        &["postgres", "initdb"],
+        &folder.path().join("ran/by"),
+    );
     let inherited = std::env::var("PATH").unwrap();
     let mut command = home.command(&["serve"]);
     command.env("PATH", format!("{path}:{inherited}"));
@@ -138,12 +145,18 @@ async fn a_strangers_program_is_never_run() {
     let by = ran.join("by");
     let bin = |name: &str| {
         let bin = folder.path().join(name).join("bin");
-        impostors(&bin, &by);
+        impostors(&bin, &["postgres", "initdb"], &by);
         bin
     };
-    let writable = bin("writable");
+    // Which the server's supervisor would run by their names.
+    let with_tools = |name: &str| {
+        let bin = bin(name);
+        impostors(&bin, &["rm", "rmdir", "sleep"], &by);
+        bin
+    };
+    let writable = with_tools("writable");
     fs::set_permissions(&writable, Permissions::from_mode(0o777)).unwrap();
-    let below = bin("below");
+    let below = with_tools("below");
     fs::set_permissions(below.parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
     let program = bin("program");
     fs::set_permissions(program.join("postgres"), Permissions::from_mode(0o757)).unwrap();
@@ -153,12 +166,12 @@ async fn a_strangers_program_is_never_run() {
     if is_root() {
         let strangers = bin("strangers");
         chown(strangers.join("initdb"), Some(STRANGER), None).unwrap();
-        let strangers_folder = bin("strangers_folder");
+        let strangers_folder = with_tools("strangers_folder");
         chown(&strangers_folder, Some(STRANGER), None).unwrap();
         passed_over.extend([strangers, strangers_folder]);
     }
     let path = passed_over.iter().map(|bin| bin.to_str().unwrap());
-    let path = [&["bin", "."], path.collect::<Vec<_>>().as_slice()].concat().join(":");
+    let path = [&["relative"], path.collect::<Vec<_>>().as_slice()].concat().join(":");
     let (is_ready, log, by) = start_with(&path, &folder).await;
     assert!(is_ready && by.is_empty(), "{by}: {log}");
 
