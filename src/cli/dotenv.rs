@@ -26,17 +26,22 @@ pub struct DotEnv {
 /// Reads `.env` into the environment, which wins over the file. A missing file is no error; one
 /// that cannot be read, is another user's, or has a line that is none, is.
 pub fn load() -> Result<DotEnv, Failure> {
-    let Some(mut text) = read()? else { return Ok(DotEnv::default()) };
+    let Some((mut text, is_open)) = read()? else { return Ok(DotEnv::default()) };
     // The library takes a blank at the very end for the beginning of a word.
     text.push(b'\n');
-    let found = parse(&text)?;
+    let mut found = parse(&text)?;
+    if is_open {
+        let remark = format!("every user of this machine may write to {FILE}: chmod o-w {FILE}");
+        found.remarks.push(remark);
+    }
     dotenvy::from_read(text.as_slice()).map_err(|error| unreadable(&error, b""))?;
     Ok(found)
 }
 
 /// Whoever writes the file decides whose database gets everybody's passwords: that may be this user
-/// and root, and nobody else.
-fn read() -> Result<Option<Vec<u8>>, Failure> {
+/// and root, and nobody else. With the text, whether everybody may write to it all the same, as a
+/// file system without permissions says of each.
+fn read() -> Result<Option<(Vec<u8>, bool)>, Failure> {
     let complaint = |why: &str| Failure::from(format!("{FILE} {why}"));
     let unreadable = |error: &io::Error| match error.kind() {
         ErrorKind::PermissionDenied => {
@@ -71,7 +76,7 @@ fn read() -> Result<Option<Vec<u8>>, Failure> {
     }
     let mut text = Vec::new();
     file.read_to_end(&mut text).map_err(|error| unreadable(&error))?;
-    Ok(Some(text))
+    Ok(Some((text, metadata.mode() & 0o002 != 0)))
 }
 
 fn parse(text: &[u8]) -> Result<DotEnv, Failure> {

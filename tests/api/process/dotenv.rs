@@ -120,7 +120,10 @@ async fn names_that_are_no_settings_and_second_ones_are_told_by_the_start_and_by
     assert!(doctor.contains("know the service as First"), "{doctor}");
 
     fs::write(home.folder().join(".env"), "CORS_ORIGIN=https://app.example.com\n").unwrap();
+    let open = Permissions::from_mode(0o666);
+    fs::set_permissions(home.folder().join(".env"), open).unwrap();
     let log = home.start().await.stop().await;
+    assert!(log.contains("every user of this machine may write to .env: chmod o-w .env"), "{log}");
     assert!(
         log.contains(
             "settings: .env line 1: CORS_ORIGIN is no setting: did you mean CORS_ORIGINS?"
