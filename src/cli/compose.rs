@@ -1,12 +1,15 @@
 //! From the configuration to the parts of a running process: mailer, database, state.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::MigrateError;
+use tokio::time::timeout;
 
 use super::Failure;
 use crate::clock::Clock;
 use crate::config::database_url::{Hosts, Role, ignored_parameters};
-use crate::config::{Config, Pooler, SmtpAccess, development_secret};
+use crate::config::{Config, Pooler, SmtpAccess, development_secret, prepare_data_folder};
 use crate::local_postgres::{Durability, LocalPostgres};
 use crate::machine::hashing_threads;
 use crate::mail::{self, Mailer, SmtpSettings};
@@ -60,10 +63,20 @@ pub async fn open_database(config: &Config) -> Result<(Db, Option<LocalPostgres>
         }
         return Ok((db, None));
     }
-    let server = LocalPostgres::start(Config::data_folder(), Durability::Durable).await?;
-    server.ensure_database("doorward").await?;
+    prepare_folder()?;
+    let start = LocalPostgres::start(Config::data_folder(), Durability::Durable);
+    let server = say_while("private PostgreSQL: starting it", start).await?;
+    let database = server.ensure_database("doorward");
+    say_while("private PostgreSQL: making the database", database).await?;
+    tracing::info!("private PostgreSQL: running");
     let db = Db::new(server.connect_options("doorward"), config.database_connections);
     Ok((db, Some(server)))
+}
+
+fn prepare_folder() -> Result<(), Failure> {
+    let folder = Config::data_folder();
+    prepare_data_folder(folder)
+        .map_err(|error| format!("{} cannot be used: {error}", folder.display()).into())
 }
 
 /// The servers of a database's URL. Parameters that are for other clients (hosters add
@@ -79,6 +92,9 @@ fn hosts(variable: &str, url: &SecretString, role: Role) -> Result<Hosts, Failur
 
 /// The state of a process that runs on the system's clock, with the production cost of a hash.
 pub fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
+    if !config.is_production() {
+        prepare_folder()?;
+    }
     let secret = match &config.secret_key {
         Some(secret) => secret.clone(),
         None => development_secret(Config::data_folder(), random_secret).map_err(|error| {
@@ -94,14 +110,34 @@ pub fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure
 /// Finds out about a pooler, then migrates.
 pub async fn migrate(state: &AppState) -> Result<(), MigrateError> {
     let db = &state.db;
-    match state.config.database_pooler {
-        Pooler::Detect if !db.is_behind_pooler() && db.detect_pooler().await? => {
-            tracing::info!("database: a pooler stands in front: no prepared statements");
-            db.assume_pooler();
+    let migrated = async {
+        match state.config.database_pooler {
+            Pooler::Detect if !db.is_behind_pooler() && db.detect_pooler().await? => {
+                tracing::info!("database: a pooler stands in front: no prepared statements");
+                db.assume_pooler();
+            }
+            Pooler::Detect if db.is_behind_pooler() => {}
+            Pooler::Detect | Pooler::Absent => db.assume_direct(),
+            Pooler::Present => db.assume_pooler(),
         }
-        Pooler::Detect if db.is_behind_pooler() => {}
-        Pooler::Detect | Pooler::Absent => db.assume_direct(),
-        Pooler::Present => db.assume_pooler(),
+        db.migrate().await
+    };
+    say_while("database: bringing the schema up to date", migrated).await
+}
+
+/// How long people wait without a word, and how often they hear the same one again.
+const SILENCE: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Does the work, and says what is being waited for where it takes long.
+async fn say_while<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut patience = SILENCE;
+    loop {
+        if let Ok(done) = timeout(patience, &mut work).await {
+            return done;
+        }
+        tracing::info!("{what} takes a while");
+        patience = AGAIN;
     }
-    db.migrate().await
 }

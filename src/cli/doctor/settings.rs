@@ -5,9 +5,8 @@ use url::Url;
 
 use super::{DATABASE_URLS, Findings, is_about, is_usable};
 use crate::cli::create_admin;
-use crate::config::Config;
 use crate::config::limits::{LIMITS, Limit, RateLimits};
-use crate::network::is_loopback_url;
+use crate::config::{Config, is_loopback_url};
 use crate::telemetry;
 
 type Check = fn(&Config, &mut Findings);

@@ -159,7 +159,8 @@ async fn each_setting_that_is_wrong_or_unwise_is_named_with_how_to_mend_it() {
             "settings",
             "too weak",
         ),
-        ("SECRET_KEY", "change-me-1-change-me-1-change-me-1-", "fail", "settings", "too weak"),
+        ("SECRET_KEY", "let-me-in-1-let-me-in-1-let-me-in-1-", "fail", "settings", "too weak"),
+        ("SECRET_KEY", "change-me-1-change-me-1-change-me-1-", "fail", "settings", "placeholder"),
         ("SECRET_KEY", "a secret that somebody has thought of", "warn", "secret", "openssl rand"),
         (
             "SECRET_KEY",

@@ -3,11 +3,15 @@
 mod certificates;
 mod commands;
 mod crash;
+mod create_admin;
 pub mod doctor;
 pub mod doctor_database;
+mod dotenv;
+mod first_start;
 mod idle;
 pub mod instances;
 mod least_privilege;
+mod listening;
 mod local_postgres;
 mod local_postgres_trouble;
 mod rolling;
