@@ -3,6 +3,7 @@
 
 mod database;
 mod mail;
+mod rehearsal;
 mod settings;
 mod tables;
 

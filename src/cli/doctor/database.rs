@@ -2,7 +2,7 @@
 
 use tokio::time::timeout;
 
-use super::{Findings, Level, PATIENCE, tables};
+use super::{Findings, Level, PATIENCE, rehearsal, tables};
 use crate::cli::trouble::{UNREACHABLE, advice};
 use secrecy::ExposeSecret;
 
@@ -100,6 +100,11 @@ async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resul
         let rights = db.rights().await?;
         may_read &= !rights.missing.iter().any(|right| right.starts_with("select"));
         tables::rights(&rights, findings);
+        // Else what stands in the way is told already.
+        let may_write = rights.missing.is_empty() && !facts.is_standby && !facts.is_read_only;
+        if is_served && may_write {
+            rehearsal::examine(db, findings).await;
+        }
     }
     if is_served && !db.has_search_index().await? {
         let message = "without the extension pg_trgm every search in the list of users reads all of them: run `create \

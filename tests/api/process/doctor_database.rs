@@ -134,6 +134,19 @@ async fn a_database_on_which_nobody_can_register_is_never_called_good() {
     report.assert_troubles(&[]);
     assert!(report.text.contains(&format!("others that may read: {role}")), "{}", report.text);
 
+    let guarded = format!(
+        "alter table users enable row level security; alter table users force row level security; \
+                           grant all on all tables in schema public to {role}"
+    );
+    sql_on(&database, guarded).await;
+    let report = Report::of("row security without a policy", &of_role, &[]).await;
+    report.assert_troubles(&[("fail", "writing", "nobody can register or log in")]);
+    let trigger = "alter table users disable row level security;
+         create function no() returns trigger language plpgsql as $$ begin raise 'not today'; end $$;
+         create trigger no before insert on users for each row execute function no()";
+    fails("somebody's trigger", trigger, ("writing", "not today")).await;
+    sql_on(&database, "drop trigger no on users".into()).await;
+
     let to_all = "grant select (username) on users to public";
     fails("a column for everybody", to_all, ("rights", "public may")).await;
 }

@@ -145,7 +145,7 @@ async fn a_role_with_fewer_connections_than_the_pool_serves_all_and_says_so_once
     sql_on(
         &database,
         format!(
-            "create role {role} login connection limit 3;
+            "create role {role} login connection limit 2;
              grant select, insert, update, delete on all tables in schema public to {role}"
         ),
     )
