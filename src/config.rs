@@ -4,6 +4,7 @@ pub mod limits;
 mod origins;
 mod public;
 mod secret_file;
+pub mod sender;
 mod vars;
 
 use std::fmt;
