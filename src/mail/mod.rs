@@ -9,18 +9,23 @@ use std::sync::Arc;
 
 pub use lettre::message::Mailbox;
 
+mod advice;
+mod conversation;
 mod folder;
 mod memory;
 pub mod message;
 mod mime;
 mod refusal;
+mod reply;
 mod settings;
 mod smtp;
+mod smtp_url;
+mod tls;
 
+pub use advice::advice;
 pub use folder::KeptLetter;
 pub use memory::SentLetters;
 pub use mime::sender;
-pub use refusal::advice;
 pub use settings::{Deadlines, Security, SmtpSettings};
 
 use folder::Folder;
@@ -112,12 +117,17 @@ impl Mailer {
         matches!(self, Self::Off)
     }
 
+    /// Whether letters, and the links in them, cross a network in the clear.
+    pub fn is_exposed(&self) -> bool {
+        matches!(self, Self::Smtp(smtp) if smtp.is_exposed())
+    }
+
     /// Whether letters stay on this machine, for the mailbox page.
     pub fn keeps_letters(&self) -> bool {
         matches!(self, Self::Folder(_))
     }
 
-    /// Sends one letter, in at most 45 seconds. `Ok` means that the server has taken responsibility
+    /// Sends one letter, in at most 90 seconds ([`Deadlines::letter`]). `Ok` means that the server has taken responsibility
     /// for it.
     ///
     /// A [`SendError::Transient`] does not promise that the letter was *not* sent: a server may

@@ -7,9 +7,9 @@
 
 use std::fmt;
 
-use lettre::transport::smtp::Error;
-
 use super::SendError;
+use super::reply::{Failure, Reply};
+use super::tls;
 
 /// How far a conversation had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,17 @@ pub(super) enum Stage {
     Content,
 }
 
+impl Stage {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Connecting,
+        Self::StartTls,
+        Self::SigningIn,
+        Self::Sender,
+        Self::Recipient,
+        Self::Content,
+    ];
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -39,37 +50,32 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What the operator can do about an error that concerns us and not one letter.
-pub fn advice(error: &SendError) -> &'static str {
-    let text = error.to_string();
-    let failed_at = |stage: Stage| text.starts_with(&stage.to_string());
-    if text.contains("certificate") {
-        "the server's certificate is not trusted, or is for another host: write the host as the certificate has it, or \
-         name the PEM file of its authority in SSL_CERT_FILE"
-    } else if failed_at(Stage::SigningIn) {
-        "check user and password in SMTP_URL, where special characters are percent-encoded; Gmail wants an app \
-         password, not the account's own"
-    } else if failed_at(Stage::StartTls) {
-        "the server has no STARTTLS on this port: take the port that has, mostly 587, or smtps:// and 465"
-    } else if failed_at(Stage::Connecting) {
-        "check host and port in SMTP_URL, smtps:// for 465 and smtp:// with ?tls=required for 587, and that this machine \
-         may reach it: many hosters block SMTP"
-    } else if text.split_whitespace().any(|word| word == "504") {
-        "the server wants to know us by a domain: we say the host of PUBLIC_URL, so set that to the name that browsers \
-         use"
-    } else {
-        "the server has to take letters from MAIL_FROM: check that sender, that the provider has verified it and the \
-         account may send, and user and password in SMTP_URL"
+pub(super) const NO_STARTTLS: &str = "it offers no STARTTLS";
+pub(super) const NO_LOGIN: &str = "it offers no login";
+pub(super) const LOGIN_AFTER_TLS: &str = "it offers a login after STARTTLS at the earliest";
+pub(super) const NO_KNOWN_LOGIN: &str = "it offers no login by PLAIN or LOGIN";
+pub(super) const NO_UTF8: &str = "it takes no address outside ASCII (SMTPUTF8)";
+/// Of a letter that was handed over in full: another attempt may bring it a second time.
+pub(super) const OUTCOME_UNKNOWN: &str = "whether it took the letter is not known";
+
+/// Of a letter that was not begun, as too little time was left for its answer.
+pub(super) const TOO_SLOW: &str = "the mail server was too slow to be given the letter";
+
+/// Why a step failed, as the worker and the operator read it.
+pub(super) fn judge(stage: Stage, failure: Failure) -> SendError {
+    let transient = |why: &str| SendError::Transient(format!("{stage}: {why}"));
+    match failure {
+        Failure::Refused(reply) => refused(stage, &reply),
+        Failure::Closed => transient("it closed the connection"),
+        Failure::NotSmtp => transient("it gave an answer that is no SMTP"),
+        Failure::Io(error) => transient(&tls::describe(&error)),
+        Failure::Unfit(why) => transient(&why),
     }
 }
 
-/// Turns lettre's error into ours.
-pub(super) fn judge(stage: Stage, error: &Error) -> SendError {
-    let Some(code) = error.status() else {
-        return SendError::Transient(format!("{stage}: {}", without_echo(error)));
-    };
-    let code = u16::from(code);
-    let text = cause(error).unwrap_or_default();
+/// Never the server's own words: they may name the recipient.
+fn refused(stage: Stage, reply: &Reply) -> SendError {
+    let (code, text) = (reply.code, reply.text());
     let status = EnhancedStatus::leading(&text);
     let why = match status {
         Some(status) => format!("{stage}: {code} {status}"),
@@ -152,28 +158,6 @@ impl fmt::Display for EnhancedStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.0, self.1, self.2)
     }
-}
-
-/// What went wrong, for the log, when the server gave no code. Never its own words: they may name
-/// the recipient.
-fn without_echo(error: &Error) -> String {
-    match cause(error) {
-        Some(text) if error.is_response() && text == "incomplete response" => {
-            "it closed the connection".to_owned()
-        }
-        _ if error.is_response() => "it gave an answer that is no SMTP".to_owned(),
-        Some(text) => text,
-        None => "no reason given".to_owned(),
-    }
-}
-
-/// The innermost message: the outer ones only say "connection error".
-fn cause(error: &Error) -> Option<String> {
-    let mut source = std::error::Error::source(error)?;
-    while let Some(inner) = source.source() {
-        source = inner;
-    }
-    Some(source.to_string())
 }
 
 #[cfg(test)]

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Findings, PATIENCE};
+use super::Findings;
 use crate::config::Config;
 use crate::mail::{Mailer, SendError, advice, message};
 
-/// A server that looks at letters before it takes them takes longer.
-const SENDING_PATIENCE: Duration = Duration::from_secs(45);
+/// How long the mail server may take to let us in: longer than for one step of that, so that the step
+/// is named.
+const CHECK_PATIENCE: Duration = Duration::from_secs(40);
+/// Longer than the mailer takes at most.
+const SENDING_PATIENCE: Duration = Duration::from_secs(100);
 
 pub(super) async fn examine(config: &Config, mailer: &Mailer, send_to: Option<&str>) -> Findings {
     let mut findings = Findings::default();
@@ -38,9 +41,16 @@ pub(super) async fn examine(config: &Config, mailer: &Mailer, send_to: Option<&s
 
 async fn smtp(config: &Config, mailer: &Mailer, send_to: Option<&str>, findings: &mut Findings) {
     if let Err(error) =
-        in_time("connecting to the mail server", PATIENCE, Box::pin(mailer.check())).await
+        in_time("connecting to the mail server", CHECK_PATIENCE, Box::pin(mailer.check())).await
     {
-        return findings.fail("mail", format!("{error}: {}", advice(&error)));
+        return findings.fail("mail", with_advice(&error));
+    }
+    if mailer.is_exposed() {
+        findings.warn(
+            "mail",
+            "letters and the links in them cross the network in the clear: take ?tls=required or smtps://, unless the \
+             network between here and the mail server is your own",
+        );
     }
     findings.ok("mail", "the mail server answers, and lets us in");
     let Some(to) = send_to else { return };
@@ -51,13 +61,20 @@ async fn smtp(config: &Config, mailer: &Mailer, send_to: Option<&str>, findings:
         Err(error @ SendError::Permanent(_)) => {
             findings.fail("mail", format!("the letter was not taken, {error}: check the address"));
         }
-        Err(error) => {
-            let message = format!(
-                "the mail server has not said that it took the letter, {error}: {}",
-                advice(&error)
-            );
-            findings.fail("mail", message);
-        }
+        Err(error) => findings.fail(
+            "mail",
+            format!(
+                "the mail server has not said that it took the letter, {}",
+                with_advice(&error)
+            ),
+        ),
+    }
+}
+
+fn with_advice(error: &SendError) -> String {
+    match advice(error) {
+        Some(advice) => format!("{error}: {advice}"),
+        None => error.to_string(),
     }
 }
 
