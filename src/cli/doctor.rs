@@ -55,7 +55,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How long the database may take in all.
+/// How long the database may take in all, and the mail server beside it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Default)]

@@ -107,7 +107,9 @@ fn announce(state: &AppState, port: &TcpListener) {
         tracing::info!("development: letters are kept, see {}/dev/mailbox", config.public_url);
         tracing::info!("the API, to read and to try: {}/docs", config.public_url);
     }
-    if state.mailer.is_exposed() {
+    if let Mailer::Smtp(smtp) = &state.mailer
+        && smtp.settings().is_exposed()
+    {
         tracing::warn!(
             "SMTP_URL: tls=none: letters and the links in them cross the network in the clear"
         );

@@ -1,8 +1,8 @@
 //! What an operator can do about a letter that does not go.
 
 use super::refusal::{
-    LOGIN_AFTER_TLS, NO_KNOWN_LOGIN, NO_LOGIN, NO_STARTTLS, NO_UTF8, OUTCOME_UNKNOWN, Stage,
-    TOO_SLOW,
+    BAD_HELLO, LOGIN_AFTER_TLS, NO_KNOWN_LOGIN, NO_LOGIN, NO_STARTTLS, NO_UTF8, OUTCOME_UNKNOWN,
+    Stage, TOO_SLOW,
 };
 use super::{SendError, tls};
 
@@ -25,10 +25,7 @@ pub fn advice(error: &SendError) -> Option<&'static str> {
         (Stage::SigningIn, _) => {
             "check user and password in SMTP_URL; Gmail wants an app password, not the account's own"
         }
-        (_, Some(504)) | (Stage::Connecting, Some(501)) => {
-            "the server wants to know us by a domain: we say the host of PUBLIC_URL, so set that to the name that \
-             browsers use"
-        }
+        (Stage::Connecting, Some(501 | 504)) => GREETING,
         (Stage::Connecting, Some(_)) => {
             "the server does not talk to this machine: look whether it takes letters from this address, and what it \
              logged"
@@ -44,8 +41,11 @@ pub fn advice(error: &SendError) -> Option<&'static str> {
     })
 }
 
+const GREETING: &str = "the server wants to know us by a domain: we say the host of PUBLIC_URL, so set that to the name that \
+                        browsers use";
+
 /// By words of ours, the narrower before the wider.
-const REMEDIES: [(&str, &str); 14] = [
+const REMEDIES: [(&str, &str); 15] = [
     (
         tls::UNKNOWN_AUTHORITY,
         "name the PEM file of its authority (or of itself, where it signed itself) in SSL_CERT_FILE",
@@ -95,6 +95,7 @@ const REMEDIES: [(&str, &str); 14] = [
         "write smtp:// with ?tls=required for STARTTLS, mostly on 587; smtps:// is for TLS from the first byte, mostly \
          on 465",
     ),
+    (BAD_HELLO, GREETING),
     (
         NO_UTF8,
         "take a MAIL_FROM whose part before the @ is ASCII, or a server that offers SMTPUTF8",

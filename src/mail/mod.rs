@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use lettre::message::Mailbox;
 
@@ -117,11 +118,6 @@ impl Mailer {
         matches!(self, Self::Off)
     }
 
-    /// Whether letters, and the links in them, cross a network in the clear.
-    pub fn is_exposed(&self) -> bool {
-        matches!(self, Self::Smtp(smtp) if smtp.is_exposed())
-    }
-
     /// Whether letters stay on this machine, for the mailbox page.
     pub fn keeps_letters(&self) -> bool {
         matches!(self, Self::Folder(_))
@@ -141,11 +137,11 @@ impl Mailer {
         }
     }
 
-    /// Connects, encrypts and signs in as for a letter, and sends none. The error is for the
+    /// Connects, encrypts, signs in and names the sender as for a letter, each step within `patience`, and sends none. The error is for the
     /// operator.
-    pub async fn check(&self) -> Result<(), SendError> {
+    pub async fn check(&self, patience: Duration) -> Result<(), SendError> {
         match self {
-            Self::Smtp(smtp) => smtp.check().await,
+            Self::Smtp(smtp) => smtp.check(patience).await,
             Self::Folder(_) | Self::Memory(_) | Self::Off => Ok(()),
         }
     }

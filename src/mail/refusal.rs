@@ -54,6 +54,7 @@ pub(super) const NO_STARTTLS: &str = "it offers no STARTTLS";
 pub(super) const NO_LOGIN: &str = "it offers no login";
 pub(super) const LOGIN_AFTER_TLS: &str = "it offers a login after STARTTLS at the earliest";
 pub(super) const NO_KNOWN_LOGIN: &str = "it offers no login by PLAIN or LOGIN";
+pub(super) const BAD_HELLO: &str = "it does not take the name by which we greet it (EHLO)";
 pub(super) const NO_UTF8: &str = "it takes no address outside ASCII (SMTPUTF8)";
 /// Of a letter that was handed over in full: another attempt may bring it a second time.
 pub(super) const OUTCOME_UNKNOWN: &str = "whether it took the letter is not known";
@@ -77,10 +78,14 @@ pub(super) fn judge(stage: Stage, failure: Failure) -> SendError {
 fn refused(stage: Stage, reply: &Reply) -> SendError {
     let (code, text) = (reply.code, reply.text());
     let status = EnhancedStatus::leading(&text);
-    let why = match status {
+    let mut why = match status {
         Some(status) => format!("{stage}: {code} {status}"),
         None => format!("{stage}: {code}"),
     };
+    // Servers tell of it as late as at RCPT: "Helo command rejected: need fully-qualified hostname".
+    if code >= 500 && own_words(&text).contains("helo ") {
+        why = format!("{why}: {BAD_HELLO}");
+    }
     let about_this_letter = matches!(stage, Stage::Recipient | Stage::Content)
         && code >= 500
         && !can_be_mended(stage, code, status, &text);
@@ -136,9 +141,14 @@ fn speaks_of_us(text: &str) -> bool {
         "spf",
         "rcpthosts",
     ];
-    let own_words = text.split_whitespace().filter(|word| !word.contains('@'));
-    let text = own_words.collect::<Vec<_>>().join(" ").to_ascii_lowercase();
+    let text = own_words(text);
     WORDS.iter().any(|word| text.contains(word))
+}
+
+/// In small letters, without what may be an address.
+fn own_words(text: &str) -> String {
+    let words = text.split_whitespace().filter(|word| !word.contains('@'));
+    words.collect::<Vec<_>>().join(" ").to_ascii_lowercase()
 }
 
 /// RFC 3463: `5.1.1`.

@@ -44,8 +44,8 @@ impl Smtp {
         Ok(Self { settings, from, tls, hello, idle: Mutex::default() })
     }
 
-    pub(super) fn is_exposed(&self) -> bool {
-        self.settings.is_exposed()
+    pub fn settings(&self) -> &SmtpSettings {
+        &self.settings
     }
 
     /// A letter given up half-way takes its connection with it: dropping this future closes it.
@@ -79,12 +79,26 @@ impl Smtp {
         }
     }
 
-    /// Everything but a letter.
-    pub(super) async fn check(&self) -> Result<(), SendError> {
+    /// Everything but a recipient and a letter, each step within `patience`.
+    pub(super) async fn check(&self, patience: Duration) -> Result<(), SendError> {
+        let mut hasty = Self {
+            settings: self.settings.clone(),
+            from: self.from.clone(),
+            tls: self.tls.clone(),
+            hello: self.hello.clone(),
+            idle: Mutex::default(),
+        };
+        hasty.settings.deadlines.command = patience;
+        hasty.introduce().await
+    }
+
+    async fn introduce(&self) -> Result<(), SendError> {
         let mut conversation = self.connect().await?;
-        self.within(Stage::Connecting, conversation.command("NOOP", 2)).await?;
+        let from = format!("MAIL FROM:<{}>", self.from.email);
+        self.within(Stage::Sender, conversation.command(&from, 2)).await?;
         // Good manners; a server that does not answer them has shown all that was asked.
-        let _ = self.within(Stage::Connecting, conversation.command("QUIT", 2)).await;
+        let _ = self.within(Stage::Sender, conversation.command("RSET", 2)).await;
+        let _ = self.within(Stage::Sender, conversation.command("QUIT", 2)).await;
         Ok(())
     }
 

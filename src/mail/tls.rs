@@ -14,6 +14,7 @@ use tokio_rustls::rustls::{CertificateError, ClientConfig, Error, RootCertStore}
 
 use super::conversation::Stream;
 
+#[derive(Clone)]
 pub(super) struct Tls {
     connector: TlsConnector,
     host: ServerName<'static>,

@@ -4,20 +4,19 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Findings;
+use super::{Findings, PATIENCE};
 use crate::config::Config;
-use crate::mail::{Mailer, SendError, advice, message};
+use crate::mail::{Mailer, SendError, SmtpSettings, advice, message};
 
-/// How long the mail server may take to let us in: longer than for one step of that, so that the step
-/// is named.
-const CHECK_PATIENCE: Duration = Duration::from_secs(40);
 /// Longer than the mailer takes at most.
 const SENDING_PATIENCE: Duration = Duration::from_secs(100);
 
 pub(super) async fn examine(config: &Config, mailer: &Mailer, send_to: Option<&str>) -> Findings {
     let mut findings = Findings::default();
     match mailer {
-        Mailer::Smtp(_) => smtp(config, mailer, send_to, &mut findings).await,
+        Mailer::Smtp(smtp) => {
+            over_smtp(config, mailer, smtp.settings(), send_to, &mut findings).await;
+        }
         // The settings have been complained about.
         Mailer::Off if config.smtp.is_some() => {}
         Mailer::Off => findings.warn(
@@ -39,20 +38,32 @@ pub(super) async fn examine(config: &Config, mailer: &Mailer, send_to: Option<&s
     findings
 }
 
-async fn smtp(config: &Config, mailer: &Mailer, send_to: Option<&str>, findings: &mut Findings) {
-    if let Err(error) =
-        in_time("connecting to the mail server", CHECK_PATIENCE, Box::pin(mailer.check())).await
+async fn over_smtp(
+    config: &Config,
+    mailer: &Mailer,
+    settings: &SmtpSettings,
+    send_to: Option<&str>,
+    findings: &mut Findings,
+) {
+    if let Err(error) = in_time(
+        "connecting to the mail server",
+        PATIENCE + PATIENCE / 10,
+        Box::pin(mailer.check(PATIENCE)),
+    )
+    .await
     {
         return findings.fail("mail", with_advice(&error));
     }
-    if mailer.is_exposed() {
+    if settings.is_exposed() {
         findings.warn(
             "mail",
             "letters and the links in them cross the network in the clear: take ?tls=required or smtps://, unless the \
              network between here and the mail server is your own",
         );
     }
-    findings.ok("mail", "the mail server answers, and lets us in");
+    let login = if settings.login.is_some() { "lets us in" } else { "is not asked for a login" };
+    let how = format!("the mail server answers, {login}, and lets MAIL_FROM send");
+    findings.ok("mail", how);
     let Some(to) = send_to else { return };
     let message_id = format!("<{}@{}>", uuid::Uuid::now_v7(), config.site());
     let letter = message::test(&message_id, to, &config.app_name, None);

@@ -14,7 +14,7 @@ fn impatient_mailer(sink: &SmtpSink) -> Mailer {
     let mut settings = SmtpSettings::parse(&sink.url()).expect("the sink's URL is good");
     settings.deadlines =
         Deadlines { command: Duration::from_millis(600), letter: Duration::from_millis(1500) };
-    mailer_with(&settings, None)
+    mailer_with(&settings, Some(&sink.certificate()))
 }
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn however_replies_are_spelt_a_letter_is_taken_once() {
                 let kind = Kind { tls, login, offers, spelling, ..Kind::default() };
                 let sink = SmtpSink::of(kind).await;
                 let mailer = mailer(&sink);
-                mailer.check().await.expect("it answers");
+                mailer.check(Duration::from_secs(10)).await.expect("it answers");
                 mailer.send(&letter()).await.expect("the sink accepts");
                 mailer.send(&letter_to("bob@example.com")).await.expect("the next one too");
                 let to: Vec<_> = sink.received().into_iter().map(|mail| mail.to.concat()).collect();
@@ -81,6 +81,46 @@ async fn a_server_that_says_nothing_is_left_in_time() {
     let why = transient(impatient_mailer(&sink).send(&letter()).await);
     assert!(why.contains("no answer within"), "{why}");
     assert!(began.elapsed() < Duration::from_millis(1400), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn wherever_a_server_hangs_it_is_left_in_time_and_the_step_is_named() {
+    let login = Some(("you", "right"));
+    for (command, stage) in [
+        ("CONNECT", "connecting to the mail server"),
+        ("EHLO", "connecting to the mail server"),
+        ("STARTTLS", "asking the mail server for TLS"),
+        ("AUTH", "signing in to the mail server"),
+        ("MAIL", "naming the sender"),
+        ("RCPT", "naming the recipient"),
+        ("DATA", "handing over the letter"),
+    ] {
+        let sink = SmtpSink::of(Kind { tls: Encryption::StartTls, login, ..Kind::default() }).await;
+        sink.behave(Mode::HangAt(command));
+        let began = Instant::now();
+        let why = transient(impatient_mailer(&sink).send(&letter()).await);
+        assert_eq!(why, format!("{stage}: no answer within 600ms"));
+        assert!(began.elapsed() < Duration::from_millis(1400), "{:?}", began.elapsed());
+        assert!(sink.received().is_empty());
+    }
+    // The letter has arrived.
+    let sink = SmtpSink::start().await;
+    sink.behave(Mode::HangAfterData);
+    let began = Instant::now();
+    let why = transient(impatient_mailer(&sink).send(&letter()).await);
+    assert_eq!(
+        why,
+        "handing over the letter: no answer to it within 1.5s; whether it took the letter is not known"
+    );
+    assert!(began.elapsed() < Duration::from_millis(2200), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_reply_that_trickles_in_is_no_reply_in_time() {
+    let sink = SmtpSink::start().await;
+    sink.behave(Mode::Trickle(Duration::from_millis(40)));
+    let why = transient(impatient_mailer(&sink).send(&letter()).await);
+    assert_eq!(why, "connecting to the mail server: no answer within 600ms");
 }
 
 #[tokio::test]

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use doorward::fields::Email;
 use doorward::mail::{Letter, Mailbox, Mailer, SendError, SmtpSettings, message, sender};
 
+use crate::harness::machine::root;
 use crate::harness::smtp_sink::{Kind, Mode, SmtpSink};
 use crate::mail::letters::{LINK, letter};
 
@@ -145,6 +147,23 @@ async fn an_address_outside_ascii_needs_a_server_that_takes_it() {
     let mailer = Mailer::smtp(&settings, from, Some(&old.certificate())).expect("readable roots");
     let why = transient(mailer.send(&letter()).await);
     assert!(why.starts_with("naming the sender: "), "{why}");
+}
+
+#[tokio::test]
+async fn every_address_that_can_be_registered_can_be_written_to() {
+    let sink = SmtpSink::of(Kind { ascii_only: true, ..Kind::default() }).await;
+    let mailer = mailer(&sink);
+    let table = std::fs::read_to_string(root().join("tests/data/isemail.json")).unwrap();
+    let table: Vec<(String, String)> = serde_json::from_str(&table).unwrap();
+    let marks = "!#$%&'*+-/=?^_`{|}~".chars().map(|mark| format!("a{mark}b.{mark}@example.com"));
+    let long = format!("{}@{}.example.com", "x".repeat(64), "y".repeat(63));
+    let typed = table.into_iter().map(|(address, _)| address).chain(marks).chain([long]);
+    let taken: Vec<Email> = typed.filter_map(|address| Email::parse(&address).ok()).collect();
+    assert!(taken.len() > 60, "{}", taken.len());
+    for email in taken {
+        mailer.send(&letter_to(email.as_str())).await.expect(email.as_str());
+        assert_eq!(sink.received().pop().unwrap().to, [email.as_str()]);
+    }
 }
 
 #[tokio::test]

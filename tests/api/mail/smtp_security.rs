@@ -129,7 +129,16 @@ async fn a_refusal_is_told_with_what_can_be_done_about_it() {
         ("CONNECT", "554 5.7.1 You are on a blocklist", "does not talk to this machine"),
         ("EHLO", "501 5.5.2 Helo command rejected", "PUBLIC_URL"),
         ("AUTH", "535 5.7.8 Wrong", "user and password"),
-        ("MAIL", "504 5.5.2 need fully-qualified hostname", "PUBLIC_URL"),
+        (
+            "RCPT",
+            "504 5.5.2 <x>: Helo command rejected: need fully-qualified hostname",
+            "PUBLIC_URL",
+        ),
+        (
+            "MAIL",
+            "504 5.5.2 <x>: Sender address rejected: need fully-qualified address",
+            "MAIL_FROM",
+        ),
         ("MAIL", "550 5.7.60 may not send as this sender", "MAIL_FROM"),
     ] {
         let sink = SmtpSink::of(Kind { login, ..Kind::default() }).await;
@@ -147,7 +156,7 @@ async fn a_refusal_is_told_with_what_can_be_done_about_it() {
 
 #[tokio::test]
 async fn a_server_that_is_reached_in_the_clear_is_told_of() {
-    let at = |url: &str| mailer_at(url, None).is_exposed();
+    let at = |url: &str| SmtpSettings::parse(url).expect(url).is_exposed();
     assert!(at("smtp://mail.example?tls=none") && at("smtp://10.0.0.1:2525?tls=none"));
     for url in ["smtp://localhost?tls=none", "smtp://127.0.0.1", "smtp://mail.example?tls=required"]
     {

@@ -51,9 +51,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         if matches!(self.shared.mode(), Mode::Down) {
             return Ok(End::Closed);
         }
-        if let Mode::Answer("CONNECT", reply) = self.shared.mode() {
-            self.reply(reply).await?;
-            return Ok(End::Closed);
+        match self.shared.mode() {
+            Mode::Answer("CONNECT", reply) => {
+                self.reply(reply).await?;
+                return Ok(End::Closed);
+            }
+            Mode::HangAt("CONNECT") => std::future::pending().await,
+            _ => {}
         }
         self.reply("220 sink.example ESMTP").await?;
         self.commands().await
@@ -67,6 +71,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             self.note(&verb, &line);
             match (verb.as_str(), mode) {
                 (_, Mode::Down) => return Ok(End::Closed),
+                (_, Mode::HangAt(command)) if command == verb => std::future::pending().await,
                 (_, Mode::Answer(command, reply)) if command == verb => self.reply(reply).await?,
                 ("EHLO" | "HELO", _) => {
                     let hello = line.split(' ').nth(1).unwrap_or_default();
@@ -230,6 +235,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         let mut bytes = format!("{reply}\r\n").into_bytes();
         if self.shared.kind.spelling == Spelling::BareLf {
             bytes = [reply.replace("\r\n", "\n").as_bytes(), b" gr\xfc\xdfe\n"].concat();
+        }
+        if let Mode::Trickle(delay) = self.shared.mode() {
+            for byte in &bytes {
+                tokio::time::sleep(delay).await;
+                self.stream.write_all(std::slice::from_ref(byte)).await?;
+                self.stream.flush().await?;
+            }
+            return Ok(());
         }
         self.stream.write_all(&bytes).await?;
         self.stream.flush().await

@@ -89,6 +89,10 @@ pub enum Mode {
     Hang,
     /// Says nothing more once the letter has arrived; the letter counts as received.
     HangAfterData,
+    /// Says nothing more once this command has come; `CONNECT` is the greeting.
+    HangAt(&'static str),
+    /// Waits before each byte.
+    Trickle(Duration),
     /// Waits before each reply.
     Slow(Duration),
     /// Closes the connection where the answer to the letter should be; the letter counts as
