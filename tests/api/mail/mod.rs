@@ -4,6 +4,7 @@ mod clean_up;
 mod letters;
 mod names;
 mod outbox;
+mod postfix;
 mod replies;
 mod sender;
 mod smtp;
