@@ -23,7 +23,8 @@ pub fn advice(error: &SendError) -> Option<&'static str> {
             "the server asks to be tried again later, and letters are: look into it if that goes on for hours"
         }
         (Stage::SigningIn, _) => {
-            "check user and password in SMTP_URL; Gmail wants an app password, not the account's own"
+            "check user and password in SMTP_URL, where a % of the password's own before two digits is %25; Gmail wants \
+             an app password, not the account's own, and Microsoft 365 has to allow SMTP AUTH for the mailbox"
         }
         (Stage::Connecting, Some(501 | 504)) => GREETING,
         (Stage::Connecting, Some(_)) => {

@@ -31,10 +31,9 @@ pub struct Deadlines {
     pub letter: Duration,
 }
 
-impl Default for Deadlines {
-    fn default() -> Self {
-        Self { command: Duration::from_secs(30), letter: Duration::from_secs(90) }
-    }
+impl Deadlines {
+    pub const USUAL: Self =
+        Self { command: Duration::from_secs(30), letter: Duration::from_secs(90) };
 }
 
 /// Where the mail server is and who we are there.
@@ -72,7 +71,7 @@ impl SmtpSettings {
             port: 465,
             security: Security::Tls,
             login: Some((address.trim().to_owned(), without_spaces(app_password).into())),
-            deadlines: Deadlines::default(),
+            deadlines: Deadlines::USUAL,
             hello: String::new(),
         }
     }

@@ -51,7 +51,7 @@ impl SmtpSettings {
         if port == 0 {
             return Err(format!("has port 0: leave the port out for {default_port}"));
         }
-        let (deadlines, hello) = (Deadlines::default(), String::new());
+        let (deadlines, hello) = (Deadlines::USUAL, String::new());
         Ok(Self { host, port, security, login, deadlines, hello })
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::letters;
 use crate::changes::QueuedBy;
-use crate::mail::{self, Letter, Mailer, SendError};
+use crate::mail::{self, Deadlines, Letter, Mailer, SendError};
 use crate::metrics::{DELAYED, FAILED, SENT};
 use crate::security;
 use crate::state::AppState;
@@ -23,8 +23,7 @@ use crate::store::db;
 use crate::store::outbox::{self, ClaimedLetter};
 use crate::store::users;
 
-/// Longer than a letter takes at most, or it would go out twice: until it is begun, sent ([`Mailer`]:
-/// 90 s) and settled.
+/// Longer than a letter takes at most, or it would go out twice: until it is begun, sent and settled.
 const LEASE: TimeDelta = TimeDelta::seconds(120);
 /// How long after its claim a letter may be begun: the database can be slow before that.
 const BEGIN_WITHIN: Duration = Duration::from_secs(12);
@@ -32,6 +31,15 @@ const BEGIN_WITHIN: Duration = Duration::from_secs(12);
 /// seconds, and a letter that nobody knows to be sent is sent again.
 const SETTLE_WITHIN: Duration = Duration::from_secs(12);
 const SETTLE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// With 4 s for the last statement of all.
+const _: () = assert!(
+    BEGIN_WITHIN.as_secs()
+        + Deadlines::USUAL.letter.as_secs()
+        + SETTLE_WITHIN.as_secs()
+        + SETTLE_AGAIN_AFTER.as_secs()
+        + 4
+        < LEASE.num_seconds().unsigned_abs()
+);
 /// How long to wait after the first, second ... attempt that failed; the last one counts for all
 /// that follow.
 const BACKOFF: [TimeDelta; 5] = [
