@@ -49,7 +49,8 @@ const GREETING: &str = "the server wants to know us by a domain: we say the host
 const REMEDIES: [(&str, &str); 15] = [
     (
         tls::UNKNOWN_AUTHORITY,
-        "name the PEM file of its authority (or of itself, where it signed itself) in SSL_CERT_FILE",
+        "let the server send its whole chain; where its authority is your own or it signed itself, name that certificate's \
+         PEM file in SSL_CERT_FILE",
     ),
     (
         tls::OTHER_NAME,

@@ -116,5 +116,5 @@ fn names(presented: &[String]) -> String {
             .collect()
     };
     let names: Vec<String> = presented.iter().map(bare).take(5).collect();
-    if names.is_empty() { "it has none".to_owned() } else { names.join(", ") }
+    if names.is_empty() { "it names no host (a CN is none)".to_owned() } else { names.join(", ") }
 }
