@@ -23,8 +23,8 @@ pub fn advice(error: &SendError) -> Option<&'static str> {
             "the server asks to be tried again later, and letters are: look into it if that goes on for hours"
         }
         (Stage::SigningIn, _) => {
-            "check user and password in SMTP_URL, where a % of the password's own before two digits is %25; Gmail wants \
-             an app password, not the account's own, and Microsoft 365 has to allow SMTP AUTH for the mailbox"
+            "check user and password in SMTP_URL, where a % of the password's own before two digits is %25; Gmail \
+             wants an app password, not the account's own, and Microsoft 365 has to allow SMTP AUTH for the mailbox"
         }
         (Stage::Connecting, Some(501 | 504)) => GREETING,
         (Stage::Connecting, Some(_)) => {
@@ -42,15 +42,15 @@ pub fn advice(error: &SendError) -> Option<&'static str> {
     })
 }
 
-const GREETING: &str = "the server wants to know us by a domain: we say the host of PUBLIC_URL, so set that to the name that \
-                        browsers use";
+const GREETING: &str = "the server wants to know us by a domain: we say the host of PUBLIC_URL, so set that to the \
+                        name that browsers use";
 
 /// By words of ours, the narrower before the wider.
 const REMEDIES: [(&str, &str); 15] = [
     (
         tls::UNKNOWN_AUTHORITY,
-        "let the server send its whole chain; where its authority is your own or it signed itself, name that certificate's \
-         PEM file in SSL_CERT_FILE",
+        "let the server send its whole chain; where its authority is your own or it signed itself, name that \
+         certificate's PEM file in SSL_CERT_FILE",
     ),
     (
         tls::OTHER_NAME,

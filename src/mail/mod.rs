@@ -123,8 +123,8 @@ impl Mailer {
         matches!(self, Self::Folder(_))
     }
 
-    /// Sends one letter, in at most 90 seconds ([`Deadlines::letter`]). `Ok` means that the server has taken responsibility
-    /// for it.
+    /// Sends one letter, in at most 90 seconds ([`Deadlines::letter`]). `Ok` means that the server
+    /// has taken responsibility for it.
     ///
     /// A [`SendError::Transient`] does not promise that the letter was *not* sent: a server may
     /// accept it and the answer be lost. Such a letter goes out twice, under one `Message-ID`.
@@ -137,8 +137,8 @@ impl Mailer {
         }
     }
 
-    /// Connects, encrypts, signs in and names the sender as for a letter, each step within `patience`, and sends none. The error is for the
-    /// operator.
+    /// Connects, encrypts, signs in and names the sender as for a letter, each step within
+    /// `patience`, and sends none. The error is for the operator.
     pub async fn check(&self, patience: Duration) -> Result<(), SendError> {
         match self {
             Self::Smtp(smtp) => smtp.check(patience).await,

@@ -88,8 +88,8 @@ fn security(url: &Url, host: &str, has_login: bool) -> Result<Security, String> 
         (_, Some("required")) => Ok(Security::StartTls),
         (_, None | Some("none")) if is_loopback(host) => Ok(Security::Plain),
         (_, Some("none")) if has_login => Err(format!(
-            "would send the password to another machine in the clear, which tls=none is not for: {FORMS}; or leave user \
-             and password out, if the server takes letters from this machine without"
+            "would send the password to another machine in the clear, which tls=none is not for: {FORMS}; or leave \
+             user and password out, if the server takes letters from this machine without"
         )),
         (_, Some("none")) => Ok(Security::Plain),
         (_, Some(_)) => Err(format!("has a value for tls that is not known: {CHOICES}")),
@@ -101,8 +101,8 @@ fn security(url: &Url, host: &str, has_login: bool) -> Result<Security, String> 
     }
 }
 
-const CHOICES: &str = "smtp:// takes ?tls=required (STARTTLS) or ?tls=none (in the clear, without a login), smtps:// takes \
-                       none of them";
+const CHOICES: &str = "smtp:// takes ?tls=required (STARTTLS) or ?tls=none (in the clear, without a login), smtps:// \
+                       takes none of them";
 
 fn login(credentials: &str, host: &str) -> Result<Option<(String, SecretString)>, String> {
     let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));

@@ -253,8 +253,11 @@ impl Outcome {
                 SENT
             }
             Self::Delayed { error, until } => {
-                let advice = advice(error);
-                tracing::warn!(%letter, attempts, reason = %error, advice, next_attempt_at = %until, "worker: a letter could not be sent yet");
+                let (reason, advice, next_attempt_at) = (error.to_string(), advice(error), until);
+                tracing::warn!(
+                    %letter, attempts, reason, advice, %next_attempt_at,
+                    "worker: a letter could not be sent yet"
+                );
                 DELAYED
             }
             Self::GivenUp { error } => {

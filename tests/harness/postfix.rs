@@ -16,7 +16,8 @@ use super::wait::eventually;
 pub const PASSWORD: &str = "p@ss/w#rd?tls=100%:";
 
 /// Ends Postfix when the tests end, however they do: the first argument is where its pid is.
-const SUPERVISOR: &str = r#"exec 3<&0; file=$1; shift; "$@" </dev/null 3<&- & read -r _ <&3; kill "$(cat "$file")"; wait"#;
+const SUPERVISOR: &str =
+    r#"exec 3<&0; pid=$1; shift; "$@" </dev/null 3<&- & read -r _ <&3; kill "$(cat "$pid")"; wait"#;
 
 /// Who letters are kept as: `virtual` delivers to no file of root's.
 const NOBODY: u32 = 65_534;
