@@ -21,6 +21,7 @@ mod reply;
 mod settings;
 mod smtp;
 mod smtp_url;
+mod stream;
 mod tls;
 
 pub use advice::advice;

@@ -5,11 +5,12 @@
 //! trouble) holds for every letter alike and can be fixed, so the letter waits. When in doubt it
 //! waits too: waiting costs a few more attempts, giving up wrongly costs the letter.
 
-use std::fmt;
+use std::error::Error as _;
+use std::{fmt, io};
 
-use super::SendError;
-use super::reply::{Failure, Reply};
-use super::tls;
+use lettre::transport::smtp::Error;
+
+use super::{SendError, tls};
 
 /// How far a conversation had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,33 +63,59 @@ pub(super) const OUTCOME_UNKNOWN: &str = "whether it took the letter is not know
 /// Of a letter that was not begun, as too little time was left for its answer.
 pub(super) const TOO_SLOW: &str = "the mail server was too slow to be given the letter";
 
+pub(super) const NO_SMTP: &str = "it gave an answer that is no SMTP";
+
+/// Why a step of the conversation did not come to what it was for.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The reply is another than the step is for: with 4 and 5 at its beginning a refusal.
+    Refused { code: u16, text: String },
+    /// No reply, in words of ours.
+    Other(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Other(tls::describe(&error))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let source = error.source();
+        if let Some(code) = error.status() {
+            // The reply's text.
+            let text = source.map(ToString::to_string).unwrap_or_default();
+            return Self::Refused { code: code.into(), text };
+        }
+        // Lettre's other words repeat the server's.
+        let below = source.and_then(|source| source.downcast_ref());
+        Self::Other(below.map_or_else(|| NO_SMTP.to_owned(), tls::describe))
+    }
+}
+
 /// Why a step failed, as the worker and the operator read it.
 pub(super) fn judge(stage: Stage, failure: Failure) -> SendError {
-    let transient = |why: &str| SendError::Transient(format!("{stage}: {why}"));
     match failure {
-        Failure::Refused(reply) => refused(stage, &reply),
-        Failure::Closed => transient("it closed the connection"),
-        Failure::NotSmtp => transient("it gave an answer that is no SMTP"),
-        Failure::Io(error) => transient(&tls::describe(&error)),
-        Failure::Unfit(why) => transient(&why),
+        Failure::Refused { code, text } => refused(stage, code, &text),
+        Failure::Other(why) => SendError::Transient(format!("{stage}: {why}")),
     }
 }
 
 /// Never the server's own words: they may name the recipient.
-fn refused(stage: Stage, reply: &Reply) -> SendError {
-    let (code, text) = (reply.code, reply.text());
-    let status = EnhancedStatus::leading(&text);
+fn refused(stage: Stage, code: u16, text: &str) -> SendError {
+    let status = EnhancedStatus::leading(text);
     let mut why = match status {
         Some(status) => format!("{stage}: {code} {status}"),
         None => format!("{stage}: {code}"),
     };
     // Servers tell of it as late as at RCPT: "Helo command rejected: need fully-qualified hostname".
-    if code >= 500 && own_words(&text).contains("helo ") {
+    if code >= 500 && own_words(text).contains("helo ") {
         why = format!("{why}: {BAD_HELLO}");
     }
     let about_this_letter = matches!(stage, Stage::Recipient | Stage::Content)
         && code >= 500
-        && !can_be_mended(stage, code, status, &text);
+        && !can_be_mended(stage, code, status, text);
     if about_this_letter { SendError::Permanent(why) } else { SendError::Transient(why) }
 }
 

@@ -1,76 +1,75 @@
-//! A mail server's replies (RFC 5321, 4.2), read as they come and not only as they should be.
+//! A mail server's replies (RFC 5321, 4.2), spelt as lettre reads them.
 //!
-//! A reply that cannot be read counts as none, and a letter without a reply is sent again. So
-//! whatever says its code is understood: a code alone, any line end, any character set.
+//! A reply that lettre cannot read counts as none, and a letter without a reply is sent again. So
+//! whatever says its code is passed on as a reply: a code alone, any line end, any character set.
 
 use std::io;
 
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
+use super::refusal::NO_SMTP;
 
 /// More than any server says: what is longer is no reply.
-const MAX_BYTES: u64 = 64 * 1024;
+const MAX_BYTES: usize = 64 * 1024;
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Reply {
-    /// From 200 to 599.
-    pub(super) code: u16,
-    /// What stands after the code, line by line.
-    pub(super) lines: Vec<String>,
+/// Of a line, of which lettre takes a thousand bytes.
+const MAX_TEXT: usize = 900;
+
+pub(super) fn no_smtp() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, NO_SMTP)
 }
 
-/// Why a step of the conversation did not come to what it was for.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The reply is another than the step is for: with 4 and 5 at its beginning a refusal.
-    Refused(Reply),
-    /// The server closed the connection where its reply should have been.
-    Closed,
-    /// What came is no reply.
-    NotSmtp,
-    Io(io::Error),
-    /// Ours, before anything was said.
-    Unfit(String),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        // Of TLS without its farewell, of TCP with a reset.
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe => Self::Closed,
-            _ => Self::Io(error),
+/// The first reply as lettre reads it, and where it ends; `None` where more has to come.
+pub(super) fn first(raw: &[u8], is_closed: bool) -> io::Result<Option<(String, usize)>> {
+    let (mut texts, mut end) = (Vec::new(), 0);
+    for line in raw.split_inclusive(|&byte| byte == b'\n') {
+        let is_whole = line.ends_with(b"\n");
+        if !is_whole && !is_closed {
+            break;
         }
-    }
-}
-
-impl Reply {
-    pub(super) async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> Result<Self, Failure> {
-        let mut stream = stream.take(MAX_BYTES);
-        let mut reply = Self { code: 0, lines: Vec::new() };
-        loop {
-            let mut line = Vec::new();
-            stream.read_until(b'\n', &mut line).await?;
-            match Line::parse(&line) {
-                Some(Line { code, is_last, text }) => {
-                    // The last line's counts, where they differ.
-                    reply.code = code;
-                    reply.lines.push(text);
-                    if is_last {
-                        return Ok(reply);
-                    }
+        end += line.len();
+        match Line::parse(line) {
+            Some(Line { code, is_last, text }) => {
+                texts.push(text);
+                if is_last {
+                    // The last line's code counts, where they differ.
+                    return Ok(Some((spelt(code, texts), end)));
                 }
-                None if stream.limit() == 0 => return Err(Failure::NotSmtp),
-                None if !line.ends_with(b"\n") => return Err(Failure::Closed),
-                // A text that was broken without its code.
-                None if !reply.lines.is_empty() => {}
-                None => return Err(Failure::NotSmtp),
             }
+            // A text that was broken without its code.
+            None if is_whole && !texts.is_empty() => {}
+            None if is_whole => return Err(no_smtp()),
+            None => break,
         }
     }
+    match (is_closed, raw.len() > MAX_BYTES) {
+        (true, _) => Err(io::ErrorKind::UnexpectedEof.into()),
+        (false, true) => Err(no_smtp()),
+        (false, false) => Ok(None),
+    }
+}
 
-    pub(super) fn text(&self) -> String {
-        self.lines.join(" ")
+fn spelt(code: u16, mut texts: Vec<String>) -> String {
+    if code == 250 {
+        for text in &mut texts {
+            spell_keyword(text);
+        }
+        if texts[0].trim().is_empty() {
+            // The server's name, without which lettre takes no answer to EHLO.
+            "-".clone_into(&mut texts[0]);
+        }
+    }
+    let last = texts.len() - 1;
+    let line = |(i, text)| format!("{code}{}{text}\r\n", if i == last { ' ' } else { '-' });
+    texts.iter().enumerate().map(line).collect()
+}
+
+/// What a server offers (RFC 5321, 4.1.1.1) is in any case, and some write `AUTH=LOGIN`, beside the
+/// line with a blank or in its place.
+fn spell_keyword(text: &mut String) {
+    let capitals = text.to_ascii_uppercase();
+    match capitals.split(|c: char| c.is_whitespace() || c == '=').next() {
+        Some("AUTH") => *text = capitals.replace('=', " "),
+        Some("STARTTLS" | "8BITMIME" | "SMTPUTF8") => *text = capitals,
+        _ => {}
     }
 }
 
@@ -88,54 +87,90 @@ impl Line {
         {
             return None;
         }
-        let code = code.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
+        let digit = |at: usize| u16::from(code[at] - b'0');
+        let code = match digit(1) {
+            0..=5 => digit(0) * 100 + digit(1) * 10 + digit(2),
+            // Such as 571, which lettre does not know: the first digit is what counts.
+            _ => digit(0) * 100 + 50,
+        };
         let is_last = rest.first() != Some(&b'-');
         let text = rest.strip_prefix(b"-").unwrap_or(rest).trim_ascii();
-        Some(Self { code, is_last, text: String::from_utf8_lossy(text).into_owned() })
+        let text = String::from_utf8_lossy(text).replace(char::REPLACEMENT_CHARACTER, "?");
+        let text = text[..text.floor_char_boundary(MAX_TEXT)].to_owned();
+        Some(Self { code, is_last, text })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use lettre::transport::smtp::response::Response;
 
-    async fn read(mut raw: &[u8]) -> Result<(u16, String), Failure> {
-        Reply::read(&mut raw).await.map(|reply| (reply.code, reply.text()))
+    use super::*;
+    use crate::mail::tls;
+
+    fn read(raw: &[u8]) -> io::Result<String> {
+        first(raw, true).map(|reply| reply.expect("it has come to its end").0)
     }
 
-    #[tokio::test]
-    async fn every_spelling_of_a_reply_is_understood() {
-        for (raw, code, text) in [
-            (&b"250 2.0.0 Ok: queued\r\n"[..], 250, "2.0.0 Ok: queued"),
-            (b"250\r\n", 250, ""),
-            (b"250 \r\n", 250, ""),
-            (b"250\n", 250, ""),
-            (b"250 Ok\n", 250, "Ok"),
-            (b"250 Ok\r\r\n", 250, "Ok"),
-            (b"250\tOk\r\n", 250, "Ok"),
-            (b"250OK\r\n", 250, "OK"),
-            (b"354\r\n", 354, ""),
-            (b"220\r\n", 220, ""),
-            (b"250-\r\n250-a\r\n250\r\n", 250, " a "),
-            (b"250-a\r\n250 b\r\n", 250, "a b"),
-            (b"250-a\nno code\n250 b\n", 250, "a b"),
-            (b"250-a\r\n251 b\r\n", 251, "a b"),
-            (b"250 gr\xfc\xdfe\r\n", 250, "gr\u{fffd}\u{fffd}e"),
+    #[test]
+    fn every_spelling_of_a_reply_is_understood() {
+        for (raw, spelt) in [
+            (&b"250 2.0.0 Ok: queued\r\n"[..], "250 2.0.0 Ok: queued\r\n"),
+            (b"550\r\n", "550 \r\n"),
+            (b"550 \r\n", "550 \r\n"),
+            (b"550\n", "550 \r\n"),
+            (b"250\r\n", "250 -\r\n"),
+            (b"250 Ok\n", "250 Ok\r\n"),
+            (b"250 Ok\r\r\n", "250 Ok\r\n"),
+            (b"250\tOk\r\n", "250 Ok\r\n"),
+            (b"250OK\r\n", "250 OK\r\n"),
+            (b"354\r\n", "354 \r\n"),
+            (b"220\r\n", "220 \r\n"),
+            (b"250-\r\n250-a\r\n250\r\n", "250--\r\n250-a\r\n250 \r\n"),
+            (b"550-\r\n550-5.1.1 a\r\n550\r\n", "550-\r\n550-5.1.1 a\r\n550 \r\n"),
+            (b"250-a\r\n250 b\r\n", "250-a\r\n250 b\r\n"),
+            (b"250-a\nno code\n250 b\n", "250-a\r\n250 b\r\n"),
+            (b"250-a\r\n251 b\r\n", "251-a\r\n251 b\r\n"),
+            (b"250 gr\xfc\xdfe\r\n", "250 gr??e\r\n"),
+            (b"571 5.7.1 no\r\n", "550 5.7.1 no\r\n"),
             // The connection ended where the line should have.
-            (b"250 Ok", 250, "Ok"),
-            (b"250", 250, ""),
+            (b"250 Ok", "250 Ok\r\n"),
+            (b"354", "354 \r\n"),
         ] {
             let raw_text = String::from_utf8_lossy(raw);
-            assert_eq!(read(raw).await.expect(&raw_text), (code, text.to_owned()), "{raw_text:?}");
+            assert_eq!(read(raw).expect(&raw_text), spelt, "{raw_text:?}");
+            spelt.parse::<Response>().expect(spelt);
         }
-        let long = format!("250 {}\r\n", "x".repeat(60_000));
-        assert_eq!(read(long.as_bytes()).await.expect("long").0, 250);
+        let long = format!("250 {}\r\n", "\u{fc}".repeat(30_000));
+        let long = read(long.as_bytes()).expect("long");
+        assert!(long.starts_with("250 \u{fc}") && long.len() < 1_000, "{}", long.len());
     }
 
-    #[tokio::test]
-    async fn what_is_no_reply_is_none() {
+    #[test]
+    fn keywords_are_read_in_any_case_and_form() {
+        for (raw, spelt) in [
+            ("starttls", "STARTTLS"),
+            ("SmtpUtf8", "SMTPUTF8"),
+            ("8bitmime", "8BITMIME"),
+            ("auth  plain login", "AUTH  PLAIN LOGIN"),
+            ("AUTH=LOGIN", "AUTH LOGIN"),
+            ("AUTH =LOGIN", "AUTH  LOGIN"),
+            ("auth=login plain", "AUTH LOGIN PLAIN"),
+            ("authx plain", "authx plain"),
+            ("Ok: queued as a=b", "Ok: queued as a=b"),
+        ] {
+            let reply = read(format!("250-mx\r\n250 {raw}\r\n").as_bytes()).expect(raw);
+            assert_eq!(reply, format!("250-mx\r\n250 {spelt}\r\n"));
+        }
+        assert_eq!(read(b"550 auth=x").expect("a refusal"), "550 auth=x\r\n");
+    }
+
+    #[test]
+    fn what_is_no_reply_is_none() {
         for raw in ["", "2", "25", "250-", "250-a\r\n", "250-a\r\n25"] {
-            assert!(matches!(read(raw.as_bytes()).await, Err(Failure::Closed)), "{raw:?}");
+            let error = read(raw.as_bytes()).expect_err(raw);
+            assert!(tls::is_closed(&error), "{raw:?}");
+            assert!(first(raw.as_bytes(), false).expect(raw).is_none(), "{raw:?} may go on");
         }
         let endless = "250-a\r\n".repeat(10_000);
         for raw in [
@@ -146,14 +181,8 @@ mod tests {
             "600\r\n",
             &endless,
         ] {
-            assert!(matches!(read(raw.as_bytes()).await, Err(Failure::NotSmtp)), "{raw:.20?}");
+            let error = first(raw.as_bytes(), false).expect_err("no reply");
+            assert_eq!(error.to_string(), NO_SMTP, "{raw:.20?}");
         }
-    }
-
-    #[tokio::test]
-    async fn the_next_reply_is_left_where_it_is() {
-        let mut both = &b"250\r\n354 go on\r\n"[..];
-        assert_eq!(Reply::read(&mut both).await.expect("the first").code, 250);
-        assert_eq!(Reply::read(&mut both).await.expect("the second").code, 354);
     }
 }

@@ -7,14 +7,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lettre::message::Mailbox;
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::commands::{self, Data, Quit, Rcpt, Rset};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use secrecy::ExposeSecret;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::conversation::Conversation;
 use super::mime::Mail;
-use super::refusal::{NO_UTF8, OUTCOME_UNKNOWN, Stage, TOO_SLOW, judge};
-use super::reply::Failure;
+use super::refusal::{Failure, NO_UTF8, OUTCOME_UNKNOWN, Stage, TOO_SLOW, judge};
+use super::stream::Replies;
 use super::tls::Tls;
 use super::{Letter, Security, SendError, SmtpSettings};
 
@@ -29,7 +32,7 @@ pub struct Smtp {
     settings: SmtpSettings,
     from: Mailbox,
     tls: Tls,
-    hello: String,
+    hello: ClientId,
     idle: Mutex<Vec<(Conversation, Instant)>>,
 }
 
@@ -65,13 +68,13 @@ impl Smtp {
         }
         let answer = timeout_at(until, conversation.letter(&mail.content)).await;
         let answer = answer
-            .unwrap_or_else(|_| Err(Failure::Unfit(format!("no answer to it within {limit:?}"))));
+            .unwrap_or_else(|_| Err(Failure::Other(format!("no answer to it within {limit:?}"))));
         match answer {
             Ok(()) => {
                 self.keep(conversation);
                 Ok(())
             }
-            Err(failure @ Failure::Refused(_)) => Err(judge(Stage::Content, failure)),
+            Err(failure @ Failure::Refused { .. }) => Err(judge(Stage::Content, failure)),
             Err(failure) => {
                 let why = judge(Stage::Content, failure);
                 Err(SendError::Transient(format!("{why}; {OUTCOME_UNKNOWN}")))
@@ -94,20 +97,20 @@ impl Smtp {
 
     async fn introduce(&self) -> Result<(), SendError> {
         let mut conversation = self.connect().await?;
-        let from = format!("MAIL FROM:<{}>", self.from.email);
-        self.within(Stage::Sender, conversation.command(&from, 2)).await?;
+        let from = commands::Mail::new(Some(self.from.email.clone()), Vec::new());
+        self.within(Stage::Sender, conversation.command(from, 2)).await?;
         // Good manners; a server that does not answer them has shown all that was asked.
-        let _ = self.within(Stage::Sender, conversation.command("RSET", 2)).await;
-        let _ = self.within(Stage::Sender, conversation.command("QUIT", 2)).await;
+        let _ = self.within(Stage::Sender, conversation.command(Rset, 2)).await;
+        let _ = self.within(Stage::Sender, conversation.command(Quit, 2)).await;
         Ok(())
     }
 
     /// A connection that awaits the letter itself.
     async fn announce(&self, mail: &Mail) -> Result<Conversation, SendError> {
         let mut conversation = self.with_sender(mail).await?;
-        let to = format!("RCPT TO:<{}>", mail.to);
-        self.within(Stage::Recipient, conversation.command(&to, 2)).await?;
-        self.within(Stage::Content, conversation.command("DATA", 3)).await?;
+        let to = Rcpt::new(mail.to.clone(), Vec::new());
+        self.within(Stage::Recipient, conversation.command(to, 2)).await?;
+        self.within(Stage::Content, conversation.command(Data, 3)).await?;
         Ok(conversation)
     }
 
@@ -116,48 +119,70 @@ impl Smtp {
     async fn with_sender(&self, mail: &Mail) -> Result<Conversation, SendError> {
         if let Some(mut idle) = self.take_idle() {
             let from = mail_command(&idle, mail)?;
-            if self.within(Stage::Sender, idle.command(&from, 2)).await.is_ok() {
+            if self.within(Stage::Sender, idle.command(from, 2)).await.is_ok() {
                 return Ok(idle);
             }
         }
         let mut fresh = self.connect().await?;
         let from = mail_command(&fresh, mail)?;
-        self.within(Stage::Sender, fresh.command(&from, 2)).await?;
+        self.within(Stage::Sender, fresh.command(from, 2)).await?;
         Ok(fresh)
     }
 
     /// Connected, encrypted as the settings demand, and signed in.
     async fn connect(&self) -> Result<Conversation, SendError> {
-        let stream = self.within(Stage::Connecting, self.reach()).await?;
-        let mut conversation = if self.settings.security == Security::Tls {
-            let tls = async { Ok(self.tls.over(stream).await?) };
-            Conversation::new(self.within(Stage::Connecting, tls).await?)
-        } else {
-            Conversation::new(stream)
-        };
-        self.within(Stage::Connecting, conversation.greeting()).await?;
-        self.within(Stage::Connecting, conversation.hello(&self.hello)).await?;
+        let mut conversation = self.begin().await?;
         if self.settings.security == Security::StartTls {
-            conversation = self.within(Stage::StartTls, conversation.start_tls(&self.tls)).await?;
-            self.within(Stage::StartTls, conversation.hello(&self.hello)).await?;
+            let replies = self.within(Stage::StartTls, conversation.start_tls(&self.tls)).await?;
+            let again = Conversation::begin(replies, &self.hello);
+            conversation = self.within(Stage::StartTls, again).await?;
         }
         if let Some((user, password)) = &self.settings.login {
-            let signing_in = conversation.sign_in(user, password.expose_secret());
+            let password = password.expose_secret().to_owned();
+            let credentials = Credentials::new(user.clone(), password);
+            let signing_in = conversation.sign_in(&credentials, &self.hello);
             self.within(Stage::SigningIn, signing_in).await?;
         }
         Ok(conversation)
+    }
+
+    async fn begin(&self) -> Result<Conversation, SendError> {
+        let replies = self.greeting().await?;
+        match self.limited(Conversation::begin(replies, &self.hello)).await {
+            Err(Failure::Refused { code: 500 | 502, .. }) => {
+                // RFC 5321, 3.2: it is older than EHLO, or what stands before it is. Lettre has left
+                // that connection.
+                let replies = self.greeting().await?.for_old_server();
+                let hello = Conversation::begin(replies, &self.hello);
+                self.within(Stage::Connecting, hello).await
+            }
+            begun => begun.map_err(|failure| judge(Stage::Connecting, failure)),
+        }
+    }
+
+    /// A connection whose greeting has come: it and the answer to ours have a step's time each.
+    async fn greeting(&self) -> Result<Replies, SendError> {
+        let stream = self.within(Stage::Connecting, self.reach()).await?;
+        let mut replies = if self.settings.security == Security::Tls {
+            let tls = async { Ok(self.tls.over(stream).await?) };
+            Replies::new(self.within(Stage::Connecting, tls).await?)
+        } else {
+            Replies::new(stream)
+        };
+        self.within(Stage::Connecting, async { Ok(replies.come().await?) }).await?;
+        Ok(replies)
     }
 
     /// A host may have several addresses, and the first may lead nowhere: each gets its share of the
     /// time, no more.
     async fn reach(&self) -> Result<TcpStream, Failure> {
         let SmtpSettings { host, port, deadlines, .. } = &self.settings;
-        let mut last = Failure::Unfit("the name of the host has no address".to_owned());
+        let mut last = Failure::Other("the name of the host has no address".to_owned());
         for address in lookup_host((host.as_str(), *port)).await? {
             match timeout(deadlines.command / 3, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => last = Failure::Io(error),
-                Err(_) => last = Failure::Unfit("its address does not answer".to_owned()),
+                Ok(Err(error)) => last = error.into(),
+                Err(_) => last = Failure::Other("its address does not answer".to_owned()),
             }
         }
         Err(last)
@@ -168,11 +193,16 @@ impl Smtp {
         stage: Stage,
         answer: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, SendError> {
+        self.limited(answer).await.map_err(|failure| judge(stage, failure))
+    }
+
+    async fn limited<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let limit = self.settings.deadlines.command;
-        match timeout(limit, answer).await {
-            Ok(answer) => answer.map_err(|failure| judge(stage, failure)),
-            Err(_) => Err(SendError::Transient(format!("{stage}: no answer within {limit:?}"))),
-        }
+        let late = |_| Err(Failure::Other(format!("no answer within {limit:?}")));
+        timeout(limit, answer).await.unwrap_or_else(late)
     }
 
     /// Keeps a connection for the next letter. Only one whose last letter was taken in full gets
@@ -180,7 +210,7 @@ impl Smtp {
     fn keep(&self, conversation: Conversation) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|(_, since)| since.elapsed() < MAX_IDLE);
-        if idle.len() < MAX_IDLE_CONNECTIONS && conversation.is_in_step() {
+        if idle.len() < MAX_IDLE_CONNECTIONS {
             idle.push((conversation, Instant::now()));
         }
     }
@@ -194,24 +224,23 @@ impl Smtp {
 
 /// RFC 5321, 4.1.1.1 and 4.1.3: a domain or the literal of an address. The system's own name is
 /// neither in a container, and strict servers refuse letters after it.
-fn hello(host: &str) -> String {
+fn hello(host: &str) -> ClientId {
     let host = host.trim_end_matches('.');
     match host.trim_matches(['[', ']']).parse() {
-        Ok(IpAddr::V4(ip)) => format!("[{ip}]"),
-        Ok(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
-        Err(_) if host.contains('.') => host.to_owned(),
-        Err(_) => format!("[{}]", Ipv4Addr::LOCALHOST),
+        Ok(IpAddr::V4(ip)) => ClientId::Ipv4(ip),
+        Ok(IpAddr::V6(ip)) => ClientId::Ipv6(ip),
+        Err(_) if host.contains('.') => ClientId::Domain(host.to_owned()),
+        Err(_) => ClientId::Ipv4(Ipv4Addr::LOCALHOST),
     }
 }
 
 /// MAIL FROM, with what this letter asks of the server: SMTPUTF8 for an address outside ASCII (RFC
 /// 6531).
-fn mail_command(conversation: &Conversation, mail: &Mail) -> Result<String, SendError> {
-    let offers = conversation.offers();
-    let mut command = format!("MAIL FROM:<{}>", mail.from);
+fn mail_command(conversation: &Conversation, mail: &Mail) -> Result<commands::Mail, SendError> {
+    let mut parameters = Vec::new();
     let (from, to): (&str, &str) = (mail.from.as_ref(), mail.to.as_ref());
     if !(from.is_ascii() && to.is_ascii()) {
-        if !offers.smtp_utf8 {
+        if !conversation.offers(Extension::SmtpUtfEight) {
             // Another sender can be set; another recipient cannot.
             return Err(if from.is_ascii() {
                 SendError::Permanent(format!("{}: {NO_UTF8}", Stage::Recipient))
@@ -219,10 +248,10 @@ fn mail_command(conversation: &Conversation, mail: &Mail) -> Result<String, Send
                 SendError::Transient(format!("{}: {NO_UTF8}", Stage::Sender))
             });
         }
-        command.push_str(" SMTPUTF8");
+        parameters.push(MailParameter::SmtpUtfEight);
     }
-    if !mail.content.is_ascii() && offers.eight_bit_mime {
-        command.push_str(" BODY=8BITMIME");
+    if !mail.content.is_ascii() && conversation.offers(Extension::EightBitMime) {
+        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
     }
-    Ok(command)
+    Ok(commands::Mail::new(Some(mail.from.clone()), parameters))
 }

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 
-use super::conversation::Stream;
+use super::stream::Stream;
 
 #[derive(Clone)]
 pub(super) struct Tls {
@@ -57,8 +57,17 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         .ok_or_else(|| format!("the certificates from {where_from} are not in PEM form"))
 }
 
+/// Whether the server closed the connection: of TLS without its farewell, of TCP with a reset.
+pub(super) fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
 /// What went wrong below SMTP, for the log.
 pub(super) fn describe(error: &io::Error) -> String {
+    if is_closed(error) {
+        return "it closed the connection".to_owned();
+    }
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(Error::InvalidCertificate(why)) => format!("{CERTIFICATE} {}", of_certificate(why)),
         // What comes where a TLS record should: a greeting in the clear.

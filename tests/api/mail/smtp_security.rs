@@ -28,6 +28,16 @@ async fn a_login_works_by_either_mechanism_and_under_either_tls() {
 }
 
 #[tokio::test]
+async fn a_server_that_overlooks_the_password_beside_the_command_gets_it_again() {
+    let sink = SmtpSink::of(Kind { login: Some(("you", "right")), ..Kind::default() }).await;
+    sink.behave(Mode::Answer("AUTH", "334"));
+    let why = transient(mailer(&sink).send(&letter()).await);
+    assert_eq!(why, "signing in to the mail server: 500 5.5.2");
+    let response = "AHlvdQByaWdodA==".to_owned();
+    assert_eq!(sink.commands().last(), Some(&response), "the sink knows it only with its command");
+}
+
+#[tokio::test]
 async fn a_server_without_a_login_that_we_know_is_told_apart() {
     let login = Some(("you", "right"));
     let kinds = [
@@ -35,6 +45,12 @@ async fn a_server_without_a_login_that_we_know_is_told_apart() {
             Encryption::None,
             Some("AUTH CRAM-MD5 NTLM"),
             "no login by PLAIN or LOGIN, but CRAM-MD5, NTLM",
+            "which are all",
+        ),
+        (
+            Encryption::None,
+            Some("auth=ntlm you@example.com"),
+            "no login by PLAIN or LOGIN, but NTLM",
             "which are all",
         ),
         (Encryption::None, Some("SIZE 1000"), "it offers no login", "submission"),
