@@ -11,13 +11,12 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::session_cache::{MAX_STALENESS, SessionCache};
 use crate::store::db::notifications::{Notification, Notifications, Topic};
-use crate::store::db::{Db, timed_out};
+use crate::store::db::{Db, describe, timed_out};
 
 /// How often the heartbeat is sent while the cache is in use.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -84,9 +83,8 @@ impl MailQueued {
 pub async fn follow(db: &Db, cache: Option<&SessionCache>, letters: Option<&MailQueued>) {
     let follower = Follower { db, cache: cache.filter(|cache| cache.is_on()), letters };
     let (has_cache, has_letters) = (follower.cache.is_some(), letters.is_some());
-    let direct_options = db.direct_options().filter(|_| has_cache || has_letters);
-    if let Some(options) = direct_options {
-        follower.follow(options).await;
+    if db.direct_options().is_some() && (has_cache || has_letters) {
+        follower.follow().await;
     } else if has_cache {
         tracing::info!("{NO_CACHE}: {REMEDY}");
     } else if has_letters {
@@ -103,28 +101,34 @@ struct Follower<'a> {
 impl Follower<'_> {
     /// Connects again and again. While it cannot, every session is read from the database, and the
     /// worker asks for letters more often.
-    async fn follow(&self, options: PgConnectOptions) {
+    async fn follow(&self) {
         let mut pause = HEARTBEAT;
         loop {
-            let (since, Err(error)) = (Instant::now(), self.listen(options.clone()).await);
+            let (since, Err(error)) = (Instant::now(), self.listen().await);
             self.lose();
+            let error = describe(&error);
             if since.elapsed() > MAX_PAUSE {
                 pause = HEARTBEAT;
             }
             // One warning per loss, not one per attempt to reconnect.
             if pause > HEARTBEAT {
-                tracing::debug!(%error, "session cache: the listening connection is still lost");
+                tracing::debug!(error, "session cache: the listening connection is still lost");
             } else if self.cache.is_some() {
-                tracing::warn!(%error, "session cache: the listening connection is lost: {NO_CACHE}");
+                tracing::warn!(
+                    error,
+                    "session cache: the listening connection is lost: {NO_CACHE}"
+                );
             } else {
-                tracing::warn!(%error, "worker: the listening connection is lost: {MORE_POLLS}");
+                tracing::warn!(error, "worker: the listening connection is lost: {MORE_POLLS}");
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
+            self.db.find_direct_way().await;
         }
     }
 
-    async fn listen(&self, options: PgConnectOptions) -> sqlx::Result<Infallible> {
+    async fn listen(&self) -> sqlx::Result<Infallible> {
+        let options = self.db.direct_options().ok_or(sqlx::Error::PoolClosed)?;
         let mut changes = Notifications::listen(options, &self.topics()).await?;
         // What changed since the previous connection was lost was not heard.
         self.hear(Notification::Anybody);

@@ -1,10 +1,14 @@
 //! Every setting, read once from the environment; all complaints at once.
 
+mod data_folder;
+pub mod database_url;
 pub mod limits;
 mod origins;
 mod public;
 mod secret_file;
+mod secrets;
 pub mod sender;
+mod settings;
 mod vars;
 
 use std::fmt;
@@ -16,70 +20,13 @@ use chrono::TimeDelta;
 use secrecy::SecretString;
 use url::Url;
 
+pub use data_folder::prepare_data_folder;
 use limits::{Allowances, RateLimits};
 pub use origins::Origins;
+pub use public::is_loopback_url;
 pub use secret_file::development_secret;
+pub use settings::{SETTINGS, Setting, VARIABLES, meant_by};
 use vars::Vars;
-
-/// Every variable that [`Config::from_vars`] reads. `.env.example` explains the same ones, and a
-/// test compares.
-pub const VARIABLES: &[&str] = &[
-    "ACCESS_TOKEN_MINUTES",
-    "ADMIN_EMAIL",
-    "ADMIN_PASSWORD",
-    "ADMIN_USERNAME",
-    "APP_NAME",
-    "AUDIT_LOG_DAYS",
-    "CONFIRM_REDIRECT_URL",
-    "CONFIRM_URL",
-    "CORS_ORIGINS",
-    "DATABASE_CONNECTIONS",
-    "DATABASE_DIRECT_URL",
-    "DATABASE_POOLER",
-    "DATABASE_READ_URL",
-    "DATABASE_URL",
-    "DOORWARD_ENV",
-    "GMAIL_ADDRESS",
-    "GMAIL_APP_PASSWORD",
-    "HOST",
-    "KEEP_ALIVE_SECONDS",
-    "LIMIT_LOGIN_ACCOUNT",
-    "LIMIT_LOGIN_ADDRESS",
-    "LIMIT_LOGIN_NETWORK",
-    "LIMIT_LOGIN_STRANGERS",
-    "LIMIT_LOGIN_SUCCESS_ACCOUNT",
-    "LIMIT_LOGIN_SUCCESS_ADDRESS",
-    "LIMIT_MAIL_ADDRESS",
-    "LIMIT_MAIL_FIRST",
-    "LIMIT_MAIL_RECIPIENT_DAY",
-    "LIMIT_MAIL_RECIPIENT_HOUR",
-    "LIMIT_PASSWORD",
-    "LIMIT_PASSWORD_USER",
-    "LIMIT_PROFILE",
-    "LIMIT_REFRESH",
-    "LIMIT_REGISTER_DAY",
-    "LIMIT_REGISTER_HOUR",
-    "LIMIT_REGISTER_NETWORK",
-    "LIMIT_REGISTER_TAKEN",
-    "LOG",
-    "MAIL_FROM",
-    "METRICS_TOKEN",
-    "MIN_PASSWORD_LENGTH",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_SERVICE_NAME",
-    "PORT",
-    "PUBLIC_URL",
-    "RATE_LIMITS",
-    "SECRET_KEY",
-    "SECRET_KEY_PREVIOUS",
-    "SESSION_CACHE",
-    "SHUTDOWN_DELAY_SECONDS",
-    "SMTP_URL",
-    "SSL_CERT_FILE",
-    "TOKEN_ALGORITHM",
-    "TRUSTED_PROXY_HOPS",
-    "WORKER",
-];
 
 /// The fewest bytes of a `SECRET_KEY`.
 pub const MIN_SECRET_BYTES: usize = 32;
@@ -219,6 +166,11 @@ impl Config {
         public::site_of(&self.public_url)
     }
 
+    /// Whether the public URL leads elsewhere than to the reader's own machine.
+    pub fn is_public(&self) -> bool {
+        public::is_public(&self.public_url)
+    }
+
     /// Whether browsers reach the service over TLS.
     pub fn is_https(&self) -> bool {
         self.public_url.starts_with("https://")
@@ -261,8 +213,34 @@ mod tests {
     }
 
     #[test]
-    fn a_platform_that_gives_the_port_is_answered_on_every_interface() {
-        assert_eq!(read(&[("PORT", "5000")]).expect("usable").host, IpAddr::from([0, 0, 0, 0]));
+    fn a_platform_that_gives_the_port_is_answered_on_every_interface_and_a_desk_is_not() {
+        let production = [
+            ("DATABASE_URL", "postgres://localhost/x"),
+            ("SECRET_KEY", KEY),
+            ("PUBLIC_URL", "https://auth.example.com"),
+            ("PORT", "5000"),
+        ];
+        assert_eq!(read(&production).expect("usable").host, IpAddr::from([0, 0, 0, 0]));
+        assert_eq!(read(&production[..3]).expect("usable").host, IpAddr::from([127, 0, 0, 1]));
+        let desk = [("PORT", "5000")];
+        assert_eq!(read(&desk).expect("usable").host, IpAddr::from([127, 0, 0, 1]));
+        let open = [("PORT", "5000"), ("HOST", "0.0.0.0")];
+        assert_eq!(read(&open).expect("usable").host, IpAddr::from([0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn an_empty_database_beside_a_public_url_is_no_development() {
+        let public = ("PUBLIC_URL", "https://auth.example.com");
+        for empty in ["", " "] {
+            let complaints = read(&[("DATABASE_URL", empty), public]).expect_err("refused").0;
+            assert!(complaints[0].starts_with("DATABASE_URL is set and empty"), "{complaints:?}");
+            let meant = [("DATABASE_URL", empty), public, ("DOORWARD_ENV", "development")];
+            assert!(read(&meant).is_ok());
+            for here in ["http://localhost:8000", "http://127.0.0.1:8000"] {
+                assert!(read(&[("DATABASE_URL", empty), ("PUBLIC_URL", here)]).is_ok());
+            }
+        }
+        assert!(read(&[public]).is_ok(), "a tunnel to a desk");
     }
 
     #[test]
@@ -310,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_plainly_made_up_ends_the_start() {
-        for made_up in ["change-me-1-change-me-1-change-me-1-", "abcdefgh".repeat(5).as_str()] {
+        for made_up in ["let-me-in-1-let-me-in-1-let-me-in-1-", "abcdefgh".repeat(5).as_str()] {
             let complaints = read(&[("SECRET_KEY", made_up)]).expect_err(made_up).0;
             assert!(complaints[0].contains("too weak"), "{complaints:?}");
         }

@@ -53,7 +53,8 @@ struct StartPage<'a> {
 pub async fn root(State(state): State<AppState>, headers: HeaderMap) -> Response {
     if wants_page(&headers) {
         let frame = Frame::of(&state.config);
-        let page = StartPage { frame, has_mailbox: state.mailer.keeps_letters() };
+        let has_mailbox = state.mailer.keeps_letters() && !state.config.is_public();
+        let page = StartPage { frame, has_mailbox };
         return html::answer(StatusCode::OK, &page, html::NO_FORM);
     }
     let at = |path: &str| format!("{}{path}", state.config.public_url);

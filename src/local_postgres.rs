@@ -70,11 +70,18 @@ impl LocalPostgres {
 
         let answers = async {
             let options = connect_options(&sockets, "postgres");
-            let mut failures = 0;
+            let (mut failures, mut told) = (0, false);
             loop {
                 let (state, kept) = blocking(move || (keeper.tend(), keeper)).await;
                 keeper = kept;
-                if let State::Restarted { last_words } = state? {
+                let state = state?;
+                if matches!(state, State::Joined) && !told {
+                    told = true;
+                    tracing::info!(
+                        "private PostgreSQL: joining the one that another process keeps"
+                    );
+                }
+                if let State::Restarted { last_words } = state {
                     failures += 1;
                     let passing = LEFTOVERS.iter().any(|sign| last_words.contains(sign));
                     if failures >= 3 && !passing {

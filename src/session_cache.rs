@@ -36,6 +36,7 @@ use axum::body::Bytes;
 use chrono::{DateTime, Utc};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use secrecy::SecretString;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -179,7 +180,7 @@ impl SessionCache {
         session: Session,
         user: User,
     ) -> Arc<CachedSession> {
-        let user = User { password_hash: String::new(), ..user };
+        let user = User { password_hash: SecretString::default(), ..user };
         let (rendered, read_at) = (OnceLock::new(), Instant::now());
         let seen = Arc::new(CachedSession {
             user,

@@ -29,6 +29,7 @@ use doorward::fields::Password;
 use doorward::security::password::Requester;
 use doorward::security::password::{Hasher, production_params};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, decode, encode};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::types::chrono::{DateTime, Utc};
@@ -193,7 +194,7 @@ async fn login(
         );
         let row = row.bind(name).fetch_one(&floor.unasked).await;
         let row = row.map_err(|_| StatusCode::UNAUTHORIZED)?;
-        (User::from_row(&row).unwrap(), row.get::<String, _>("password_hash"))
+        (User::from_row(&row).unwrap(), row.get::<String, _>("password_hash").into())
     };
     let client = Requester { key: 1, is_known: false };
     let verdict = floor
@@ -320,7 +321,7 @@ fn hash(how: &str, threads: usize, seconds: u64) {
         let check = || {
             let mut checked = 0;
             while Instant::now() < deadline {
-                let parsed = PasswordHash::new(&hash).unwrap();
+                let parsed = PasswordHash::new(hash.expose_secret()).unwrap();
                 Argon2::default().verify_password(password.as_bytes(), &parsed).unwrap();
                 checked += 1;
             }

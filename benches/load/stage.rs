@@ -14,6 +14,7 @@ use doorward::security::password::Requester;
 use doorward::security::password::{Hasher, production_params};
 use doorward::security::token::TokenKeys;
 use doorward::store::db::Db;
+use secrecy::ExposeSecret;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -333,7 +334,7 @@ async fn seed(pool: &PgPool, users: u64, sessions: u64) -> Result<(), Failure> {
         USER_ID.replace("$1", "n")
     )))
     .bind(i64::try_from(users)?)
-    .bind(hash)
+    .bind(hash.expose_secret())
     .bind(now)
     .execute(pool)
     .await?;

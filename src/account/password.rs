@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::account::Error;
 use crate::account::attempts::{self, Attempts, Counted};
@@ -49,7 +50,7 @@ pub async fn check(
     // Boxed: the many futures that may wait for a hash stay small.
     let prepared = Box::pin(prepare(state, login, client, counted)).await?;
     let Prepared { user, requester, counted } = prepared;
-    let (user_id, hash) = (user.as_ref().map(|u| u.id), user.as_ref().map(|u| &*u.password_hash));
+    let (user_id, hash) = (user.as_ref().map(|u| u.id), user.as_ref().map(|u| &u.password_hash));
     let (verdict, counted) = verify(state, requester, password, hash, counted).await?;
     let Some(user) = user.filter(|_| verdict.matches) else {
         counted.charge();
@@ -162,7 +163,7 @@ async fn verify(
     state: &AppState,
     requester: Requester,
     password: &Password,
-    hash: Option<&str>,
+    hash: Option<&SecretString>,
     counted: Counted,
 ) -> Result<(Verdict, Counted), Error> {
     let begun = Arc::<AtomicBool>::default();
@@ -183,7 +184,7 @@ pub async fn hash(
     requester: Requester,
     password: Password,
     counted: Counted,
-) -> Result<(String, Counted), Error> {
+) -> Result<(SecretString, Counted), Error> {
     match state.hasher.hash(requester, password).await {
         Ok(hash) => Ok((hash, counted)),
         Err(busy) => {
@@ -208,7 +209,7 @@ pub async fn prove(
     state: &AppState,
     actor: Actor,
     password: &Password,
-    hash: &str,
+    hash: &SecretString,
     client: &ClientInfo,
     counted: Counted,
 ) -> Result<Counted, Error> {
@@ -259,8 +260,8 @@ pub async fn change(
 /// A hash that is to take the place of the present one.
 struct Change<'a> {
     actor: Actor,
-    present: &'a str,
-    new: &'a str,
+    present: &'a SecretString,
+    new: &'a SecretString,
     renew: bool,
     client: &'a ClientInfo,
     now: DateTime<Utc>,
@@ -270,7 +271,7 @@ struct Change<'a> {
 enum Set {
     Done(Option<TokenPair>),
     /// Another hash is stored by now. The attempt is still counted.
-    Stale(String, Counted),
+    Stale(SecretString, Counted),
 }
 
 /// Replaces the hash, and ends every other session, or every one.
@@ -281,7 +282,7 @@ async fn set(state: &AppState, change: &Change<'_>, counted: Counted) -> Result<
     // Locked, so that a login, or a logout everywhere, comes before this or after it.
     let locked = sessions::lock_caller(&mut tx, user_id, session_id, now).await?;
     let locked = locked.ok_or(Error::SessionEnded)?;
-    if locked.password_hash != present {
+    if locked.password_hash.expose_secret() != present.expose_secret() {
         return Ok(Set::Stale(locked.password_hash, counted));
     }
     users::set_password_hash(&mut tx, user_id, new, now).await?;

@@ -1,10 +1,12 @@
 //! Sessions: how one is opened and found. How one goes on: `refreshes.rs`.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::SecretString;
 use serde_json::json;
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -40,7 +42,7 @@ const BATCH_PAUSE: Duration = Duration::from_millis(400);
 const FULL_BATCH: u64 = 500;
 
 /// An access token and the refresh token issued with it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TokenPair {
     pub access: String,
     pub refresh: String,
@@ -48,11 +50,18 @@ pub struct TokenPair {
     pub expires_in: i64,
 }
 
+/// Shows no token: whoever reads one is logged in.
+impl fmt::Debug for TokenPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenPair").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
 /// What shows that a session may be opened.
 pub enum Proof {
     /// The password was checked against `hash`; `rehashed` takes the place of an outdated one. The
     /// attempt is refunded by the statement that opens the session.
-    Password { hash: String, rehashed: Option<String>, counted: Counted },
+    Password { hash: SecretString, rehashed: Option<SecretString>, counted: Counted },
     /// Something that does not depend on the password: for ways in that are yet to come.
     Other,
 }
@@ -124,7 +133,7 @@ pub(super) async fn start_in(
 
 fn new_session(
     user: &User,
-    password_hash: Option<String>,
+    password_hash: Option<SecretString>,
     counted: Vec<Key>,
     client: &ClientInfo,
     now: DateTime<Utc>,
@@ -152,7 +161,7 @@ fn first_pair(state: &AppState, user: &User, sid: Uuid, now: DateTime<Utc>) -> T
 async fn open(
     state: &AppState,
     session: NewSession,
-    rehashed: Option<(String, String)>,
+    rehashed: Option<(SecretString, SecretString)>,
     counted: Option<Counted>,
     right: Counted,
 ) -> sqlx::Result<(Option<User>, Option<Counted>)> {

@@ -1,6 +1,8 @@
 //! `create-admin`, and the first admin from the settings.
 
-use std::io::{BufRead, IsTerminal, Write};
+mod questions;
+
+use std::io::{IsTerminal, Write};
 
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
@@ -38,18 +40,64 @@ struct NewAdmin {
 }
 
 pub async fn create_admin(state: &AppState, arguments: Arguments) -> Result<(), Failure> {
-    let email = match arguments.email {
-        Some(email) => email,
-        None => ask("E-mail address: ", "--email")?,
+    let Arguments { email, username, password_stdin } = arguments;
+    let free_email = async |email: &str| free_email(state, email).await;
+    let email = questions::answer("--email", email, "E-mail address: ", free_email).await?;
+    let made = name_from(&email);
+    let free_username =
+        async |name: &str| free_username(state, if name.is_empty() { &made } else { name }).await;
+    let is_asked = !password_stdin && std::io::stdin().is_terminal();
+    let username = username.or_else(|| (!is_asked).then(String::new));
+    let question = format!("Username (Enter for {made}): ");
+    let username = questions::answer("--username", username, &question, free_username).await?;
+    let with = |password: SecretString| NewAdmin {
+        email: email.clone(),
+        username: username.clone(),
+        password,
     };
-    let password = if arguments.password_stdin { first_line()? } else { ask_password()? };
-    let admin = NewAdmin::new(&email, arguments.username.as_deref(), password)?;
-    let username = admin.username.as_str().to_owned();
-    insert(state, &admin, EventKind::CreateAdmin)
-        .await
-        .map_err(|error| explain(error, &username))?;
-    writeln!(std::io::stdout(), "Created the admin {username}.")?;
+    let is_usable = |password: &SecretString| {
+        with(password.clone()).usable_password(state.config.min_password_length).map(drop)
+    };
+    let password = if password_stdin && !std::io::stdin().is_terminal() {
+        questions::first_line()?
+    } else {
+        questions::password(is_usable)?
+    };
+    insert(state, &with(password), EventKind::CreateAdmin).await.map_err(|error| {
+        match error.downcast_ref().and_then(db::unique_violation) {
+            Some("users_email_key") => EMAIL_TAKEN.into(),
+            Some(_) => username_taken(&username),
+            None => error,
+        }
+    })?;
+    writeln!(std::io::stdout(), "Created the admin {}.", username.as_str())?;
     Ok(())
+}
+
+const EMAIL_TAKEN: &str = "somebody has registered this e-mail address: choose another one, or have an admin make them \
+                           one, too (PUT /api/v1/users/{id}?role=Admin)";
+
+fn username_taken(username: &Username) -> Failure {
+    format!("the username {} is taken: choose another one", username.as_str()).into()
+}
+
+async fn free_email(state: &AppState, email: &str) -> Result<Email, Failure> {
+    let email = Email::parse(email).map_err(|error| complaint("e-mail address", &error))?;
+    let db = &mut *state.db.acquire().await?;
+    match users::find_taken(db, "", email.as_str(), None).await? {
+        (_, true) => Err(EMAIL_TAKEN.into()),
+        _ => Ok(email),
+    }
+}
+
+async fn free_username(state: &AppState, name: &str) -> Result<Username, Failure> {
+    let username =
+        Username::parse_reserved_too(name).map_err(|error| complaint("username", &error))?;
+    let db = &mut *state.db.acquire().await?;
+    match users::find_taken(db, username.as_str(), "", None).await? {
+        (true, _) => Err(username_taken(&username)),
+        _ => Ok(username),
+    }
 }
 
 /// What `serve` would complain about in the admin that the settings name.
@@ -151,47 +199,4 @@ async fn insert(state: &AppState, admin: &NewAdmin, event: EventKind) -> Result<
 
 fn complaint(what: &str, error: &FieldError) -> Failure {
     format!("the {what} is not usable: {}", error.message).into()
-}
-
-fn explain(error: Failure, username: &str) -> Failure {
-    match error.downcast_ref().and_then(db::unique_violation) {
-        Some("users_email_key") => {
-            "somebody has registered this e-mail address: choose another one with --email, or \
-             have an admin make them one, too (PUT /api/v1/users/{id}?role=Admin)"
-                .into()
-        }
-        Some(_) => {
-            format!("the username {username} is taken: choose another one with --username").into()
-        }
-        None => error,
-    }
-}
-
-fn ask(prompt: &str, flag: &str) -> Result<String, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(format!("there is no terminal to ask on: give {flag}").into());
-    }
-    write!(std::io::stderr(), "{prompt}")?;
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    Ok(line.trim().to_owned())
-}
-
-fn ask_password() -> Result<SecretString, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err("there is no terminal to ask on: give --password-stdin".into());
-    }
-    let first = SecretString::from(rpassword::prompt_password("Password: ")?);
-    let again = SecretString::from(rpassword::prompt_password("Once more: ")?);
-    if first.expose_secret() == again.expose_secret() {
-        Ok(first)
-    } else {
-        Err("the two passwords differ".into())
-    }
-}
-
-fn first_line() -> Result<SecretString, Failure> {
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned().into())
 }

@@ -7,14 +7,14 @@ mod settings;
 mod tables;
 
 use std::fmt;
-use std::io::Write;
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::Failure;
 use super::compose::mailer;
+use super::sources::Sources;
+use super::{Failure, print};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -58,6 +58,9 @@ impl fmt::Display for Finding {
 /// How long the database may take in all, and the mail server beside it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Without any of these that is usable, no database is asked.
+const DATABASE_URLS: [&str; 3] = ["DATABASE_URL", "DATABASE_DIRECT_URL", "DATABASE_READ_URL"];
+
 #[derive(Default)]
 struct Findings(Vec<Finding>);
 
@@ -80,13 +83,13 @@ impl Findings {
 }
 
 /// Checks everything, prints what was found, and fails if anything does not work.
-pub async fn doctor(arguments: &Arguments) -> Result<(), Failure> {
-    let findings = examine(arguments).await.0;
-    let mut out = std::io::stdout().lock();
+pub async fn doctor(arguments: &Arguments, sources: &Sources) -> Result<(), Failure> {
+    let findings = examine(arguments, sources).await.0;
     if arguments.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&findings)?)?;
+        print(&format!("{}\n", serde_json::to_string_pretty(&findings)?))?;
     } else {
-        findings.iter().try_for_each(|finding| writeln!(out, "{finding}"))?;
+        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        print(&(lines.join("\n") + "\n"))?;
     }
     match findings.iter().filter(|finding| finding.level == Level::Fail).count() {
         0 => Ok(()),
@@ -95,16 +98,14 @@ pub async fn doctor(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-async fn examine(arguments: &Arguments) -> Findings {
-    let (config, mut complaints) = Config::read(|name| std::env::var(name).ok());
+async fn examine(arguments: &Arguments, sources: &Sources) -> Findings {
+    let (config, mut complaints) = Config::read(|name| sources.value(name));
     let mailer = mailer(&config, &mut complaints);
     let mut findings = settings::examine(&config, &complaints);
+    sources.remarks().into_iter().for_each(|remark| findings.warn("settings", remark));
     let send_to = arguments.send_to.as_deref();
     let database = async {
-        if ["DATABASE_URL", "DATABASE_DIRECT_URL", "DATABASE_READ_URL"]
-            .iter()
-            .all(|name| is_usable(name, &complaints))
-        {
+        if DATABASE_URLS.iter().all(|name| is_usable(name, &complaints)) {
             database::examine(&config).await
         } else {
             Findings::default()
@@ -118,5 +119,9 @@ async fn examine(arguments: &Arguments) -> Findings {
 
 /// Whether nothing has been said against a setting.
 fn is_usable(name: &str, complaints: &[String]) -> bool {
-    !complaints.iter().any(|complaint| complaint.split(' ').next() == Some(name))
+    !complaints.iter().any(|complaint| is_about(name, complaint))
+}
+
+fn is_about(name: &str, complaint: &str) -> bool {
+    complaint.split(' ').next() == Some(name)
 }

@@ -6,12 +6,17 @@ mod doctor;
 mod dotenv;
 mod healthcheck;
 mod serve;
+mod settings;
+mod signals;
+mod sources;
+mod trouble;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use clap::{Args, Parser, Subcommand};
+
+use self::sources::Sources;
 
 use crate::config::{Complaints, Config};
 use crate::mail::Mailer;
@@ -20,9 +25,9 @@ use crate::{router, telemetry};
 
 /// Sign-up, login, sessions, roles and e-mail verification for frontend apps.
 ///
-/// Settings come from the environment or from `.env`; `.env.example` explains each. Without
-/// `DATABASE_URL` a private PostgreSQL is started under .doorward/ and everything works on this
-/// machine alone.
+/// Settings come from the environment or from `.env` in the current folder; `doorward settings`
+/// lists them, and `.env.example` explains each. Without `DATABASE_URL` a private PostgreSQL is
+/// started under .doorward/ and everything works on this machine alone.
 #[derive(Debug, Parser)]
 #[command(name = "doorward", version, max_term_width = 100)]
 struct Cli {
@@ -33,7 +38,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Answer requests. Migrates the database first and sends the mails too (unless WORKER=off)
-    Serve,
+    #[command(after_help = SERVE_SETTINGS)]
+    Serve(Address),
     /// Send the mails that wait in the outbox and remove old rows, as a process of its own
     Worker,
     /// Bring the database up to date and exit; several at once wait for each other
@@ -42,12 +48,36 @@ enum Command {
     CreateAdmin(create_admin::Arguments),
     /// Check every setting, the database and the mail server, and say how to fix what is wrong
     Doctor(doctor::Arguments),
+    /// List every setting: its default, what it is, and where its present value comes from
+    Settings,
     /// Print the OpenAPI 3.1 document
     Openapi,
     /// Exit with 0 if a service answers on HOST and PORT of this machine, for images without an
     /// HTTP client
-    Healthcheck,
+    Healthcheck(Address),
 }
+
+/// What wins over HOST and PORT.
+#[derive(Debug, Args)]
+struct Address {
+    /// The IP address to listen on, in place of HOST
+    #[arg(long)]
+    host: Option<String>,
+    /// The port to listen on, in place of PORT
+    #[arg(long)]
+    port: Option<String>,
+}
+
+const SERVE_SETTINGS: &str = "\
+Settings that matter in production, from the environment or .env:
+  DATABASE_URL        the PostgreSQL; without it this is development, with one of its own
+  SECRET_KEY          32 or more random bytes, such as `openssl rand -base64 48` prints
+  PUBLIC_URL          how browsers reach the service, https://auth.example.com
+  SMTP_URL, MAIL_FROM the mail server and the sender; without them letters wait
+  CORS_ORIGINS        the frontends' origins, separated by commas
+  TRUSTED_PROXY_HOPS  how many proxies in front add to x-forwarded-for
+  HOST, PORT          127.0.0.1 and 8000; in production 0.0.0.0 where only PORT is set
+`doorward settings` lists all, and `doorward doctor` checks them.";
 
 /// Why a command did not do what it was asked to; the text says how to fix it.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -55,36 +85,48 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let outcome = dotenv::load().and_then(|()| run(command));
+    let outcome = Sources::read(command.settings()).and_then(|sources| run(command, &sources));
     telemetry::flush_log();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            let failure = trouble::explained(failure);
             let _ = writeln!(std::io::stderr(), "doorward: {failure}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+impl Command {
+    /// The settings that stand on the command line.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let (Self::Serve(address) | Self::Healthcheck(address)) = self else { return Vec::new() };
+        let Address { host, port } = address;
+        let given = [("HOST", host), ("PORT", port)].into_iter();
+        given.filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
+}
+
+fn run(command: Command, sources: &Sources) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        if !matches!(command, Command::Serve | Command::Worker) {
-            end_on_signal();
+        if !matches!(command, Command::Serve(_) | Command::Worker) {
+            signals::end_on_signal();
         }
         match command {
-            // Looks at a configuration that may not be usable.
-            Command::Doctor(arguments) => doctor::doctor(&arguments).await,
-            Command::Serve => {
-                let (config, mailer) = start()?;
+            // These two look at a configuration that may not be usable.
+            Command::Doctor(arguments) => doctor::doctor(&arguments, sources).await,
+            Command::Settings => settings::settings(sources),
+            Command::Serve(_) => {
+                let (config, mailer) = start(sources)?;
                 serve::serve(config, mailer).await
             }
             Command::Worker => {
-                let (config, mailer) = start()?;
+                let (config, mailer) = start(sources)?;
                 serve::worker(config, mailer).await
             }
             Command::Migrate => {
-                with_state(async |state| {
+                with_state(sources, async |state| {
                     compose::migrate(&state).await?;
                     tracing::info!("the schema is up to date");
                     Ok(())
@@ -92,68 +134,66 @@ fn run(command: Command) -> Result<(), Failure> {
                 .await
             }
             Command::CreateAdmin(arguments) => {
-                with_state(async |state| {
+                with_state(sources, async |state| {
                     compose::migrate(&state).await?;
                     create_admin::create_admin(&state, arguments).await
                 })
                 .await
             }
             Command::Openapi => {
-                let (config, _) = start()?;
+                let (config, _) = start(sources)?;
                 let document =
                     router::openapi_document(&config.public_url, config.min_password_length);
-                match writeln!(std::io::stdout(), "{document:#}") {
-                    // The reader of the pipe has seen enough.
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-                    written => Ok(written?),
-                }
+                print(&format!("{document:#}\n"))
             }
-            Command::Healthcheck => {
-                let (config, _) = start()?;
+            Command::Healthcheck(_) => {
+                let (config, _) = start(sources)?;
                 healthcheck::healthcheck((config.host, config.port).into())
             }
         }
     })
 }
 
-/// In a container the command is process 1, and of that a signal without a handler is kept away:
-/// nothing but SIGKILL would end it. Elsewhere the system ends it, even at a prompt.
-fn end_on_signal() {
-    async fn end_on(kind: SignalKind) {
-        if let Ok(mut signal) = signal(kind) {
-            signal.recv().await;
-            telemetry::flush_log();
-            std::process::exit(128 + kind.as_raw_value());
-        }
-    }
-    if std::process::id() == 1 {
-        tokio::spawn(end_on(SignalKind::terminate()));
-        tokio::spawn(end_on(SignalKind::interrupt()));
+/// Prints what a command was asked for.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // The reader of the pipe has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
 }
 
 /// The configuration and the mailer, with logging as the configuration wants it.
-fn start() -> Result<(Config, Mailer), Complaints> {
-    let (config, mailer) = load()?;
+fn start(sources: &Sources) -> Result<(Config, Mailer), Complaints> {
+    let (config, mailer) = load(sources)?;
     telemetry::init(&config.log, config.is_production());
     if !telemetry::is_filter(&config.log) {
         tracing::warn!("LOG cannot be read and counts as info: see .env.example");
     }
+    for remark in sources.remarks() {
+        tracing::warn!("settings: {remark}");
+    }
     Ok((config, mailer))
 }
 
-/// The configuration and the mailer that it asks for, or every complaint about the two.
-fn load() -> Result<(Config, Mailer), Complaints> {
-    let (config, mut complaints) = Config::read(|name| std::env::var(name).ok());
+/// The configuration and the mailer that it asks for, or every complaint about the two. What may
+/// have been meant by another name comes with them: it may be the cause.
+fn load(sources: &Sources) -> Result<(Config, Mailer), Complaints> {
+    let (config, mut complaints) = Config::read(|name| sources.value(name));
     let mailer = compose::mailer(&config, &mut complaints);
-    if complaints.is_empty() { Ok((config, mailer)) } else { Err(Complaints(complaints)) }
+    if complaints.is_empty() {
+        return Ok((config, mailer));
+    }
+    complaints.extend(sources.remarks());
+    Err(Complaints(complaints))
 }
 
 /// Runs a short command on the database, and closes what it opened.
 async fn with_state(
+    sources: &Sources,
     command: impl AsyncFnOnce(AppState) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let (config, mailer) = start()?;
+    let (config, mailer) = start(sources)?;
     let (db, server) = compose::open_database(&config).await?;
     let state = compose::state(config, db.clone(), mailer)?;
     let outcome = command(state).await;

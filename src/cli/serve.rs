@@ -1,17 +1,17 @@
 //! `serve` and `worker`: the long-running commands.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::compose::{migrate, open_database, state};
+use super::signals::StopSignals;
+use super::trouble::{advice, not_migrated};
 use super::{Failure, create_admin};
 use crate::config::Config;
 use crate::config::limits::RateLimits;
@@ -26,14 +26,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
     raise_descriptor_limit();
     let address = (config.host, config.port);
-    let port = listener::open(address.into()).map_err(|error| {
-        let remedy = match error.kind() {
-            ErrorKind::AddrNotAvailable => "Set HOST to an address of this machine, or 0.0.0.0.",
-            ErrorKind::PermissionDenied => "Set PORT to one above 1023.",
-            _ => "Set PORT to another one.",
-        };
-        format!("cannot listen on {}: {error}. {remedy}", SocketAddr::from(address))
-    })?;
+    let port =
+        listener::open(address.into()).map_err(|error| cannot_listen(address.into(), &error))?;
     if config.traces_to.is_some() {
         telemetry::export_traces(&config.service_name);
     }
@@ -87,6 +81,23 @@ pub async fn worker(config: Config, mailer: Mailer) -> Result<(), Failure> {
     outcome
 }
 
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Failure {
+    let remedy = match error.kind() {
+        ErrorKind::AddrNotAvailable => {
+            "Set HOST to an address of this machine, or 0.0.0.0 for all of them"
+        }
+        ErrorKind::AddrInUse => "Set PORT to another one, or end the process that listens there",
+        ErrorKind::PermissionDenied if address.port() < 1024 => {
+            "A port below 1024 is for root, or needs CAP_NET_BIND_SERVICE: set PORT to one above 1023"
+        }
+        ErrorKind::PermissionDenied => "The system's policy forbids it: set PORT to another one",
+        // An address family that the system does not have.
+        _ if address.is_ipv6() => "This machine may have no IPv6: set HOST to 127.0.0.1 or 0.0.0.0",
+        _ => "Set HOST and PORT to what this machine has",
+    };
+    format!("cannot listen on {address}: {error}. {remedy} (or --host and --port).").into()
+}
+
 /// Many systems hand out 1,024 descriptors unless asked, which is fewer than the connections that
 /// we take.
 fn raise_descriptor_limit() {
@@ -102,10 +113,9 @@ fn announce(state: &AppState, port: &TcpListener) {
     let config = &state.config;
     if let Ok(address) = port.local_addr() {
         tracing::info!(%address, public_url = config.public_url, "listening");
-    }
-    if let Mailer::Folder(_) = state.mailer {
-        tracing::info!("development: letters are kept, see {}/dev/mailbox", config.public_url);
-        tracing::info!("the API, to read and to try: {}/docs", config.public_url);
+        if let Mailer::Folder(_) = state.mailer {
+            announce_development(config, address);
+        }
     }
     if let Mailer::Smtp(smtp) = &state.mailer
         && smtp.settings().is_exposed()
@@ -133,6 +143,31 @@ fn announce(state: &AppState, port: &TcpListener) {
     }
 }
 
+/// The pages of a desk, by an address that leads here from this machine.
+fn announce_development(config: &Config, address: SocketAddr) {
+    let mut here = address;
+    if address.ip().is_unspecified() {
+        here.set_ip(if address.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    if config.is_public() {
+        let folder = Config::data_folder().display();
+        tracing::info!(
+            "development: letters are kept in {folder}/mailbox, and not shown, as PUBLIC_URL is not this machine"
+        );
+    } else if here.ip().is_loopback() {
+        tracing::info!("development: letters are kept, see http://{here}/dev/mailbox");
+    } else {
+        tracing::info!(
+            "development: letters are kept, and shown to this machine alone: set HOST to 127.0.0.1 or 0.0.0.0"
+        );
+    }
+    tracing::info!("the API, to read and to try: {}/docs", config.public_url);
+}
+
 /// Prepares the database, then sends letters for as long as the service runs. Returns the task that
 /// follows changes, to be dropped once the last request was answered.
 async fn prepare_and_work(
@@ -141,6 +176,7 @@ async fn prepare_and_work(
 ) -> Result<JoinSet<()>, Failure> {
     let mut following = JoinSet::new();
     following.spawn(telemetry::tell_of_dropped_lines());
+    tracing::info!("database: connecting, and migrating where that is due");
     prepare(&state, stopped.clone()).await?;
     if *stopped.borrow() {
         return Ok(following);
@@ -172,16 +208,16 @@ async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result
         };
         match migrated {
             Ok(()) => match create_admin::first_admin(state).await {
-                Err(error) if error.downcast_ref().is_some_and(db::is_unavailable) => {
-                    tracing::warn!(%error, "waiting for the database");
-                }
-                outcome => return outcome,
+                Err(error) => match error.downcast_ref() {
+                    Some(error) if db::is_unavailable(error) => waiting(error),
+                    _ => return Err(error),
+                },
+                Ok(()) => return Ok(()),
             },
             Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
-                if db::is_unavailable(&error) =>
+                if db::is_unavailable(&error) && !db::is_hopeless(&error) =>
             {
-                let error = db::describe(&error);
-                tracing::warn!(error, "waiting for the database");
+                waiting(&error);
             }
             Err(error) => return Err(not_migrated(&error)),
         }
@@ -193,43 +229,24 @@ async fn prepare(state: &AppState, mut stopped: watch::Receiver<bool>) -> Result
     Ok(())
 }
 
-fn not_migrated(error: &MigrateError) -> Failure {
-    let code = match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-            error.as_database_error().and_then(DatabaseError::code)
-        }
-        MigrateError::Source(why) => return why.to_string().into(),
-        _ => None,
-    };
-    if code.is_some_and(|code| code == "42501") {
-        return format!(
-            "the schema is not of this release, and the role of DATABASE_URL may not change it: run `doorward migrate` \
-             as the role that owns the tables ({error})"
-        )
-        .into();
-    }
-    format!("the database cannot be migrated: {error}").into()
+fn waiting(error: &sqlx::Error) {
+    let (error, advice) = (db::describe(error), advice(error));
+    tracing::warn!(error, advice, "waiting for the database");
 }
 
-/// The first SIGTERM or SIGINT asks to finish. A SIGINT after that, from a keyboard, ends the
+/// The first SIGTERM, SIGINT or SIGHUP asks to finish. A SIGINT after that, from a keyboard, ends the
 /// process at once; another SIGTERM does not: platforms may send several (Heroku does), and have
 /// SIGKILL for when they would wait no longer.
 async fn stop_on_signal(state: AppState, stop: watch::Sender<bool>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let Ok(mut signals) = StopSignals::listen() else {
         tracing::error!("no signal handler could be installed: end the process by force");
         return;
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("stopping: finishing the requests in flight");
+    let signal = signals.first().await;
+    tracing::info!(signal, "stopping: finishing the requests in flight");
     state.readiness.set_draining();
     let _ = stop.send(true);
-    // A SIGTERM that is heard and not read is ignored.
-    interrupt.recv().await;
+    signals.interrupt().await;
     tracing::warn!("interrupted while stopping: ending at once");
     telemetry::flush_log();
     std::process::exit(1);

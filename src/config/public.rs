@@ -1,6 +1,6 @@
 //! How people find the service, and what they know it by in letters and on pages.
 
-use url::Url;
+use url::{Host, Url};
 
 use super::vars::Vars;
 use super::{Config, sender, without_port};
@@ -63,6 +63,22 @@ impl Vars<'_> {
 pub(super) fn site_of(url: &str) -> &str {
     let authority = url.split("://").nth(1).unwrap_or_default();
     without_port(authority.split('/').next().unwrap_or_default())
+}
+
+/// Whether a URL leads a browser to its own machine. A name below `localhost` does: browsers
+/// resolve it themselves.
+pub fn is_loopback_url(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// Whether a URL leads elsewhere than to the reader's own machine.
+pub(super) fn is_public(url: &str) -> bool {
+    !Url::parse(url).is_ok_and(|url| is_loopback_url(&url))
 }
 
 /// The service's own name, else the sender's, else the host; that of the latter two as an error
@@ -152,6 +168,17 @@ mod tests {
         for bad in ["app.example.com/confirm", "https://app.example.com/#/confirm", "javascript:1"]
         {
             assert_eq!(url(bad).expect_err("refused").0.len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_below_localhost_are_this_machine_to_a_browser() {
+        for here in ["http://app.localhost:3000", "http://[::1]", "http://127.8.0.1/auth"] {
+            assert!(!is_public(here), "{here}");
+        }
+        for elsewhere in ["http://localhost.example", "http://10.0.0.1", "https://auth.example.com"]
+        {
+            assert!(is_public(elsewhere), "{elsewhere}");
         }
     }
 }

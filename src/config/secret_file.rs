@@ -1,13 +1,14 @@
 //! The signing key of a development machine.
 
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt as _};
 use std::path::Path;
 use std::{fs, process};
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::MIN_SECRET_BYTES;
+use super::data_folder::check_owner;
 
 /// Made once, kept in `folder/secret_key` for its owner alone.
 pub fn development_secret(
@@ -20,11 +21,12 @@ pub fn development_secret(
     let locked = fs::File::open(folder)?;
     locked.lock()?;
     let path = folder.join("secret_key");
-    match fs::read_to_string(&path) {
+    match kept(&path) {
         Ok(kept) if kept.len() >= MIN_SECRET_BYTES => return Ok(kept.into()),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    tracing::info!("SECRET_KEY is not set: making a key, which is kept in {}", path.display());
     let secret = SecretString::from(random());
     // Written aside and renamed: a key that was cut off half way would be another key.
     let draft = folder.join(format!("secret_key.{}", process::id()));
@@ -34,6 +36,20 @@ pub fn development_secret(
     file.sync_all()?;
     fs::rename(&draft, &path)?;
     Ok(secret)
+}
+
+/// What the file holds, which is closed to others if it was not.
+fn kept(path: &Path) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let found = file.metadata()?;
+    check_owner(path, &found)?;
+    if found.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        tracing::warn!("{} was open to other users: it is not any more", path.display());
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]

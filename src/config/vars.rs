@@ -7,28 +7,19 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use secrecy::SecretString;
-use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
+use super::database_url::{Hosts, Role};
 use super::limits::{Allowances, LIMITS, RateLimits};
+use super::public::is_public;
 use super::{
-    Config, Environment, FirstAdmin, MIN_SECRET_BYTES, Origins, Pooler, SmtpAccess, TokenAlgorithm,
-    VARIABLES,
+    Config, Environment, FirstAdmin, Origins, Pooler, SmtpAccess, TokenAlgorithm, VARIABLES,
 };
-
-/// The fewest characters of a `METRICS_TOKEN`.
-const MIN_METRICS_TOKEN_CHARS: usize = 16;
 
 /// What stands between two quotes of one kind.
 fn without_quotes(value: &str) -> Option<&str> {
     let between = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
     between('"').or_else(|| between('\''))
-}
-
-/// Whether a text is a piece of up to 12 bytes, again and again.
-fn repeats(raw: &str) -> bool {
-    let bytes = raw.as_bytes();
-    (1..=12.min(bytes.len())).any(|piece| bytes[piece..] == bytes[..bytes.len() - piece])
 }
 
 /// At a desk every request is of interest; in production a read that went well is not worth its
@@ -45,16 +36,17 @@ pub(super) struct Vars<'a> {
 impl Vars<'_> {
     pub(super) fn config(&mut self) -> Config {
         self.complain_about_quotes();
-        let database_url = self.database_url("DATABASE_URL");
+        let database_url = self.database_url("DATABASE_URL", Role::Primary);
         let environment = self.environment(database_url.is_some());
         let production = environment == Environment::Production;
         if production && database_url.is_none() {
             self.complain("DATABASE_URL is not set: production needs a PostgreSQL of its own.");
         }
-        let port_given = self.get("PORT").is_some();
+        let by_platform = production && self.get("PORT").is_some();
         let port = self.number("PORT", 8000, 0..=u16::MAX);
-        let host = self.host(port_given);
+        let host = self.host(by_platform);
         let public_url = self.public_url(production, port);
+        self.complain_about_accidental_development(&public_url);
         let mail_from = self.get("MAIL_FROM").or_else(|| self.get("GMAIL_ADDRESS"));
         Config {
             environment,
@@ -63,8 +55,8 @@ impl Vars<'_> {
             app_name: self.app_name(mail_from.as_deref(), &public_url),
             public_url,
             database_url,
-            database_direct_url: self.database_url("DATABASE_DIRECT_URL"),
-            database_read_url: self.database_url("DATABASE_READ_URL"),
+            database_direct_url: self.database_url("DATABASE_DIRECT_URL", Role::Primary),
+            database_read_url: self.database_url("DATABASE_READ_URL", Role::Standby),
             database_connections: self.number("DATABASE_CONNECTIONS", 10, 2..=1000),
             database_pooler: self.pooler(),
             secret_key: self.secret_key("SECRET_KEY", production),
@@ -119,7 +111,7 @@ impl Vars<'_> {
 
     /// A value as it was set, but for what stands around it by mistake: a line break at its
     /// end, which a secret made with `echo` has, and quotes, of which it is complained.
-    fn raw(&self, name: &str) -> Option<String> {
+    pub(super) fn raw(&self, name: &str) -> Option<String> {
         let value = (self.lookup)(name)?;
         let value = value.trim_end_matches(['\r', '\n']);
         Some(without_quotes(value).unwrap_or(value).to_owned()).filter(|value| !value.is_empty())
@@ -177,10 +169,10 @@ impl Vars<'_> {
         )
     }
 
-    fn host(&mut self, port_given: bool) -> IpAddr {
+    fn host(&mut self, by_platform: bool) -> IpAddr {
         // A platform that hands out the port expects us on every interface; a person at a desk does
-        // not.
-        let default = if port_given { "0.0.0.0" } else { "127.0.0.1" };
+        // not, whose mailbox and private database are nobody else's.
+        let default = if by_platform { "0.0.0.0" } else { "127.0.0.1" };
         let raw = self.get("HOST").unwrap_or_else(|| default.to_owned());
         let name = if raw == "localhost" { "127.0.0.1" } else { raw.trim_matches(['[', ']']) };
         name.parse().unwrap_or_else(|_| {
@@ -191,50 +183,22 @@ impl Vars<'_> {
         })
     }
 
-    fn database_url(&mut self, name: &str) -> Option<SecretString> {
+    /// A variable that a platform failed to fill is no wish for a private database, to which nobody
+    /// returns after the next deploy.
+    fn complain_about_accidental_development(&mut self, public_url: &str) {
+        let is_empty = |name| (self.lookup)(name).is_some_and(|value| value.trim().is_empty());
+        if is_empty("DATABASE_URL") && self.get("DOORWARD_ENV").is_none() && is_public(public_url) {
+            self.complain(
+                "DATABASE_URL is set and empty, while PUBLIC_URL is not this machine: set the database's URL, or \
+                 DOORWARD_ENV=development if a private PostgreSQL is meant.",
+            );
+        }
+    }
+
+    fn database_url(&mut self, name: &str, role: Role) -> Option<SecretString> {
         let raw = self.get(name)?;
-        if !(raw.starts_with("postgres://") || raw.starts_with("postgresql://")) {
-            self.complain(format!("{name} must start with postgres:// or postgresql://."));
-        } else if raw.parse::<PgConnectOptions>().is_err() {
-            let without_parameters = raw.split('?').next().unwrap_or_default();
-            let why = if without_parameters.parse::<PgConnectOptions>().is_ok() {
-                "holds a parameter that cannot be read: sslmode is disable, allow, prefer, require, verify-ca or \
-                 verify-full, and port a number"
-            } else {
-                "is not a URL of one host: percent-encode what is special in the user and the password"
-            };
-            self.complain(format!("{name} {why}."));
-        }
-        Some(raw.into())
-    }
-
-    fn secret_key(&mut self, name: &str, required: bool) -> Option<SecretString> {
-        // Not trimmed: the key is the string's own bytes.
-        let raw = self.raw(name);
-        let distinct = |raw: &str| raw.bytes().collect::<std::collections::BTreeSet<_>>().len();
-        match &raw {
-            None if required => self.complain(format!(
-                "{name} is not set: it signs every token. Make one with `openssl rand -base64 48`."
-            )),
-            Some(raw) if raw.len() < MIN_SECRET_BYTES || distinct(raw) < 8 || repeats(raw) => {
-                self.complain(format!(
-                    "{name} is too weak: {MIN_SECRET_BYTES} or more random bytes. Make one with `openssl rand \
-                     -base64 48`."
-                ));
-            }
-            _ => {}
-        }
-        raw.map(SecretString::from)
-    }
-
-    fn metrics_token(&mut self) -> Option<SecretString> {
-        let raw = self.get("METRICS_TOKEN")?;
-        // It travels in a header, where other characters cannot, or mean something.
-        if raw.len() < MIN_METRICS_TOKEN_CHARS || !raw.bytes().all(|b| b.is_ascii_graphic()) {
-            self.complain(format!(
-                "METRICS_TOKEN is too weak: {MIN_METRICS_TOKEN_CHARS} or more random characters, without spaces. Make \
-                 one with `openssl rand -hex 24`."
-            ));
+        if let Err(complaint) = Hosts::parse(&raw, role) {
+            self.complain(format!("{name} {complaint}."));
         }
         Some(raw.into())
     }

@@ -11,8 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 use url::Url;
 
-use crate::config::{Config, Origins};
-use crate::network::is_loopback_url;
+use crate::config::{Config, Origins, is_loopback_url};
 use crate::state::AppState;
 
 /// `None` where no origin may call: then OPTIONS is a method like any other.

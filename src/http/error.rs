@@ -276,8 +276,13 @@ impl From<sqlx::Error> for ApiError {
             Some("users_email_key") => return Self::conflict(&[("email", Code::EmailTaken)]),
             _ => {}
         }
+        if db::cannot_hold(&error) {
+            let message = "The database of this service cannot hold a character in what was sent.";
+            return Self { message: Some(message.to_owned()), ..Code::ValidationFailed.into() };
+        }
         if db::is_unavailable(&error) {
-            return Self { cause: Some(error.to_string()), ..Code::DatabaseUnavailable.into() };
+            let cause = Some(db::describe(&error));
+            return Self { cause, ..Code::DatabaseUnavailable.into() };
         }
         Self::internal(db::describe(&error))
     }

@@ -189,7 +189,9 @@ impl Exchange {
     ) {
         let Self { request_id, method_name: method, .. } = self;
         let (trace_id, route) = (trace_id.map(display), self.pattern(state));
-        let (status, milliseconds) = (status.as_u16(), took.as_secs_f64() * 1e3);
+        // To the microsecond: what comes after is noise, and up to 15 digits of it.
+        let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        let (status, milliseconds) = (status.as_u16(), f64::from(micros) / 1e3);
         if self.method.is_safe() && status < 400 {
             tracing::debug!(%request_id, trace_id, method, route, status, milliseconds, "request");
         } else {

@@ -5,11 +5,26 @@ use std::{error, fmt, io};
 
 #[derive(Debug)]
 pub enum LocalPostgresError {
-    NotInstalled,
-    VersionGone { version: String, data: PathBuf },
-    File { path: PathBuf, source: io::Error },
-    Initdb { program: PathBuf, output: String },
-    NoAnswer { log: PathBuf, last_words: String },
+    /// With a folder whose programs were not run, if there is one.
+    NotInstalled {
+        passed_over: Option<PathBuf>,
+    },
+    VersionGone {
+        version: String,
+        data: PathBuf,
+    },
+    File {
+        path: PathBuf,
+        source: io::Error,
+    },
+    Initdb {
+        program: PathBuf,
+        output: String,
+    },
+    NoAnswer {
+        log: PathBuf,
+        last_words: String,
+    },
 }
 
 /// Says at which file or program an I/O error happened.
@@ -20,7 +35,14 @@ pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> LocalPostgresError {
 impl fmt::Display for LocalPostgresError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotInstalled => f.write_str(
+            Self::NotInstalled { passed_over: Some(folder) } => write!(
+                f,
+                "PostgreSQL's server programs in {} are passed over, as users other than root and this one may replace \
+                 them: chown them, and chmod o-w them and the folders above. Or set DATABASE_URL to a PostgreSQL that \
+                 is running.",
+                folder.display()
+            ),
+            Self::NotInstalled { passed_over: None } => f.write_str(
                 "PostgreSQL's server programs (initdb, postgres) were not found. Run \
                  script/bootstrap, or install them: `apt install postgresql`, `dnf install \
                  postgresql-server`, `apk add postgresql` or `brew install postgresql`. Or set \

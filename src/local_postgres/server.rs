@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::error::at;
-use super::programs::server_programs;
+use super::programs::{server_programs, trusted_path};
 use super::site::{Site, remove};
 use super::{Durability, LocalPostgresError, PORT, USER};
 
@@ -71,7 +71,12 @@ impl Site {
         if data.exists() {
             return Ok(());
         }
-        let initdb = server_programs(None)?.join("initdb");
+        let initdb = server_programs(None, |program| self.command(program))?.join("initdb");
+        tracing::info!(
+            "private PostgreSQL: creating it once, in {}, with {}",
+            self.home.display(),
+            initdb.display()
+        );
         let mut output = String::new();
         // Not every system knows C.UTF-8.
         for locale in ["C.UTF-8", "C"] {
@@ -100,7 +105,10 @@ impl Site {
         self.make_private(&self.sockets)?;
         let (data, log) = (self.data(), self.log());
         let version = fs::read_to_string(data.join("PG_VERSION")).map_err(at(&data))?;
-        let postgres = server_programs(Some((version.trim(), &data)))?.join("postgres");
+        let made_with = Some((version.trim(), &*data));
+        let postgres =
+            server_programs(made_with, |program| self.command(program))?.join("postgres");
+        tracing::info!("private PostgreSQL: starting {}", postgres.display());
         let mut log_start = fs::metadata(&log).map_or(0, |log| log.len());
         if log_start > LOG_MAX {
             File::create(&log).map_err(at(&log))?;
@@ -138,7 +146,8 @@ impl Site {
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir("/").env_clear().env("LC_ALL", "C");
-        for name in ["PATH", "HOME", "LD_LIBRARY_PATH"] {
+        command.env("PATH", trusted_path());
+        for name in ["HOME", "LD_LIBRARY_PATH"] {
             command.envs(env::var_os(name).map(|value| (name, value)));
         }
         if let Some(account) = self.account {

@@ -1,6 +1,6 @@
 //! Where a cluster's files are, who owns them, and who holds its lock.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -103,6 +103,9 @@ impl Site {
         // The end of a throw-away cluster removes the file: a lock on a removed file guards
         // nothing.
         let held = lock.metadata().map_err(at(&self.lock))?;
+        if !self.is_ours(&held) {
+            return Err(at(&self.lock)(others(&held)));
+        }
         let there = fs::metadata(&self.lock);
         Ok(there.is_ok_and(|there| there.ino() == held.ino()).then_some(lock))
     }
@@ -117,15 +120,20 @@ impl Site {
             _ => {}
         }
         let found = fs::symlink_metadata(path).map_err(at(path))?;
-        let ours = [Some(rustix::process::getuid().as_raw()), self.account.map(|a| a.uid)];
-        if !found.is_dir() || !ours.contains(&Some(found.uid())) {
-            return Err(at(path)(io::Error::other("it belongs to another user")));
+        if !found.is_dir() || !self.is_ours(&found) {
+            return Err(at(path)(others(&found)));
         }
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(at(path))?;
         match self.account {
             Some(to) => chown(path, Some(to.uid), Some(to.gid)).map_err(at(path)),
             None => Ok(()),
         }
+    }
+
+    /// Whether something is this user's, or the server's account's.
+    fn is_ours(&self, found: &Metadata) -> bool {
+        let ours = [Some(rustix::process::getuid().as_raw()), self.account.map(|a| a.uid)];
+        ours.contains(&Some(found.uid()))
     }
 
     /// What the supervisor could not remove because it does not run as root. We hold the lock.
@@ -168,6 +176,13 @@ impl Account {
         self.run(probe.current_dir("/").stderr(Stdio::null()));
         probe.status().is_ok_and(|status| status.success())
     }
+}
+
+fn others(found: &Metadata) -> io::Error {
+    let owner = found.uid();
+    io::Error::other(format!(
+        "it belongs to user {owner}, and not to this one: run as its owner, chown it, or move it away"
+    ))
 }
 
 /// Made for all to pass through, though each cluster in it is closed.

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgConnection;
 use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
@@ -41,7 +42,7 @@ pub struct NewSession {
     pub user_id: Uuid,
     /// The hash that the password was checked against; `None` where another proof opens the
     /// session.
-    pub password_hash: Option<String>,
+    pub password_hash: Option<SecretString>,
     pub created_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
     pub ends_at: DateTime<Utc>,
@@ -256,7 +257,8 @@ pub async fn open_all(
     let rows = open_statement!(
         &column(sessions, |s| s.id),
         &column(sessions, |s| s.user_id),
-        &column(sessions, |s| s.password_hash.as_deref()) as &[Option<&str>],
+        &column(sessions, |s| s.password_hash.as_ref().map(ExposeSecret::expose_secret))
+            as &[Option<&str>],
         &column(sessions, |s| s.created_at),
         &column(sessions, |s| s.expires_at),
         &column(sessions, |s| s.ends_at),

@@ -1,6 +1,7 @@
 //! People.
 
 use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::{FromRow, PgConnection, Postgres};
 use uuid::Uuid;
 
@@ -17,7 +18,8 @@ pub struct User {
     pub first_name: String,
     pub last_name: String,
     pub role: Role,
-    pub password_hash: String,
+    #[sqlx(try_from = "String")]
+    pub password_hash: SecretString,
     pub created_at: DateTime<Utc>,
     pub modified_at: DateTime<Utc>,
 }
@@ -82,7 +84,7 @@ macro_rules! user_of {
             first_name: $row.first_name $($or_none)?,
             last_name: $row.last_name $($or_none)?,
             role: $row.role $($or_none)?,
-            password_hash: $row.password_hash $($or_none)?,
+            password_hash: ::secrecy::SecretString::from($row.password_hash $($or_none)?),
             created_at: $row.created_at $($or_none)?,
             modified_at: $row.modified_at $($or_none)?,
         }
@@ -100,7 +102,7 @@ pub struct NewUser<'a> {
     pub first_name: &'a Name,
     pub last_name: &'a Name,
     pub role: Role,
-    pub password_hash: &'a str,
+    pub password_hash: &'a SecretString,
 }
 
 /// Fails with a violation of `users_username_key` or `users_email_key` when the name or the address
@@ -123,7 +125,7 @@ pub async fn insert(
         user.first_name.as_str(),
         user.last_name.as_str(),
         user.role.as_str(),
-        user.password_hash,
+        user.password_hash.expose_secret(),
         now,
     );
     row.map(|row| user_of!(row)).fetch_one(db).await
@@ -210,13 +212,13 @@ pub async fn is_email_taken(db: &mut PgConnection, email: &str, but: Uuid) -> sq
 pub async fn set_password_hash(
     db: &mut PgConnection,
     id: Uuid,
-    new: &str,
+    new: &SecretString,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "update users set password_hash = $2, pending_email = null, modified_at = $3 where id = $1",
         id,
-        new,
+        new.expose_secret(),
         now
     )
     .execute(db)
@@ -229,14 +231,14 @@ pub async fn set_password_hash(
 pub async fn set_rehashed_password(
     db: &mut PgConnection,
     id: Uuid,
-    old: &str,
-    new: &str,
+    old: &SecretString,
+    new: &SecretString,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "update users set password_hash = $3 where id = $1 and password_hash = $2",
         id,
-        old,
-        new
+        old.expose_secret(),
+        new.expose_secret()
     )
     .execute(db)
     .await?;

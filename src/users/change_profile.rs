@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
+use secrecy::ExposeSecret;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -146,7 +147,8 @@ async fn write(
     let mut tx = state.db.begin_for(caller.user.id).await?;
     let before = sessions::lock_caller(&mut tx, actor.user_id, actor.session_id, now).await?;
     let before = before.ok_or(Code::SessionEnded)?;
-    let is_proven = proof.is_some() && before.password_hash == caller.user.password_hash;
+    let [stored, proven] = [&before, &caller.user].map(|user| user.password_hash.expose_secret());
+    let is_proven = proof.is_some() && stored == proven;
     if changes.replace_verified_address(&before) && !is_proven {
         // The address was verified, or the password changed, while this call was on its way.
         let error = password_required();

@@ -78,7 +78,11 @@ async fn way_to(database: &str) -> Db {
                     server_login_retry = 1";
         PgBouncer::start(more).await.expect("several instances need PgBouncer")
     });
-    let db = Db::new(bouncer.await.url(database).parse().unwrap(), 10).with_direct(direct);
+    let db = Db::new(
+        bouncer.await.url(database).parse::<sqlx::postgres::PgConnectOptions>().unwrap(),
+        10,
+    )
+    .with_direct(direct);
     db.assume_pooler();
     db
 }

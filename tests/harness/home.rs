@@ -137,11 +137,25 @@ impl Home {
 
     /// Starts a command that lasts. Its log goes on where the one before ended.
     pub fn spawn(&self, command: &str) -> Process {
-        let path = self.folder().join(format!("{command}.log"));
+        self.spawn_as(command, self.command(&[command]))
+    }
+
+    /// As [`spawn`](Self::spawn), with arguments or a program around it.
+    pub fn spawn_as(&self, name: &str, mut command: Command) -> Process {
+        let path = self.folder().join(format!("{name}.log"));
         let log = OpenOptions::new().create(true).append(true).open(&path).unwrap();
-        let mut child = self.command(&[command]);
-        child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        Process::new(child.spawn().unwrap(), path)
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Process::new(command.spawn().unwrap(), path)
+    }
+
+    /// A command that another program runs in the same folder, with the same environment.
+    pub fn within(&self, program: &str, program_arguments: &[&str], command: &[&str]) -> Command {
+        let command = self.command(command);
+        let mut outer = Command::new(program);
+        outer.args(program_arguments).arg(command.get_program()).args(command.get_args());
+        outer.current_dir(self.folder()).env_clear();
+        outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        outer
     }
 
     /// Starts the service and waits until it is ready.

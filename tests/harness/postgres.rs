@@ -36,7 +36,10 @@ impl Postgres {
     pub async fn primary(settings: &[&str]) -> Self {
         let primary = Self::start(settings).await;
         primary.execute("postgres", "create database doorward").await;
-        let db = Db::new(primary.url("doorward").parse().unwrap(), 2);
+        let db = Db::new(
+            primary.url("doorward").parse::<sqlx::postgres::PgConnectOptions>().unwrap(),
+            2,
+        );
         db.migrate().await.unwrap();
         db.close().await;
         primary

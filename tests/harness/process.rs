@@ -65,6 +65,11 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
     }
 
+    /// What a terminal sends that is closed.
+    pub fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
+
     /// Waits until it has ended by itself.
     pub async fn end(&mut self) -> ExitStatus {
         eventually("the process ends", async || !self.is_running()).await;
@@ -96,4 +101,14 @@ impl Drop for Process {
             note(&format!("{}:\n{log}", self.log.display()));
         }
     }
+}
+
+/// Whether a process has a handler for a signal.
+#[cfg(target_os = "linux")]
+pub fn handles(process: Pid, signal: Signal) -> bool {
+    let path = format!("/proc/{}/status", process.as_raw_nonzero());
+    let status = fs::read_to_string(path).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.unwrap_or("0").trim(), 16).unwrap();
+    caught & (1 << (signal.as_raw() - 1)) != 0
 }

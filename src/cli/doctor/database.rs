@@ -2,12 +2,16 @@
 
 use tokio::time::timeout;
 
-use super::{Findings, PATIENCE, tables};
-use crate::cli::compose::{ignored_parameters, open_database};
+use super::{Findings, Level, PATIENCE, tables};
+use crate::cli::trouble::{UNREACHABLE, advice};
+use secrecy::ExposeSecret;
+
+use crate::cli::compose::open_database;
 use crate::clock::Clock;
+use crate::config::database_url::ignored_parameters;
 use crate::config::{Config, Pooler};
 use crate::store::db::notifications::Notifications;
-use crate::store::db::{Db, Schema, ServerFacts, refuses_settings};
+use crate::store::db::{Db, Schema, ServerFacts, describe};
 use crate::store::{outbox, users};
 
 /// The oldest PostgreSQL that the tests run on.
@@ -34,7 +38,9 @@ pub(super) async fn examine(config: &Config) -> Findings {
     parameters(config, &mut findings);
     match timeout(PATIENCE, asked(config, &db, &mut findings)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => findings.fail("database", format!("{error}: {}", advice(&error))),
+        Ok(Err(error)) => {
+            findings.fail("database", format!("{}: {}", describe(&error), advice(&error)));
+        }
         Err(_) => {
             let message = format!("no answer within {PATIENCE:?}: {UNREACHABLE}");
             findings.fail("database", message);
@@ -56,7 +62,7 @@ fn parameters(config: &Config, findings: &mut Findings) {
         ("DATABASE_READ_URL", &config.database_read_url),
     ] {
         let Some(url) = url else { continue };
-        for (name, remedy) in ignored_parameters(url) {
+        for (name, remedy) in ignored_parameters(url.expose_secret()) {
             findings.warn("database", format!("{variable}: {name} has no effect here: {remedy}"));
         }
     }
@@ -74,7 +80,9 @@ async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resul
         db.assume_direct();
     }
     let facts = db.describe_server().await?;
-    server(config, db, &facts, findings);
+    let schema = db.schema().await?;
+    let is_in_use = !matches!(schema, Schema::Missing | Schema::OfAnother);
+    server(config, db, &facts, is_in_use, findings);
     clock(&facts, findings);
     if is_pooled {
         let message = "a pooler stands in front: no prepared statements are used, and it shares its connections out";
@@ -84,23 +92,26 @@ async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resul
         findings.ok("pooler", "none in front");
         connections(config, &facts, findings);
     }
-    let schema = db.schema().await?;
-    let is_foreign = schema == Schema::Missing && db.has_foreign_users().await?;
+    let is_foreign = schema == Schema::Missing && db.has_foreign_tables().await?;
     tables::schema(schema, is_foreign, &facts, findings);
-    if matches!(schema, Schema::Behind | Schema::Current | Schema::Ahead) {
-        tables::rights(&db.rights().await?, findings);
+    let is_served = matches!(schema, Schema::Current | Schema::Ahead | Schema::Shared);
+    let mut may_read = is_served;
+    if is_served || schema == Schema::Behind {
+        let rights = db.rights().await?;
+        may_read &= !rights.missing.iter().any(|right| right.starts_with("select"));
+        tables::rights(&rights, findings);
     }
-    if schema == Schema::Current && !db.has_search_index().await? {
+    if is_served && !db.has_search_index().await? {
         let message = "without the extension pg_trgm every search in the list of users reads all of them: run `create \
-                       extension pg_trgm` as a user who may, then the `create index users_search_idx` of \
-                       migrations/0004_list_indexes.sql";
+                       extension if not exists pg_trgm` as a user who may, then the `create index users_search_idx` of \
+                       migrations/0004_list_indexes.sql, with its schema in search_path";
         findings.warn("search", message);
     }
     // Where DATABASE_URL itself leads to a standby, that is the trouble.
     if !facts.is_standby {
         standby(db, findings).await;
     }
-    if matches!(schema, Schema::Current | Schema::Ahead) {
+    if may_read {
         admins(config, db, findings).await?;
         letters(config, db, findings).await?;
     }
@@ -147,7 +158,8 @@ async fn standby(db: &Db, findings: &mut Findings) {
         Ok(Some(facts)) => facts,
         Err(error) => {
             let message = format!(
-                "DATABASE_READ_URL leads nowhere, and {UNTIL_THEN}: {error}: correct it, or remove it"
+                "DATABASE_READ_URL leads nowhere, and {UNTIL_THEN}: {}: correct it, or remove it",
+                describe(&error)
             );
             return findings.warn("standby", message);
         }
@@ -194,15 +206,15 @@ async fn way_past_the_pooler(config: &Config, db: &Db, findings: &mut Findings) 
         ),
         Err(error) => {
             let message = format!(
-                "DATABASE_DIRECT_URL leads nowhere, and every request reads the database: {error}: correct it, or \
-                 remove it"
+                "DATABASE_DIRECT_URL leads nowhere, and every request reads the database: {}: correct it, or remove it",
+                describe(&error)
             );
             findings.warn("pooler", message);
         }
     }
 }
 
-fn server(config: &Config, db: &Db, facts: &ServerFacts, findings: &mut Findings) {
+fn server(config: &Config, db: &Db, facts: &ServerFacts, is_in_use: bool, findings: &mut Findings) {
     let version = format!("PostgreSQL {}", facts.version);
     if facts.version_number < OLDEST_POSTGRES {
         findings.fail("database", format!("{version} is too old: use 13 or later"));
@@ -216,12 +228,14 @@ fn server(config: &Config, db: &Db, facts: &ServerFacts, findings: &mut Findings
         );
         findings.fail("database", message);
     } else if facts.encoding != "UTF8" {
+        let what_next = if is_in_use { "move the rows there by `pg_dump`" } else { "use that one" };
         let message = format!(
             "{version} keeps this database in {}, which cannot hold every name: make one with `create database ... \
-             template template0 encoding 'UTF8' locale 'C.UTF-8'`, and correct DATABASE_URL",
+             template template0 encoding 'UTF8' locale 'C.UTF-8'`, {what_next}, and correct DATABASE_URL",
             facts.encoding
         );
-        findings.fail("database", message);
+        // What is there is served, and a name that does not fit is refused.
+        findings.add("database", if is_in_use { Level::Warn } else { Level::Fail }, message);
     } else if config.is_production() && db.is_remote() && !facts.is_encrypted {
         let message = format!(
             "{version} answers without TLS: whoever is on the way reads along. Add ?sslmode=require to DATABASE_URL, or \
@@ -266,45 +280,5 @@ fn connections(config: &Config, facts: &ServerFacts, findings: &mut Findings) {
         findings.warn("connections", message);
     } else {
         findings.ok("connections", room);
-    }
-}
-
-const UNREACHABLE: &str = "see that PostgreSQL runs there, that host and port in DATABASE_URL lead to it, and that this \
-     machine may reach it";
-
-const POOL_MODE: &str =
-    "PgBouncer lends a connection for one statement alone: set its pool_mode to transaction";
-
-fn advice(error: &sqlx::Error) -> &'static str {
-    if refuses_settings(error) {
-        return "a pooler stands in front and refuses a setting: set DATABASE_POOLER=on, and leave options out of \
-                DATABASE_URL";
-    }
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    let says = |words: &str| error.to_string().contains(words);
-    match (error, code.as_deref()) {
-        (_, Some("28000")) if says("pg_hba.conf") => {
-            "the server lets no such connection in: add a line for this user, database and machine to its pg_hba.conf, \
-             or allow this machine where the provider keeps that list; some want sslmode=require in DATABASE_URL"
-        }
-        (_, Some("08P01")) if says("statement pooling") => POOL_MODE,
-        (_, Some("28P01" | "28000" | "08P01")) => {
-            "check user and password in DATABASE_URL, where special characters are percent-encoded"
-        }
-        (_, Some("42501")) => {
-            "grant this user select, insert, update and delete on every table, and select on _sqlx_migrations, as the \
-             role that owns them"
-        }
-        (_, Some("3D000")) => "create the database, or correct its name in DATABASE_URL",
-        (_, Some("53300")) => {
-            "every connection is taken: end what holds them, raise max_connections, or put PgBouncer in front"
-        }
-        (_, Some("57P03")) => "PostgreSQL is starting or stopping: try again in a moment",
-        (sqlx::Error::Tls(_), _) => {
-            "server and sslmode in DATABASE_URL do not agree: sslmode=require wants TLS, verify-full its certificate in \
-             sslrootcert too"
-        }
-        (_, Some(_)) => "DATABASE_URL leads to a server that does not serve us",
-        _ => UNREACHABLE,
     }
 }

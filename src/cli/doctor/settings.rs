@@ -3,11 +3,10 @@
 use secrecy::ExposeSecret;
 use url::Url;
 
-use super::{Findings, is_usable};
+use super::{DATABASE_URLS, Findings, is_about, is_usable};
 use crate::cli::create_admin;
-use crate::config::Config;
 use crate::config::limits::{LIMITS, Limit, RateLimits};
-use crate::network::is_loopback_url;
+use crate::config::{Config, is_loopback_url};
 use crate::telemetry;
 
 type Check = fn(&Config, &mut Findings);
@@ -18,7 +17,8 @@ pub(super) fn examine(config: &Config, complaints: &[String]) -> Findings {
     findings
         .ok("settings", format!("this is {mode}, listening on {}:{}", config.host, config.port));
     for complaint in complaints {
-        findings.fail("settings", complaint);
+        let is_of_database = DATABASE_URLS.iter().any(|name| is_about(name, complaint));
+        findings.fail(if is_of_database { "database" } else { "settings" }, complaint);
     }
     if !telemetry::is_filter(&config.log) {
         findings.warn(

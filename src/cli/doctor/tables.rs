@@ -16,7 +16,7 @@ pub(super) fn rights(rights: &Rights, findings: &mut Findings) {
     if !rights.strangers.is_empty() {
         let who = rights.strangers.join(", ");
         let message = format!(
-            "strangers may read tables with password hashes or sessions: {who} may, for whom Supabase and PostgREST \
+            "strangers may read or change tables with password hashes or sessions: {who} may, for whom Supabase and PostgREST \
              answer anybody. As the tables' owner run `revoke all on users, sessions, outbox, audit_log, limits from \
              {who}`; better give Doorward a schema or a database of its own, which that program does not serve"
         );
@@ -47,8 +47,8 @@ pub(super) fn schema(
         ),
         Schema::Missing if is_foreign => findings.fail(
             "migrations",
-            "the schema has a table users of another application: give Doorward a database of its own, or a schema, \
-             named in DATABASE_URL by ?options=-csearch_path%3Dauth",
+            "the schema has tables of another application with the names of ours: give Doorward a database of its own, or \
+             a schema that search_path leads to (`alter role ... in database ... set search_path`)",
         ),
         Schema::Missing | Schema::Behind if !facts.may_create_tables => findings.fail(
             "migrations",
@@ -63,6 +63,16 @@ pub(super) fn schema(
         Schema::Ahead => findings.warn(
             "migrations",
             "the schema is a newer release's, beside which this one goes on working: deploy the newer one",
+        ),
+        Schema::OfAnother => findings.fail(
+            "migrations",
+            "another application keeps its migrations in this schema, and each would take the other's for its own: give \
+             Doorward a database of its own, or a schema that search_path leads to",
+        ),
+        Schema::Shared => findings.warn(
+            "migrations",
+            "the schema is up to date, and another application keeps its migrations in the same table, which may stop \
+             that one: move it to a schema of its own",
         ),
         Schema::Other(version) => findings.fail(
             "migrations",

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ::argon2::Params;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
 use crate::fields::Password;
@@ -86,7 +87,7 @@ impl Drop for Jobs {
 }
 
 enum Job {
-    Hash(Password, oneshot::Sender<String>),
+    Hash(Password, oneshot::Sender<SecretString>),
     Verify(Password, Arc<str>, Arc<AtomicBool>, oneshot::Sender<bool>),
 }
 
@@ -113,7 +114,11 @@ impl Hasher {
     }
 
     /// Hashes with a new salt; the result is a PHC string.
-    pub async fn hash(&self, requester: Requester, password: Password) -> Result<String, Busy> {
+    pub async fn hash(
+        &self,
+        requester: Requester,
+        password: Password,
+    ) -> Result<SecretString, Busy> {
         let (answer, result) = oneshot::channel();
         self.enqueue(requester, Job::Hash(password, answer))?;
         result.await.map_err(|_| self.turn_away())
@@ -128,10 +133,11 @@ impl Hasher {
         &self,
         requester: Requester,
         password: Password,
-        hash: Option<&str>,
+        hash: Option<&SecretString>,
         begun: &Arc<AtomicBool>,
     ) -> Result<Verdict, Busy> {
         let (answer, result) = oneshot::channel();
+        let hash = hash.map(ExposeSecret::expose_secret);
         let subject = hash.map_or_else(|| Arc::clone(&self.dummy), Arc::from);
         self.enqueue(requester, Job::Verify(password, subject, Arc::clone(begun), answer))?;
         let matches = result.await.map_err(|_| self.turn_away())? && hash.is_some();
@@ -217,7 +223,7 @@ impl Job {
                 }
                 let salt = random_bytes::<16>();
                 if let Some(output) = engine.compute(params, &password, &salt) {
-                    let _ = answer.send(argon2::phc_string(params, &salt, &output));
+                    let _ = answer.send(argon2::phc_string(params, &salt, &output).into());
                 }
             }
             Self::Verify(password, hash, begun, answer) => {

@@ -16,8 +16,10 @@ fn cheap() -> Params {
 async fn a_hash_matches_its_password_alone_and_names_its_parameters() {
     let hasher = Hasher::new(cheap(), 1);
     let hash = hasher.hash(SOMEBODY, Password::claimed("correct horse")).await.expect("not busy");
-    assert!(hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{hash}");
-    let verify = async |password: &str, hash: Option<&str>| {
+    let phc = hash.expose_secret();
+    assert!(phc.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{phc}");
+    assert!(!format!("{hash:?}").contains(phc));
+    let verify = async |password: &str, hash: Option<&SecretString>| {
         hasher
             .verify(SOMEBODY, Password::claimed(password), hash, &Arc::default())
             .await
@@ -32,7 +34,7 @@ async fn a_hash_matches_its_password_alone_and_names_its_parameters() {
     for broken in
         ["", "!", "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ", "$2b$12$abcdefghijklmnopqrstuv"]
     {
-        assert!(!verify("correct horse", Some(broken)).await.matches, "{broken}");
+        assert!(!verify("correct horse", Some(&broken.into())).await.matches, "{broken}");
     }
 }
 

@@ -167,13 +167,15 @@ impl Drop for Conn {
             None => self.pool.keep(loan),
             Some(unsettled) => {
                 let permit = self.permit.take();
-                runtime.spawn(give_back(loan, unsettled, self.behind_pooler, permit));
+                let pool = self.pool.clone();
+                runtime.spawn(give_back(pool, loan, unsettled, self.behind_pooler, permit));
             }
         }
     }
 }
 
 async fn give_back(
+    pool: Pool,
     mut loan: Loan,
     unsettled: Unsettled,
     behind_pooler: bool,
@@ -181,7 +183,7 @@ async fn give_back(
 ) {
     let settled = timeout(RETURN_TIMEOUT, settle(&mut loan.conn, unsettled, behind_pooler)).await;
     if matches!(settled, Ok(Ok(true))) {
-        loan.return_to_pool().await;
+        pool.give_back(loan).await;
     } else {
         // Closes it, and makes room for another one.
         drop(loan.conn.detach());

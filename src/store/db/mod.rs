@@ -2,12 +2,15 @@
 
 mod batch;
 mod connection;
+mod detour;
 mod error;
+mod idle;
 mod keyed_semaphore;
 pub mod notifications;
 mod pool;
 mod pooler;
 mod rights;
+mod route;
 mod schema;
 mod server_facts;
 mod standby;
@@ -15,7 +18,7 @@ mod transaction;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnectOptions;
@@ -26,15 +29,20 @@ use uuid::Uuid;
 pub use batch::Batcher;
 pub use connection::{Conn, timed_out, with_timeout};
 use error::is_broken;
-pub use error::{describe, is_unavailable, refuses_settings, unique_violation};
+pub use error::{
+    CertificateTrouble, cannot_hold, describe, is_hopeless, is_statement_pooling, is_unavailable,
+    refuses_settings, unique_violation,
+};
 pub use keyed_semaphore::{AcquireTimedOut, KeyedPermit, KeyedSemaphore};
 use pool::{ACQUIRE_TIMEOUT, Pool};
 pub use rights::Rights;
+use route::Route;
 pub use schema::Schema;
 pub use server_facts::ServerFacts;
 pub use standby::StandbyFacts;
 pub use transaction::Tx;
 
+use crate::config::database_url::Hosts;
 use crate::network::is_loopback;
 
 /// Timeout of a statement that commits itself: longer than the server waits for a lock.
@@ -44,9 +52,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: Pool,
-    options: Arc<PgConnectOptions>,
-    /// The server's own address, past the pooler, if configured.
-    direct_options: Option<Arc<PgConnectOptions>>,
+    /// The way past the pooler, if configured.
+    direct: Option<Arc<Route>>,
     behind_pooler: Arc<AtomicBool>,
     /// One permit for each user.
     users: KeyedSemaphore,
@@ -55,12 +62,10 @@ pub struct Db {
 
 impl Db {
     /// Connects when first used.
-    pub fn new(options: PgConnectOptions, connections: u32) -> Self {
-        let options = start_up_options(options);
+    pub fn new(hosts: impl Into<Hosts>, connections: u32) -> Self {
         Self {
-            pool: Pool::new(options.clone(), connections),
-            options: options.into(),
-            direct_options: None,
+            pool: Pool::new(hosts.into().map(start_up_options), connections),
+            direct: None,
             behind_pooler: Arc::default(),
             users: KeyedSemaphore::new(1),
             standby: None,
@@ -69,16 +74,25 @@ impl Db {
 
     /// Sets the address past the pooler, for what does not work through one.
     #[must_use]
-    pub fn with_direct(self, options: PgConnectOptions) -> Self {
+    pub fn with_direct(self, hosts: impl Into<Hosts>) -> Self {
         // This address, too, may be a pooler's: one in session mode.
-        Self { direct_options: Some(start_up_options(options).into()), ..self }
+        Self { direct: Some(Arc::new(Route::new(hosts.into().map(start_up_options)))), ..self }
     }
 
     /// How to reach the server itself; `None` where that is not known.
     pub fn direct_options(&self) -> Option<PgConnectOptions> {
-        let only_way = || (!self.is_behind_pooler()).then_some(&self.options);
-        let options = self.direct_options.as_ref().or_else(only_way)?;
-        Some(PgConnectOptions::clone(options))
+        match &self.direct {
+            Some(direct) => Some(direct.options()),
+            None => (!self.is_behind_pooler()).then(|| self.pool.route().options()),
+        }
+    }
+
+    /// Looks for another way to the server itself, where there are several.
+    pub async fn find_direct_way(&self) {
+        match &self.direct {
+            Some(direct) => direct.find(Instant::now()).await,
+            None => self.pool.find_way(Instant::now()).await,
+        };
     }
 
     /// A connection for reads. Writes go through [`Db::begin`] or [`Db::write`].
@@ -174,8 +188,10 @@ impl Db {
 
     /// Whether the server is reached over a network.
     pub fn is_remote(&self) -> bool {
-        let host = self.options.get_host();
-        !(self.options.get_socket().is_some() || host.starts_with('/') || is_loopback(host))
+        self.pool.route().hosts().iter().any(|options| {
+            let host = options.get_host();
+            !(options.get_socket().is_some() || host.starts_with('/') || is_loopback(host))
+        })
     }
 }
 

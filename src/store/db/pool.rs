@@ -14,8 +14,12 @@ use std::time::{Duration, Instant};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use super::idle::{IdleCheck, Unproven};
+use super::route::Route;
+use crate::config::database_url::Hosts;
 
 /// How long a request waits for a connection before it is told that there is none.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -25,6 +29,12 @@ pub(super) const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection is reused before it goes back to sqlx's pool.
 const REUSE_FOR: Duration = Duration::from_secs(1);
+
+/// How long a new connection may take before another server or address is looked for.
+const OPENING_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often room is looked for to ask why there is no further connection.
+const EXPLAIN_TRIES: u32 = 5;
 
 #[derive(Clone, Debug)]
 pub(super) struct Pool(Arc<Shared>);
@@ -38,6 +48,12 @@ struct Shared {
     /// to hand meanwhile.
     permits: Arc<Semaphore>,
     at_hand: Mutex<Vec<Kept>>,
+    /// Told of each connection that comes to hand, or goes back to sqlx's pool.
+    came_back: Notify,
+    route: Route,
+    /// What is done to the route's options before sqlx has them.
+    adapt: Mutex<fn(PgConnectOptions) -> PgConnectOptions>,
+    idle: IdleCheck,
 }
 
 #[derive(Debug)]
@@ -45,6 +61,7 @@ struct Kept {
     conn: PoolConnection<Postgres>,
     /// When it came out of the pool.
     since: Instant,
+    used_at: Instant,
 }
 
 /// A connection in use, and its permit.
@@ -55,26 +72,33 @@ pub(super) struct Loan {
     permit: OwnedSemaphorePermit,
 }
 
-impl Loan {
-    pub async fn return_to_pool(self) {
-        let Self { conn, since: _, permit } = self;
-        return_to_pool(conn).await;
-        drop(permit);
-    }
-}
-
 impl Pool {
     /// Connects when first used.
-    pub fn new(options: PgConnectOptions, connections: u32) -> Self {
+    pub fn new(hosts: Hosts, connections: u32) -> Self {
+        let route = Route::new(hosts);
+        let idle = IdleCheck::default();
+        let check = idle.clone();
         let inner = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             // A broken connection shows at its first statement: to ping each one first would cost a
             // round trip.
             .test_before_acquire(false)
-            .connect_lazy_with(options);
+            .before_acquire(move |conn, facts| {
+                let check = check.clone();
+                Box::pin(async move { Ok(check.passes(conn, facts.idle_for).await) })
+            })
+            .connect_lazy_with(route.options());
         let permits = Arc::new(Semaphore::new(connections as usize));
-        Self(Arc::new(Shared { inner, permits, at_hand: Mutex::default() }))
+        Self(Arc::new(Shared {
+            inner,
+            permits,
+            at_hand: Mutex::default(),
+            came_back: Notify::new(),
+            route,
+            adapt: Mutex::new(|options| options),
+            idle,
+        }))
     }
 
     /// sqlx's own pool, for what needs more than a connection. What is taken from it directly is
@@ -83,22 +107,135 @@ impl Pool {
         &self.0.inner
     }
 
+    pub fn route(&self) -> &Route {
+        &self.0.route
+    }
+
+    /// Adapts how to connect, from now on.
+    pub fn adapt(&self, adapt: fn(PgConnectOptions) -> PgConnectOptions) {
+        *locked(&self.0.adapt) = adapt;
+        self.follow_route();
+    }
+
+    fn follow_route(&self) {
+        let adapt = *locked(&self.0.adapt);
+        self.0.inner.set_connect_options(adapt(self.0.route.options()));
+    }
+
+    /// Looks for a way to the server where there are several; returns whether it is another than
+    /// at `since`.
+    pub async fn find_way(&self, since: Instant) -> bool {
+        let pool = self.clone();
+        // Not given up with the caller that began it: others wait for it as well.
+        let looking = tokio::spawn(async move {
+            let found = pool.0.route.find(since).await;
+            if found {
+                pool.follow_route();
+            }
+            found
+        });
+        looking.await.unwrap_or(false)
+    }
+
     pub async fn acquire(&self) -> sqlx::Result<Loan> {
         let lending = async {
             let permit = Arc::clone(&self.0.permits).acquire_owned().await;
             let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
-            let kept = self.0.at_hand().pop();
-            let Kept { conn, since } = if let Some(kept) = kept {
-                kept
-            } else {
+            if let Some((conn, since)) = self.take_at_hand().await {
+                return Ok(Loan { conn, since, permit });
+            }
+            let conn = tokio::select! {
+                biased;
                 // Boxed: else all that may have to connect would be as large as connecting needs,
                 // some 15 KB.
-                let conn = Box::pin(self.0.inner.acquire()).await?;
-                Kept { conn, since: Instant::now() }
+                conn = Box::pin(self.open()) => conn?,
+                // The server may let in fewer than there may be here.
+                (conn, since) = Box::pin(self.next_back()) => {
+                    self.explain_later();
+                    return Ok(Loan { conn, since, permit });
+                }
             };
-            Ok(Loan { conn, since, permit })
+            Ok(Loan { conn, since: Instant::now(), permit })
         };
         timeout(ACQUIRE_TIMEOUT, lending).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+    }
+
+    async fn take_at_hand(&self) -> Option<(PoolConnection<Postgres>, Instant)> {
+        loop {
+            let Kept { conn, since, used_at } = self.0.at_hand().pop()?;
+            let mut conn = Unproven::new(conn);
+            if self.0.idle.passes(conn.get(), used_at.elapsed()).await {
+                return Some((conn.proven(), since));
+            }
+        }
+    }
+
+    /// The next connection that somebody else is done with.
+    async fn next_back(&self) -> (PoolConnection<Postgres>, Instant) {
+        loop {
+            self.0.came_back.notified().await;
+            if let Some(lent) = self.take_at_hand().await {
+                return lent;
+            }
+            if let Some(conn) = self.0.inner.try_acquire() {
+                return (conn, Instant::now());
+            }
+        }
+    }
+
+    /// A connection of sqlx's pool, by another way where the present one leads nowhere.
+    async fn open(&self) -> sqlx::Result<PoolConnection<Postgres>> {
+        let since = Instant::now();
+        let mut opening = Box::pin(self.open_once());
+        let opened = timeout(OPENING_PATIENCE, &mut opening).await;
+        if let Ok(Ok(conn)) = opened {
+            return Ok(conn);
+        }
+        if self.find_way(since).await {
+            return self.open_once().await;
+        }
+        self.explain_later();
+        match opened {
+            Ok(failed) => failed,
+            Err(_) => opening.await,
+        }
+    }
+
+    async fn open_once(&self) -> sqlx::Result<PoolConnection<Postgres>> {
+        let mut conn = Unproven::new(self.0.inner.acquire().await?);
+        if self.0.route.suits(conn.get()).await? {
+            return Ok(conn.proven());
+        }
+        Err(sqlx::Error::Protocol(
+            "the server is not, or no longer, of the kind that is wanted".into(),
+        ))
+    }
+
+    /// Asks why the server lets no further connection in: in the place of one of ours, so that
+    /// there are never more than there may be.
+    fn explain_later(&self) {
+        if !self.0.route.may_explain() {
+            return;
+        }
+        let pool = self.clone();
+        tokio::spawn(async move {
+            for _ in 0..EXPLAIN_TRIES {
+                // Those that are being opened now count as open.
+                sleep(OPENING_PATIENCE).await;
+                let _place = pool.0.permits.acquire().await;
+                if pool.0.inner.size() < pool.max_connections() {
+                    return pool.0.route.explain(&pool.0.inner.connect_options()).await;
+                }
+            }
+        });
+    }
+
+    /// Gives a connection back to sqlx's pool, which pings it.
+    pub async fn give_back(&self, loan: Loan) {
+        let Loan { conn, since: _, permit } = loan;
+        return_to_pool(conn).await;
+        drop(permit);
+        self.0.came_back.notify_one();
     }
 
     /// Takes back a connection whose last result was read to its end.
@@ -112,7 +249,7 @@ impl Pool {
         while let Some(place) = at_hand.iter().position(|kept| is_old(kept.since))
             && let Ok(permit) = Arc::clone(&self.0.permits).try_acquire_owned()
         {
-            let Kept { conn, since } = at_hand.remove(place);
+            let Kept { conn, since, used_at: _ } = at_hand.remove(place);
             leaving.push(Loan { conn, since, permit });
         }
         let Loan { conn, since, permit } = loan;
@@ -120,12 +257,14 @@ impl Pool {
             leaving.push(Loan { conn, since, permit });
             drop(at_hand);
         } else {
-            at_hand.push(Kept { conn, since });
+            at_hand.push(Kept { conn, since, used_at: now });
             drop(at_hand);
             drop(permit);
+            self.0.came_back.notify_one();
         }
         for loan in leaving {
-            tokio::spawn(loan.return_to_pool());
+            let pool = self.clone();
+            tokio::spawn(async move { pool.give_back(loan).await });
         }
     }
 
@@ -157,8 +296,12 @@ impl Pool {
 
 impl Shared {
     fn at_hand(&self) -> MutexGuard<'_, Vec<Kept>> {
-        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.at_hand)
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Shared {

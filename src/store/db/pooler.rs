@@ -6,6 +6,7 @@
 //! statements.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
@@ -22,28 +23,37 @@ const SERVER_LIMITS: [(&str, &str); 3] = [
     ("idle_in_transaction_session_timeout", "10s"),
 ];
 
+/// The isolation that every statement is written for. A database or a role may have a stricter one
+/// by default, under which calls that meet at one row would fail.
+const ISOLATION: &str = "read committed";
+
 /// Begins a transaction behind a pooler.
 pub(super) fn begin_statement() -> AssertSqlSafe<String> {
     let limits = SERVER_LIMITS.map(|(name, limit)| format!("set local {name} = '{limit}'"));
-    AssertSqlSafe(format!("begin; deallocate all; {}", limits.join("; ")))
+    let limits = limits.join("; ");
+    AssertSqlSafe(format!("begin isolation level {ISOLATION}; deallocate all; {limits}"))
 }
 
 /// Options to connect with where a pooler may stand in between.
-pub(super) fn options(options: &PgConnectOptions) -> PgConnectOptions {
-    options.clone().statement_cache_capacity(0)
+pub(super) fn options(options: PgConnectOptions) -> PgConnectOptions {
+    options.statement_cache_capacity(0)
+}
+
+/// Options to connect with where the server is reached itself.
+fn direct_options(options: PgConnectOptions) -> PgConnectOptions {
+    options.options(SERVER_LIMITS).options([("default_transaction_isolation", ISOLATION)])
 }
 
 impl Db {
     /// Assumes that the database is reached directly. To be called before the first statement.
     pub fn assume_direct(&self) {
-        let options = PgConnectOptions::clone(&self.options);
-        self.pool.inner().set_connect_options(options.options(SERVER_LIMITS));
+        self.pool.adapt(direct_options);
     }
 
     /// Assumes that a transaction pooler stands before the database. To be called before the first
     /// statement.
     pub fn assume_pooler(&self) {
-        self.pool.inner().set_connect_options(options(&self.options));
+        self.pool.adapt(options);
         self.behind_pooler.store(true, Ordering::SeqCst);
     }
 
@@ -54,16 +64,18 @@ impl Db {
     /// Whether two open connections share one server process, or one connection is served by two,
     /// or the limits of a session are refused: only a pooler does that.
     pub async fn detect_pooler(&self) -> sqlx::Result<bool> {
+        // What leads nowhere would take all the time there is.
+        self.pool.find_way(Instant::now()).await;
         with_timeout(self.look_for_pooler()).await
     }
 
     async fn look_for_pooler(&self) -> sqlx::Result<bool> {
-        let limited = PgConnectOptions::clone(&self.options).options(SERVER_LIMITS);
-        let first = match limited.connect().await {
+        let options = self.pool.route().options();
+        let first = match direct_options(options.clone()).connect().await {
             Err(error) if refuses_settings(&error) => return Ok(true),
             connected => connected?,
         };
-        let mut connections = [first, self.options.connect().await?];
+        let mut connections = [first, options.connect().await?];
         let mut seen = [None, None];
         let mut found = false;
         // Not strictly alternating: a round-robin pooler would then give each its own process.

@@ -13,7 +13,7 @@ const PUBLIC_ROLES: [&str; 4] = ["anon", "anonymous", "authenticated", "web_anon
 pub struct Rights {
     /// What this user may not do, as `insert on users`.
     pub missing: Vec<String>,
-    /// `public` or roles that stand for strangers, who may read a table.
+    /// `public` or roles that stand for strangers, who may read or change a table.
     pub strangers: Vec<String>,
     /// Other roles that may, superusers and the owner left out.
     pub others: Vec<String>,
@@ -43,9 +43,10 @@ impl Db {
              where exists (
                  select from pg_class table_of_ours
                  where oid = any (array[to_regclass('users'), to_regclass('sessions'),
-                         to_regclass('outbox'), to_regclass('audit_log')]::oid[])
+                         to_regclass('outbox'), to_regclass('audit_log'), to_regclass('limits')]::oid[])
                      and has_schema_privilege(role, relnamespace, 'usage')
-                     and has_any_column_privilege(role, oid, 'select')
+                     and (has_any_column_privilege(role, oid, 'select, insert, update')
+                         or has_table_privilege(role, oid, 'delete, truncate, trigger'))
                      and (name = 'public' or not pg_has_role(role, relowner, 'member'))
                      -- Where rows are secured and no policy shows any, a right shows nothing.
                      and (not relrowsecurity
@@ -60,13 +61,14 @@ impl Db {
         Ok(Rights { missing, strangers, others })
     }
 
-    /// Whether a table of the schema has our table's name, and none of our columns.
-    pub async fn has_foreign_users(&self) -> sqlx::Result<bool> {
+    /// Whether a table of the schema that ours would be made in has one of our tables' names.
+    pub async fn has_foreign_tables(&self) -> sqlx::Result<bool> {
         let mut conn = self.acquire().await?;
         sqlx::query_scalar(
-            "select to_regclass('users') is not null and not exists (
-                 select from pg_attribute
-                 where attrelid = to_regclass('users') and attname = 'password_hash'
+            "select exists (
+                 select from pg_class
+                 where relnamespace = to_regnamespace(quote_ident(current_schema()))
+                     and relname in ('users', 'sessions', 'outbox', 'audit_log', 'limits')
              )",
         )
         .fetch_one(&mut *conn)

@@ -1,6 +1,5 @@
 //! The schema: its migration, and how it compares with this release.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::PgConnection;
@@ -28,6 +27,31 @@ pub enum Schema {
     Ahead,
     /// This migration differs from the one in this release.
     Other(i64),
+    /// Another application keeps its own migrations there, and none of ours has run.
+    OfAnother,
+    /// Current, beside migrations of another application in the same table.
+    Shared,
+}
+
+/// How far ahead of this release's a version can be and still be of a later one. Other
+/// applications number theirs by date.
+const NEWER_AT_MOST: i64 = 100_000;
+
+/// A row of `_sqlx_migrations`.
+#[derive(Debug, sqlx::FromRow)]
+struct Applied {
+    version: i64,
+    description: String,
+    checksum: Vec<u8>,
+}
+
+impl Applied {
+    /// Whether it is a migration of this release, though it may have been altered since.
+    fn is_ours(&self) -> bool {
+        MIGRATOR
+            .iter()
+            .any(|ours| ours.version == self.version && ours.description == self.description)
+    }
 }
 
 impl Db {
@@ -39,8 +63,9 @@ impl Db {
     /// nothing else, can serve.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         match self.schema().await? {
-            Schema::Current | Schema::Ahead => return Ok(()),
+            Schema::Current | Schema::Ahead | Schema::Shared => return Ok(()),
             Schema::Missing => self.check_encoding().await?,
+            Schema::OfAnother => return Err(MigrateError::Source(OF_ANOTHER.into())),
             Schema::Behind | Schema::Other(_) => {}
         }
         for version in self.missing_versions().await? {
@@ -69,7 +94,7 @@ impl Db {
     async fn missing_versions(&self) -> sqlx::Result<Vec<i64>> {
         let done = done(&mut *self.acquire().await?).await?.unwrap_or_default();
         let all = MIGRATOR.iter().map(|migration| migration.version);
-        Ok(all.filter(|version| !done.contains_key(version)).collect())
+        Ok(all.filter(|version| done.iter().all(|done| done.version != *version)).collect())
     }
 
     async fn migrate_to(&self, version: Option<i64>) -> Result<(), MigrateError> {
@@ -85,6 +110,15 @@ impl Db {
         // But not for long for a table: every other statement queues behind one that waits for it.
         // Yet longer than a second, after which PostgreSQL cancels its own autovacuum.
         sqlx::raw_sql("set local lock_timeout = '2s'").execute(&mut *tx).await?;
+        // An extension that was made in a schema of its own, as Supabase does, is found there.
+        sqlx::query(
+            "select set_config('search_path', current_setting('search_path') || ', ' || quote_ident(nspname), true)
+             from pg_extension join pg_namespace on pg_namespace.oid = extnamespace
+             where extname = 'pg_trgm' and nspname <> all (current_schemas(true))
+                 and has_schema_privilege(pg_namespace.oid, 'usage')",
+        )
+        .execute(&mut *tx)
+        .await?;
         // sqlx's own lock belongs to a session, which a pooler does not keep. A newer release may
         // have migrated already while this one is still in service: migrations unknown to this one
         // do not disturb it.
@@ -107,16 +141,25 @@ impl Db {
         let Some(done) = done(&mut *self.acquire().await?).await? else {
             return Ok(Schema::Missing);
         };
+        if !done.is_empty() && !done.iter().any(Applied::is_ours) {
+            return Ok(Schema::OfAnother);
+        }
         for migration in MIGRATOR.iter() {
-            match done.get(&migration.version) {
+            match done.iter().find(|done| done.version == migration.version) {
                 None => return Ok(Schema::Behind),
-                Some(checksum) if checksum != &*migration.checksum => {
+                Some(done) if done.checksum != *migration.checksum => {
                     return Ok(Schema::Other(migration.version));
                 }
                 Some(_) => {}
             }
         }
-        Ok(if done.len() > MIGRATOR.iter().count() { Schema::Ahead } else { Schema::Current })
+        let newest = newest();
+        let later = done.iter().filter(|done| done.version > newest);
+        Ok(match later.map(|done| done.version - newest > NEWER_AT_MOST).max() {
+            None => Schema::Current,
+            Some(false) => Schema::Ahead,
+            Some(true) => Schema::Shared,
+        })
     }
 
     /// Whether the search in the list of users has its index, which needs `pg_trgm`.
@@ -129,20 +172,26 @@ impl Db {
 
     /// Whether the database answers and has every migration that this release needs.
     pub async fn is_migrated(&self) -> sqlx::Result<bool> {
-        let newest = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
         let done = done(&mut *self.acquire().await?).await?;
-        Ok(done.is_some_and(|done| done.contains_key(&newest)))
+        Ok(done.is_some_and(|done| done.iter().any(|done| done.version == newest())))
     }
 }
 
-/// The applied migrations, with their checksums; `None` if there never was one.
-async fn done(conn: &mut PgConnection) -> sqlx::Result<Option<BTreeMap<i64, Vec<u8>>>> {
+fn newest() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+const OF_ANOTHER: &str = "another application keeps its migrations in this schema, and each would take the other's for \
+     its own: give Doorward a database of its own, or a schema that search_path leads to";
+
+/// The applied migrations; `None` if there never was one.
+async fn done(conn: &mut PgConnection) -> sqlx::Result<Option<Vec<Applied>>> {
     let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
     if !known.fetch_one(&mut *conn).await? {
         return Ok(None);
     }
-    let done = sqlx::query_as("select version, checksum from _sqlx_migrations where success");
-    Ok(Some(done.fetch_all(conn).await?.into_iter().collect()))
+    let done = "select version, description, checksum from _sqlx_migrations where success";
+    Ok(Some(sqlx::query_as(done).fetch_all(conn).await?))
 }
 
 /// Whether waiting for a lock timed out, or ended as a deadlock.

@@ -9,7 +9,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::{sleep, timeout};
 
@@ -17,6 +16,7 @@ use super::connection::{Conn, timed_out, with_timeout};
 use super::error::describe;
 use super::pool::Pool;
 use super::{Db, pooler, start_up_options};
+use crate::config::database_url::Hosts;
 
 /// How long a server may take to accept `doctor`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,7 +32,6 @@ const COOLDOWN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Standby {
     pool: Pool,
-    options: PgConnectOptions,
     cooldown: Mutex<Option<Cooldown>>,
 }
 
@@ -56,11 +55,10 @@ pub struct StandbyFacts {
 }
 
 impl Standby {
-    pub(super) fn new(options: PgConnectOptions, connections: u32) -> Self {
+    pub(super) fn new(hosts: Hosts, connections: u32) -> Self {
         // As behind a pooler: that works without one, too.
-        let options = pooler::options(&start_up_options(options));
-        let pool = Pool::new(options.clone(), connections);
-        Self { pool, options, cooldown: Mutex::default() }
+        let hosts = hosts.map(|options| pooler::options(start_up_options(options)));
+        Self { pool: Pool::new(hosts, connections), cooldown: Mutex::default() }
     }
 
     pub(super) async fn close(&self) {
@@ -112,8 +110,8 @@ impl Standby {
 impl Db {
     /// Names a standby to read from.
     #[must_use]
-    pub fn with_standby(self, options: PgConnectOptions, connections: u32) -> Self {
-        Self { standby: Some(Standby::new(options, connections).into()), ..self }
+    pub fn with_standby(self, hosts: impl Into<Hosts>, connections: u32) -> Self {
+        Self { standby: Some(Standby::new(hosts.into(), connections).into()), ..self }
     }
 
     /// Reads many rows: from the standby where there is one that can be used, else from the
@@ -163,7 +161,9 @@ impl Db {
         let Some(standby) = &self.standby else { return Ok(None) };
         let position = self.position().await?;
         // Not from the pool, which retries a refused connection and hides the cause.
-        let connecting = timeout(CONNECT_TIMEOUT, standby.options.connect());
+        standby.pool.find_way(Instant::now()).await;
+        let options = standby.pool.route().options();
+        let connecting = timeout(CONNECT_TIMEOUT, options.connect());
         let mut conn = connecting.await.map_err(|_| timed_out())??;
         let facts = match timeout(CATCH_UP_TIMEOUT, catch_up(&mut conn, &position)).await {
             Ok(facts) => facts?,

@@ -29,7 +29,7 @@ fn session(app: &TestApp, user_id: Uuid, password_hash: &str) -> NewSession {
     NewSession {
         id: Uuid::now_v7(),
         user_id,
-        password_hash: Some(password_hash.to_owned()),
+        password_hash: Some(password_hash.into()),
         created_at: now,
         expires_at: now + TimeDelta::days(30),
         ends_at: now + TimeDelta::days(90),

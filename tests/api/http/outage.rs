@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use doorward::clock::Clock;
-use doorward::store::db::{Db, is_unavailable};
+use doorward::store::db::{Db, is_hopeless, is_unavailable};
 use futures_util::future::{join_all, try_join_all};
 use serde_json::json;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -235,7 +235,7 @@ async fn connections_that_lead_nowhere_give_their_places_back() {
     let (database, port) = (new_database().await, free_port());
     let proxy = TcpProxy::open(port).await;
     let url = format!("postgres://doorward@127.0.0.1:{port}/{database}?sslmode=disable");
-    let db = Db::new(url.parse().unwrap(), 2);
+    let db = Db::new(url.parse::<sqlx::postgres::PgConnectOptions>().unwrap(), 2);
     let mut held = [db.begin().await.unwrap(), db.begin().await.unwrap()];
     proxy.swallow(true);
     for tx in &mut held {
@@ -283,7 +283,12 @@ async fn the_servers_own_trouble_is_told_from_a_statement_that_is_wrong() {
     for code in ["53100", "53200", "53300", "58030", "40001", "55P03"] {
         assert!(is_unavailable(&raised(code).await), "{code}");
     }
-    for code in ["22P02", "23505", "23514", "42P01", "42703", "0A000", "P0001", "XX000", "XX001"] {
+    // Rights, a schema or tables that somebody takes away, and gives back.
+    for code in ["3F000", "42501", "42703", "42804", "42883", "42P01"] {
+        let error = raised(code).await;
+        assert!(is_unavailable(&error) && is_hopeless(&error), "{code}");
+    }
+    for code in ["22P02", "23505", "23514", "42601", "0A000", "P0001", "XX000", "XX001"] {
         assert!(!is_unavailable(&raised(code).await), "{code}");
     }
 }

@@ -53,7 +53,8 @@ async fn while_occupied(app: &TestApp, work: impl Future<Output = ()>) {
     let (client, claimed) = (Requester { key: 0, is_known: true }, Password::claimed("x"));
     let begun = Arc::default();
     let occupy = async {
-        let verdict = app.state.hasher.verify(client, claimed, Some(&long), &begun).await;
+        let verdict =
+            app.state.hasher.verify(client, claimed, Some(&long.as_str().into()), &begun).await;
         assert!(!verdict.expect("it had its turn").matches);
     };
     let work = async {

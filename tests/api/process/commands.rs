@@ -14,6 +14,8 @@ use crate::harness::cluster::{cluster, empty_database};
 use crate::harness::home::Home;
 use crate::harness::machine::{note, root};
 use crate::harness::person::{PASSWORD, email_of};
+#[cfg(target_os = "linux")]
+use crate::harness::process::handles;
 use crate::harness::smtp_sink::SmtpSink;
 use crate::harness::wait::eventually;
 
@@ -35,7 +37,9 @@ async fn role_of(home: &Home, username: &str) -> Value {
 async fn help_tells_what_each_command_is_for() {
     let home = Home::new(&[]);
     let help = home.succeeds(&["--help"], "").await;
-    for command in ["serve", "worker", "migrate", "create-admin", "openapi", "healthcheck"] {
+    for command in
+        ["serve", "worker", "migrate", "create-admin", "settings", "openapi", "healthcheck"]
+    {
         let line = help.lines().find(|line| line.trim_start().starts_with(command));
         assert!(line.is_some_and(|line| line.split_whitespace().count() > 4), "{command}: {help}");
         assert!(home.succeeds(&[command, "--help"], "").await.contains("Usage: doorward"));
@@ -258,6 +262,7 @@ async fn a_command_that_is_process_1_ends_on_a_signal() {
         (&["migrate"][..], Signal::TERM, 143),
         (CREATE, Signal::TERM, 143),
         (&["doctor"], Signal::INT, 130),
+        (&["migrate"], Signal::HUP, 129),
     ] {
         let command = home.command(arguments);
         let mut wrapped = Command::new("unshare");
@@ -284,16 +289,6 @@ async fn a_command_that_is_process_1_ends_on_a_signal() {
         .await;
         assert_eq!(status.and_then(|status| status.code()), Some(code), "{arguments:?}");
     }
-}
-
-/// Whether a process has a handler for a signal.
-#[cfg(target_os = "linux")]
-fn handles(process: rustix::process::Pid, signal: rustix::process::Signal) -> bool {
-    let path = format!("/proc/{}/status", process.as_raw_nonzero());
-    let status = fs::read_to_string(path).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = u64::from_str_radix(caught.unwrap_or("0").trim(), 16).unwrap();
-    caught & (1 << (signal.as_raw() - 1)) != 0
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::harness::pgbouncer::PgBouncer;
 use crate::harness::smtp_sink::{Encryption, Mode};
 use crate::process::doctor::{DATABASE_PASSWORD, Report, good, good_home, mail_server};
 
-async fn sql_on(database: &str, sql: String) {
+pub async fn sql_on(database: &str, sql: String) {
     let options = cluster().await.connect_options(database);
     let mut connection = PgConnection::connect_with(&options).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
@@ -86,16 +86,16 @@ async fn parameters_of_other_clients_are_named_and_those_of_nobody_are_not() {
     let with = if url.contains('?') { '&' } else { '?' };
     home.set(
         "DATABASE_URL",
-        &format!("{url}{with}ssl=true&schema=auth&{DATABASE_PASSWORD}=1&channel_binding=prefer"),
+        &format!("{url}{with}sslaccept=strict&schema=auth&{DATABASE_PASSWORD}=1&channel_binding=prefer&keepalives_idle=30&prepareThreshold=0"),
     );
     let report = Report::of("parameters of other clients", &home, &[]).await;
     report.assert_troubles(&[
-        ("warn", "database", "DATABASE_URL: ssl has no effect here: write sslmode=require"),
         (
             "warn",
             "database",
-            "DATABASE_URL: schema has no effect here: write options=-csearch_path",
+            "DATABASE_URL: sslaccept has no effect here: write sslmode=verify-full",
         ),
+        ("warn", "database", "DATABASE_URL: schema has no effect here: run `alter role"),
         ("warn", "database", "DATABASE_URL: a parameter has no effect here"),
     ]);
 }
@@ -145,7 +145,7 @@ async fn a_schema_of_another_application_and_another_encoding_are_told() {
     sql_on(&foreign, "create table users (id integer)".into()).await;
     let home = good_home(&foreign, &sink).await;
     let report = Report::of("another application's users", &home, &[]).await;
-    report.assert_troubles(&[("fail", "migrations", "a table users of another application")]);
+    report.assert_troubles(&[("fail", "migrations", "tables of another application")]);
 
     let latin = format!("latin_{foreign}");
     sql_on(
@@ -189,7 +189,7 @@ async fn how_the_schema_stands_to_this_release_is_told() {
     };
     sql_on(&database, "drop extension pg_trgm cascade".into()).await;
     let report = Report::of("no pg_trgm", &home, &[]).await;
-    report.assert_troubles(&[("warn", "search", "create extension pg_trgm")]);
+    report.assert_troubles(&[("warn", "search", "create extension if not exists pg_trgm")]);
     let again = include_str!("../../../migrations/0004_list_indexes.sql");
     sql_on(&database, again[again.find("do $$").unwrap()..].into()).await;
 

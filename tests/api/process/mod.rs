@@ -1,15 +1,21 @@
 //! The real binary: its commands, its start, its end, and several of it.
 
+mod certificates;
 mod commands;
 mod crash;
+mod create_admin;
 pub mod doctor;
-mod doctor_database;
+pub mod doctor_database;
+mod dotenv;
+mod first_start;
 mod idle;
 pub mod instances;
 mod least_privilege;
+mod listening;
 mod local_postgres;
 mod local_postgres_trouble;
 mod rolling;
 mod settings;
+mod shared_database;
 mod smoke;
 mod without_database;

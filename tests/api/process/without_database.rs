@@ -38,9 +38,21 @@ async fn an_empty_folder_is_enough_and_a_restart_loses_nothing() {
     eventually("the letter is kept", async || letters(&home).await.len() == 1).await;
     let letter = &letters(&home).await[0];
     assert_eq!(letter["to"], "ada@example.com");
-    // Not for those whom a proxy on this machine lets in.
-    for header in ["x-forwarded-for", "forwarded"] {
+    // Not for those whom a proxy on this machine lets in, nor for a page whose own name leads here.
+    let headers =
+        ["x-forwarded-for", "x-forwarded-host", "forwarded", "via", "x-real-ip", "fly-client-ip"];
+    for header in headers.iter().chain(&["true-client-ip", "x-client-ip", "cf-connecting-ip"]) {
         home.get("/dev/mailbox").header(header, "for=127.0.0.1").send().await.expect(404);
+    }
+    for (host, status) in [
+        ("localhost:8000", 200),
+        ("127.9.9.9", 200),
+        ("[::1]:80", 200),
+        ("auth.example.com", 404),
+        ("127.0.0.1.example.com:8000", 404),
+        ("192.168.1.7", 404),
+    ] {
+        home.get("/dev/mailbox").header("host", host).send().await.expect(status);
     }
     let link = letter["links"][0].as_str().unwrap();
     assert!(link.starts_with(&home.url("/api/v1/confirm?token=")), "{link}");
@@ -102,4 +114,19 @@ async fn a_killed_service_starts_again_and_a_killed_postgres_is_started_again() 
     home.register("bob").send().await.expect(201);
     service.stop().await;
     assert_eq!(processes_in(&home), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_mailbox_is_closed_where_the_public_url_is_not_this_machine() {
+    let home = Home::new(&[("PUBLIC_URL", "https://desk.tunnel.example")]);
+    let service = home.start().await;
+    home.register("ada").send().await.expect(201);
+    service.wait_for_log("a letter is in").await;
+    for host in ["127.0.0.1", "localhost", "desk.tunnel.example"] {
+        home.get("/dev/mailbox").header("host", host).send().await.expect(404);
+    }
+    let page = home.get("/").header("accept", "text/html").send().await.text;
+    assert!(!page.contains("mailbox"), "{page}");
+    let log = service.stop().await;
+    assert!(log.contains("letters are kept in .doorward/mailbox, and not shown"), "{log}");
 }

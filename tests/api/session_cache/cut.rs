@@ -165,8 +165,9 @@ async fn behind_a_pooler_its_own_way_to_the_server_is_enough() {
     let Some(bouncer) = PgBouncer::start("").await else { return };
     let database = new_database().await;
     let app = instance(&database).await;
-    let pooled = Db::new(bouncer.url(&database).parse().unwrap(), 2)
-        .with_direct(cluster().await.connect_options(&database));
+    let pooled =
+        Db::new(bouncer.url(&database).parse::<sqlx::postgres::PgConnectOptions>().unwrap(), 2)
+            .with_direct(cluster().await.connect_options(&database));
     pooled.assume_pooler();
     let follower = Follower::through(app.clone(), pooled);
     let ada = app.user("ada").await;

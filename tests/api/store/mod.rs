@@ -2,7 +2,9 @@
 
 mod failover;
 mod failover_people;
+mod forgotten;
 mod one_statement;
 mod pool;
 mod pooler;
+mod route;
 mod standby;

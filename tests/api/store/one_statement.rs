@@ -76,7 +76,7 @@ async fn a_login_whose_outcome_was_lost_opens_no_second_session_and_gives_nothin
     let session = NewSession {
         id: Uuid::now_v7(),
         user_id: ada.id().parse().unwrap(),
-        password_hash: Some(hash),
+        password_hash: Some(hash.into()),
         created_at: now,
         expires_at: now + TimeDelta::days(30),
         ends_at: now + TimeDelta::days(90),
@@ -110,7 +110,7 @@ async fn a_login_whose_outcome_was_lost_opens_no_second_session_and_gives_nothin
     assert_eq!(number(&app, "select count(*) from limits where level = 2").await, 2);
     assert_eq!(number(&app, "select count(*) from limits where level = 3").await, 0);
 
-    let password_hash = Some("another".to_owned());
+    let password_hash = Some("another".into());
     let other = NewSession { id: Uuid::now_v7(), password_hash, ..session.clone() };
     assert!(app.state.logins.open(other).await.unwrap().is_none());
     assert_eq!(number(&app, "select count(*) from sessions").await, 2);

@@ -225,7 +225,10 @@ async fn begin_behind(lets_in: bool, message: &'static str) -> (sqlx::Result<()>
         }
     });
     let url = format!("postgres://ann@127.0.0.1:{port}/x?sslmode=disable");
-    let begun = Db::new(url.parse().unwrap(), 10).begin().await.map(drop);
+    let begun = Db::new(url.parse::<sqlx::postgres::PgConnectOptions>().unwrap(), 10)
+        .begin()
+        .await
+        .map(drop);
     pooler.abort();
     (begun, seen.load(Ordering::SeqCst))
 }
@@ -259,7 +262,12 @@ async fn a_pooler_that_knows_no_settings_at_the_start_is_noticed_too() {
         String::from_utf8_lossy(&start).into_owned()
     });
     let url = format!("postgres://ann@127.0.0.1:{port}/x?sslmode=disable");
-    assert!(Db::new(url.parse().unwrap(), 2).detect_pooler().await.unwrap());
+    assert!(
+        Db::new(url.parse::<sqlx::postgres::PgConnectOptions>().unwrap(), 2)
+            .detect_pooler()
+            .await
+            .unwrap()
+    );
     assert!(proxy.await.unwrap().contains("statement_timeout"));
 }
 

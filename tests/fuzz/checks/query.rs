@@ -144,7 +144,7 @@ fn user(data: &[u8]) -> User {
         first_name: String::new(),
         last_name: String::new(),
         role: Role::User,
-        password_hash: String::new(),
+        password_hash: String::new().into(),
         created_at: instant(first),
         modified_at: instant(second),
     }
