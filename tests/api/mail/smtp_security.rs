@@ -240,6 +240,16 @@ async fn nothing_is_sent_in_the_clear_where_starttls_is_missing() {
 }
 
 #[tokio::test]
+async fn what_comes_behind_the_reply_to_starttls_is_not_taken_for_what_tls_protects() {
+    let login = Some(("you", "right"));
+    let sink = SmtpSink::of(Kind { tls: Encryption::StartTls, login, ..Kind::default() }).await;
+    sink.behave(Mode::Answer("STARTTLS", "220 2.0.0 go ahead\r\n250 AUTH PLAIN"));
+    let why = transient(mailer(&sink).send(&letter()).await);
+    assert_eq!(why, "asking the mail server for TLS: it gave an answer that is no SMTP");
+    assert_silent(&sink);
+}
+
+#[tokio::test]
 async fn tls_is_not_begun_with_a_server_that_speaks_plain_text() {
     let sink = SmtpSink::start().await;
     let url = sink.url().replace("smtp:", "smtps:");
