@@ -7,6 +7,7 @@ mod origins;
 mod public;
 mod secret_file;
 mod secrets;
+pub mod sender;
 mod settings;
 mod vars;
 

@@ -117,6 +117,13 @@ fn announce(state: &AppState, port: &TcpListener) {
             announce_development(config, address);
         }
     }
+    if let Mailer::Smtp(smtp) = &state.mailer
+        && smtp.settings().is_exposed()
+    {
+        tracing::warn!(
+            "SMTP_URL: tls=none: letters and the links in them cross the network in the clear"
+        );
+    }
     match config.rate_limits {
         RateLimits::Everybody => {}
         RateLimits::OtherMachines => tracing::info!(

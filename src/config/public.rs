@@ -3,7 +3,7 @@
 use url::{Host, Url};
 
 use super::vars::Vars;
-use super::{Config, without_port};
+use super::{Config, sender, without_port};
 
 /// The most characters of an `APP_NAME`.
 const MAX_CHARS: usize = 60;
@@ -101,8 +101,8 @@ fn is_usable(name: &str) -> bool {
 /// The display name of `Example <no-reply@example.com>`. One that would not do as the name is good
 /// for the sender all the same.
 fn of_sender(raw: &str) -> Option<String> {
-    let sender: lettre::message::Mailbox = raw.parse().ok()?;
-    sender.name.map(|name| name.trim().to_owned()).filter(|name| is_usable(name))
+    let (name, _) = sender::parts(raw)?;
+    name.filter(|name| is_usable(name))
 }
 
 #[cfg(test)]
@@ -149,6 +149,7 @@ mod tests {
         let cases = [
             ("Acme <a@example.com>", Some("Acme")),
             ("\"Acme, Inc.\" <a@example.com>", Some("Acme, Inc.")),
+            ("Acme, Inc. (Mail) <a@example.com>", Some("Acme, Inc. (Mail)")),
             ("a@example.com", None),
             ("<a@example.com>", None),
             ("nonsense", None),

@@ -6,21 +6,28 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use lettre::message::Mailbox;
 
+mod advice;
+mod conversation;
 mod folder;
 mod memory;
 pub mod message;
 mod mime;
 mod refusal;
+mod reply;
 mod settings;
 mod smtp;
+mod smtp_url;
+mod stream;
+mod tls;
 
+pub use advice::advice;
 pub use folder::KeptLetter;
 pub use memory::SentLetters;
 pub use mime::sender;
-pub use refusal::advice;
 pub use settings::{Deadlines, Security, SmtpSettings};
 
 use folder::Folder;
@@ -117,8 +124,8 @@ impl Mailer {
         matches!(self, Self::Folder(_))
     }
 
-    /// Sends one letter, in at most 45 seconds. `Ok` means that the server has taken responsibility
-    /// for it.
+    /// Sends one letter, in at most 90 seconds ([`Deadlines::letter`]). `Ok` means that the server
+    /// has taken responsibility for it.
     ///
     /// A [`SendError::Transient`] does not promise that the letter was *not* sent: a server may
     /// accept it and the answer be lost. Such a letter goes out twice, under one `Message-ID`.
@@ -131,11 +138,11 @@ impl Mailer {
         }
     }
 
-    /// Connects, encrypts and signs in as for a letter, and sends none. The error is for the
-    /// operator.
-    pub async fn check(&self) -> Result<(), SendError> {
+    /// Connects, encrypts, signs in and names the sender as for a letter, each step within
+    /// `patience`, and sends none. The error is for the operator.
+    pub async fn check(&self, patience: Duration) -> Result<(), SendError> {
         match self {
-            Self::Smtp(smtp) => smtp.check().await,
+            Self::Smtp(smtp) => smtp.check(patience).await,
             Self::Folder(_) | Self::Memory(_) | Self::Off => Ok(()),
         }
     }

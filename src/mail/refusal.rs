@@ -5,11 +5,12 @@
 //! trouble) holds for every letter alike and can be fixed, so the letter waits. When in doubt it
 //! waits too: waiting costs a few more attempts, giving up wrongly costs the letter.
 
-use std::fmt;
+use std::error::Error as _;
+use std::{fmt, io};
 
 use lettre::transport::smtp::Error;
 
-use super::SendError;
+use super::{SendError, tls};
 
 /// How far a conversation had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,17 @@ pub(super) enum Stage {
     Content,
 }
 
+impl Stage {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Connecting,
+        Self::StartTls,
+        Self::SigningIn,
+        Self::Sender,
+        Self::Recipient,
+        Self::Content,
+    ];
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -39,45 +51,71 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What the operator can do about an error that concerns us and not one letter.
-pub fn advice(error: &SendError) -> &'static str {
-    let text = error.to_string();
-    let failed_at = |stage: Stage| text.starts_with(&stage.to_string());
-    if text.contains("certificate") {
-        "the server's certificate is not trusted, or is for another host: write the host as the certificate has it, or \
-         name the PEM file of its authority in SSL_CERT_FILE"
-    } else if failed_at(Stage::SigningIn) {
-        "check user and password in SMTP_URL, where special characters are percent-encoded; Gmail wants an app \
-         password, not the account's own"
-    } else if failed_at(Stage::StartTls) {
-        "the server has no STARTTLS on this port: take the port that has, mostly 587, or smtps:// and 465"
-    } else if failed_at(Stage::Connecting) {
-        "check host and port in SMTP_URL, smtps:// for 465 and smtp:// with ?tls=required for 587, and that this machine \
-         may reach it: many hosters block SMTP"
-    } else if text.split_whitespace().any(|word| word == "504") {
-        "the server wants to know us by a domain: we say the host of PUBLIC_URL, so set that to the name that browsers \
-         use"
-    } else {
-        "the server has to take letters from MAIL_FROM: check that sender, that the provider has verified it and the \
-         account may send, and user and password in SMTP_URL"
+pub(super) const NO_STARTTLS: &str = "it offers no STARTTLS";
+pub(super) const NO_LOGIN: &str = "it offers no login";
+pub(super) const LOGIN_AFTER_TLS: &str = "it offers a login after STARTTLS at the earliest";
+pub(super) const NO_KNOWN_LOGIN: &str = "it offers no login by PLAIN or LOGIN";
+pub(super) const BAD_HELLO: &str = "it does not take the name by which we greet it (EHLO)";
+pub(super) const NO_UTF8: &str = "it takes no address outside ASCII (SMTPUTF8)";
+/// Of a letter that was handed over in full: another attempt may bring it a second time.
+pub(super) const OUTCOME_UNKNOWN: &str = "whether it took the letter is not known";
+
+/// Of a letter that was not begun, as too little time was left for its answer.
+pub(super) const TOO_SLOW: &str = "the mail server was too slow to be given the letter";
+
+pub(super) const NO_SMTP: &str = "it gave an answer that is no SMTP";
+
+/// Why a step of the conversation did not come to what it was for.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The reply is another than the step is for: with 4 and 5 at its beginning a refusal.
+    Refused { code: u16, text: String },
+    /// No reply, in words of ours.
+    Other(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Other(tls::describe(&error))
     }
 }
 
-/// Turns lettre's error into ours.
-pub(super) fn judge(stage: Stage, error: &Error) -> SendError {
-    let Some(code) = error.status() else {
-        return SendError::Transient(format!("{stage}: {}", without_echo(error)));
-    };
-    let code = u16::from(code);
-    let text = cause(error).unwrap_or_default();
-    let status = EnhancedStatus::leading(&text);
-    let why = match status {
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let source = error.source();
+        if let Some(code) = error.status() {
+            // The reply's text.
+            let text = source.map(ToString::to_string).unwrap_or_default();
+            return Self::Refused { code: code.into(), text };
+        }
+        // Lettre's other words repeat the server's.
+        let below = source.and_then(|source| source.downcast_ref());
+        Self::Other(below.map_or_else(|| NO_SMTP.to_owned(), tls::describe))
+    }
+}
+
+/// Why a step failed, as the worker and the operator read it.
+pub(super) fn judge(stage: Stage, failure: Failure) -> SendError {
+    match failure {
+        Failure::Refused { code, text } => refused(stage, code, &text),
+        Failure::Other(why) => SendError::Transient(format!("{stage}: {why}")),
+    }
+}
+
+/// Never the server's own words: they may name the recipient.
+fn refused(stage: Stage, code: u16, text: &str) -> SendError {
+    let status = EnhancedStatus::leading(text);
+    let mut why = match status {
         Some(status) => format!("{stage}: {code} {status}"),
         None => format!("{stage}: {code}"),
     };
+    // Servers tell of it as late as at RCPT: "Helo command rejected: need fully-qualified hostname".
+    if code >= 500 && own_words(text).contains("helo ") {
+        why = format!("{why}: {BAD_HELLO}");
+    }
     let about_this_letter = matches!(stage, Stage::Recipient | Stage::Content)
         && code >= 500
-        && !can_be_mended(stage, code, status, &text);
+        && !can_be_mended(stage, code, status, text);
     if about_this_letter { SendError::Permanent(why) } else { SendError::Transient(why) }
 }
 
@@ -130,9 +168,14 @@ fn speaks_of_us(text: &str) -> bool {
         "spf",
         "rcpthosts",
     ];
-    let own_words = text.split_whitespace().filter(|word| !word.contains('@'));
-    let text = own_words.collect::<Vec<_>>().join(" ").to_ascii_lowercase();
+    let text = own_words(text);
     WORDS.iter().any(|word| text.contains(word))
+}
+
+/// In small letters, without what may be an address.
+fn own_words(text: &str) -> String {
+    let words = text.split_whitespace().filter(|word| !word.contains('@'));
+    words.collect::<Vec<_>>().join(" ").to_ascii_lowercase()
 }
 
 /// RFC 3463: `5.1.1`.
@@ -152,28 +195,6 @@ impl fmt::Display for EnhancedStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.0, self.1, self.2)
     }
-}
-
-/// What went wrong, for the log, when the server gave no code. Never its own words: they may name
-/// the recipient.
-fn without_echo(error: &Error) -> String {
-    match cause(error) {
-        Some(text) if error.is_response() && text == "incomplete response" => {
-            "it closed the connection".to_owned()
-        }
-        _ if error.is_response() => "it gave an answer that is no SMTP".to_owned(),
-        Some(text) => text,
-        None => "no reason given".to_owned(),
-    }
-}
-
-/// The innermost message: the outer ones only say "connection error".
-fn cause(error: &Error) -> Option<String> {
-    let mut source = std::error::Error::source(error)?;
-    while let Some(inner) = source.source() {
-        source = inner;
-    }
-    Some(source.to_string())
 }
 
 #[cfg(test)]

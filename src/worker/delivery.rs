@@ -6,15 +6,16 @@
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::letters;
 use crate::changes::QueuedBy;
-use crate::mail::{Letter, Mailer, SendError};
+use crate::mail::{self, Deadlines, Letter, Mailer, SendError};
 use crate::metrics::{DELAYED, FAILED, SENT};
 use crate::security;
 use crate::state::AppState;
@@ -22,8 +23,23 @@ use crate::store::db;
 use crate::store::outbox::{self, ClaimedLetter};
 use crate::store::users;
 
-/// Longer than the mailer takes at most.
-const LEASE: TimeDelta = TimeDelta::seconds(60);
+/// Longer than a letter takes at most, or it would go out twice: until it is begun, sent and settled.
+const LEASE: TimeDelta = TimeDelta::seconds(120);
+/// How long after its claim a letter may be begun: the database can be slow before that.
+const BEGIN_WITHIN: Duration = Duration::from_secs(12);
+/// For how long what became of a letter is written down again if that fails: a fail-over takes some
+/// seconds, and a letter that nobody knows to be sent is sent again.
+const SETTLE_WITHIN: Duration = Duration::from_secs(12);
+const SETTLE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// With 4 s for the last statement of all.
+const _: () = assert!(
+    BEGIN_WITHIN.as_secs()
+        + Deadlines::USUAL.letter.as_secs()
+        + SETTLE_WITHIN.as_secs()
+        + SETTLE_AGAIN_AFTER.as_secs()
+        + 4
+        < LEASE.num_seconds().unsigned_abs()
+);
 /// How long to wait after the first, second ... attempt that failed; the last one counts for all
 /// that follow.
 const BACKOFF: [TimeDelta; 5] = [
@@ -63,7 +79,7 @@ pub(super) async fn send_letters(state: AppState, mut stop: watch::Receiver<bool
         let pause = match reported(claim(&state)).await {
             Some(Some(claimed)) => {
                 let state = state.clone();
-                sending.spawn(async move { Box::pin(reported(deliver(&state, &claimed))).await });
+                sending.spawn(async move { Box::pin(reported(deliver(&state, claimed))).await });
                 None
             }
             Some(None) if announced_at.elapsed() > ANNOUNCED_FOR => {
@@ -126,27 +142,43 @@ async fn until_due(state: &AppState) -> sqlx::Result<Duration> {
 /// Claims one letter, sends it and settles it; whether there was one.
 pub async fn deliver_next(state: &AppState) -> sqlx::Result<bool> {
     let Some(claimed) = claim(state).await? else { return Ok(false) };
-    deliver(state, &claimed).await?;
+    deliver(state, claimed).await?;
     Ok(true)
 }
 
-async fn claim(state: &AppState) -> sqlx::Result<Option<ClaimedLetter>> {
-    let now = state.clock.now();
-    state.db.write(|db| Box::pin(outbox::claim_next(db, now, LEASE))).await
+/// A letter, and since when at the latest it is ours.
+type Claim = (ClaimedLetter, Instant);
+
+async fn claim(state: &AppState) -> sqlx::Result<Option<Claim>> {
+    let (now, since) = (state.clock.now(), Instant::now());
+    let claimed = state.db.write(|db| Box::pin(outbox::claim_next(db, now, LEASE))).await?;
+    Ok(claimed.map(|claimed| (claimed, since)))
 }
 
-async fn deliver(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()> {
+async fn deliver(state: &AppState, (claimed, since): Claim) -> sqlx::Result<()> {
     let user = match claimed.user_id {
         Some(id) => state.db.read(|db| Box::pin(users::find(db, id))).await?,
         None => None,
     };
-    let outcome = match letters::compose(state, claimed, user.as_ref(), state.clock.now()) {
+    let sent = match letters::compose(state, &claimed, user.as_ref(), state.clock.now()) {
+        Ok(Some(_)) if since.elapsed() > BEGIN_WITHIN => {
+            Err(SendError::Transient("the database was too slow to begin in time".to_owned()))
+        }
         Ok(Some(letter)) => send(state, &letter).await,
-        Ok(None) => return db::with_timeout(withdraw(state, claimed)).await,
+        Ok(None) => return db::with_timeout(withdraw(state, &claimed)).await,
         // Another release may read it. The error's own words could hold what stands there.
         Err(_) => Err(SendError::Transient("its data cannot be read".to_owned())),
     };
-    db::with_timeout(settle(state, claimed, outcome)).await
+    let outcome = Outcome::of(&claimed, sent, state.clock.now());
+    let until = Instant::now() + SETTLE_WITHIN;
+    while let Err(error) = db::with_timeout(settle(state, claimed.id, &outcome)).await {
+        if Instant::now() > until {
+            return Err(error);
+        }
+        tokio::time::sleep(SETTLE_AGAIN_AFTER).await;
+    }
+    outcome.tell(state, &claimed);
+    Ok(())
 }
 
 /// To be called with no transaction open: the mail server takes its time.
@@ -185,37 +217,72 @@ async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()>
     Ok(())
 }
 
-async fn settle(
-    state: &AppState,
-    claimed: &ClaimedLetter,
-    outcome: Result<(), SendError>,
-) -> sqlx::Result<()> {
+/// What became of an attempt.
+enum Outcome {
+    Sent,
+    Delayed { error: SendError, until: DateTime<Utc> },
+    GivenUp { error: SendError },
+}
+
+impl Outcome {
+    fn of(claimed: &ClaimedLetter, sent: Result<(), SendError>, now: DateTime<Utc>) -> Self {
+        match sent {
+            Ok(()) => Self::Sent,
+            Err(error @ SendError::Transient(_))
+                if now - claimed.created_at < GIVE_UP_AFTER || claimed.attempts < MIN_ATTEMPTS =>
+            {
+                Self::Delayed { error, until: now + backoff(claimed.attempts) }
+            }
+            Err(error) => Self::GivenUp { error },
+        }
+    }
+
+    /// To the log and the metrics.
+    fn tell(&self, state: &AppState, claimed: &ClaimedLetter) {
+        let (letter, attempts) = (claimed.id, claimed.attempts);
+        let advice = |error| match error {
+            &SendError::Transient(_) => mail::advice(error),
+            SendError::Permanent(_) => None,
+        };
+        state.metrics.letters.add(match self {
+            Self::Sent => {
+                // One that stays here has had its line.
+                if !state.mailer.keeps_letters() {
+                    tracing::info!(%letter, attempts, "worker: a letter was sent");
+                }
+                SENT
+            }
+            Self::Delayed { error, until } => {
+                let (reason, advice, next_attempt_at) = (error.to_string(), advice(error), until);
+                tracing::warn!(
+                    %letter, attempts, reason, advice, %next_attempt_at,
+                    "worker: a letter could not be sent yet"
+                );
+                DELAYED
+            }
+            Self::GivenUp { error } => {
+                let advice = advice(error);
+                tracing::error!(%letter, attempts, reason = %error, advice, "worker: a letter was given up");
+                FAILED
+            }
+        });
+    }
+}
+
+/// May be repeated.
+async fn settle(state: &AppState, id: Uuid, outcome: &Outcome) -> sqlx::Result<()> {
     let now = state.clock.now();
-    let (id, attempts) = (claimed.id, claimed.attempts);
     let mut tx = state.db.begin().await?;
-    let came_to = match outcome {
-        Ok(()) => {
-            outbox::set_sent(&mut tx, id, now).await?;
-            tracing::info!(letter = %id, attempts, "worker: a letter was sent");
-            SENT
+    match outcome {
+        Outcome::Sent => outbox::set_sent(&mut tx, id, now).await?,
+        Outcome::Delayed { error, until } => {
+            outbox::set_next_attempt(&mut tx, id, &error.to_string(), *until).await?;
         }
-        Err(SendError::Transient(reason))
-            if now - claimed.created_at < GIVE_UP_AFTER || attempts < MIN_ATTEMPTS =>
-        {
-            let next_attempt_at = now + backoff(attempts);
-            tracing::warn!(letter = %id, attempts, reason, %next_attempt_at, "worker: a letter could not be sent yet");
-            outbox::set_next_attempt(&mut tx, id, &reason, next_attempt_at).await?;
-            DELAYED
+        Outcome::GivenUp { error } => {
+            outbox::set_failed(&mut tx, id, &error.to_string(), now).await?;
         }
-        Err(SendError::Transient(reason) | SendError::Permanent(reason)) => {
-            tracing::error!(letter = %id, attempts, reason, "worker: a letter was given up");
-            outbox::set_failed(&mut tx, id, &reason, now).await?;
-            FAILED
-        }
-    };
-    tx.commit().await?;
-    state.metrics.letters.add(came_to);
-    Ok(())
+    }
+    tx.commit().await
 }
 
 /// The wait after attempt number `attempts`, from 80 to 120 percent of the table's, so that letters

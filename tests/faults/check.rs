@@ -157,7 +157,7 @@ pub async fn letters(db: &PgPool, sink: &SmtpSink, history: &History) -> Letters
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         // A try that failed is followed by another one a minute later, and a claim by one that died
-        // runs out after a minute. That is passed over here, once whoever is still at it has had
+        // runs out after two minutes. That is passed over here, once whoever is still at it has had
         // the time to be done.
         if start.elapsed() > Duration::from_secs(2) {
             let now =

@@ -15,6 +15,7 @@ pub mod marks;
 pub mod nginx;
 pub mod person;
 pub mod pgbouncer;
+pub mod postfix;
 pub mod postgres;
 pub mod process;
 pub mod races;

@@ -6,15 +6,17 @@ use tokio::time::timeout;
 
 use super::{Findings, PATIENCE};
 use crate::config::Config;
-use crate::mail::{Mailer, SendError, advice, message};
+use crate::mail::{Mailer, SendError, SmtpSettings, advice, message};
 
-/// A server that looks at letters before it takes them takes longer.
-const SENDING_PATIENCE: Duration = Duration::from_secs(45);
+/// Longer than the mailer takes at most.
+const SENDING_PATIENCE: Duration = Duration::from_secs(100);
 
 pub(super) async fn examine(config: &Config, mailer: &Mailer, send_to: Option<&str>) -> Findings {
     let mut findings = Findings::default();
     match mailer {
-        Mailer::Smtp(_) => smtp(config, mailer, send_to, &mut findings).await,
+        Mailer::Smtp(smtp) => {
+            over_smtp(config, mailer, smtp.settings(), send_to, &mut findings).await;
+        }
         // The settings have been complained about.
         Mailer::Off if config.smtp.is_some() => {}
         Mailer::Off => findings.warn(
@@ -36,13 +38,32 @@ pub(super) async fn examine(config: &Config, mailer: &Mailer, send_to: Option<&s
     findings
 }
 
-async fn smtp(config: &Config, mailer: &Mailer, send_to: Option<&str>, findings: &mut Findings) {
-    if let Err(error) =
-        in_time("connecting to the mail server", PATIENCE, Box::pin(mailer.check())).await
+async fn over_smtp(
+    config: &Config,
+    mailer: &Mailer,
+    settings: &SmtpSettings,
+    send_to: Option<&str>,
+    findings: &mut Findings,
+) {
+    if let Err(error) = in_time(
+        "connecting to the mail server",
+        PATIENCE + PATIENCE / 10,
+        Box::pin(mailer.check(PATIENCE)),
+    )
+    .await
     {
-        return findings.fail("mail", format!("{error}: {}", advice(&error)));
+        return findings.fail("mail", with_advice(&error));
     }
-    findings.ok("mail", "the mail server answers, and lets us in");
+    if settings.is_exposed() {
+        findings.warn(
+            "mail",
+            "letters and the links in them cross the network in the clear: take ?tls=required or smtps://, unless the \
+             network between here and the mail server is your own",
+        );
+    }
+    let login = if settings.login.is_some() { "lets us in" } else { "is not asked for a login" };
+    let how = format!("the mail server answers, {login}, and lets MAIL_FROM send");
+    findings.ok("mail", how);
     let Some(to) = send_to else { return };
     let message_id = format!("<{}@{}>", uuid::Uuid::now_v7(), config.site());
     let letter = message::test(&message_id, to, &config.app_name, None);
@@ -51,13 +72,20 @@ async fn smtp(config: &Config, mailer: &Mailer, send_to: Option<&str>, findings:
         Err(error @ SendError::Permanent(_)) => {
             findings.fail("mail", format!("the letter was not taken, {error}: check the address"));
         }
-        Err(error) => {
-            let message = format!(
-                "the mail server has not said that it took the letter, {error}: {}",
-                advice(&error)
-            );
-            findings.fail("mail", message);
-        }
+        Err(error) => findings.fail(
+            "mail",
+            format!(
+                "the mail server has not said that it took the letter, {}",
+                with_advice(&error)
+            ),
+        ),
+    }
+}
+
+fn with_advice(error: &SendError) -> String {
+    match advice(error) {
+        Some(advice) => format!("{error}: {advice}"),
+        None => error.to_string(),
     }
 }
 

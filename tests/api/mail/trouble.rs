@@ -130,6 +130,12 @@ async fn the_running_service_sends_what_waits_once_the_mail_server_is_back() {
     })
     .await;
     assert!(sink.received().is_empty());
+    // The log has the remedy beside the reason.
+    let log = service.log();
+    let delayed = log.lines().find(|line| line.contains("could not be sent yet")).unwrap();
+    for words in ["it closed the connection", "check host and port in SMTP_URL"] {
+        assert!(delayed.contains(words), "{delayed}");
+    }
     sink.behave(Mode::Accept);
     sqlx::query("update outbox set next_attempt_at = now()").execute(&pool).await.unwrap();
     eventually("every letter arrives", async || sink.received().len() >= 10).await;

@@ -225,11 +225,33 @@ async fn the_letter_of_a_worker_that_died_is_sent_by_the_next_one() {
     eventually("it is sending", async || sink.connections() == 1).await;
     dying.abort();
 
-    app.clock.advance(TimeDelta::milliseconds(59_999));
+    app.clock.advance(TimeDelta::milliseconds(119_999));
     assert_eq!(app.deliver_mail().await, [], "it may still be at it");
     app.clock.advance(TimeDelta::milliseconds(1));
     app.letter_to("ada@example.com").await;
     assert_eq!(row(&app).await.0, 2);
+}
+
+#[tokio::test]
+async fn a_letter_that_was_taken_is_not_sent_again_as_the_database_was_away_for_a_moment() {
+    let (app, sink) = (TestApp::start().await, SmtpSink::start().await);
+    register(&app, "ada").await;
+    sink.behave(Mode::Slow(std::time::Duration::from_millis(100)));
+    let state = with_mailer(&app, over(&sink));
+    let delivering = tokio::spawn(async move { deliver_next(&state).await });
+    eventually("it is sending", async || sink.connections() == 1).await;
+    // What became of it cannot be written down, and the connection on which that is tried breaks.
+    let mut other = app.pool.begin().await.unwrap();
+    sqlx::query("select id from outbox for update").fetch_one(&mut *other).await.unwrap();
+    lock_waits(&app.pool, 1).await;
+    let broken = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                  where wait_event_type = 'Lock' and datname = current_database()";
+    assert_eq!(count(&app, broken).await, 1);
+    other.rollback().await.unwrap();
+    assert!(delivering.await.unwrap().unwrap());
+    let (attempts, _, sent, failed, error) = row(&app).await;
+    assert_eq!((attempts, sent, failed, error), (1, Some(app.clock.now()), None, None));
+    assert_eq!(sink.received().len(), 1);
 }
 
 #[tokio::test]

@@ -296,3 +296,20 @@ async fn a_mail_server_that_will_not_do_is_told_apart_by_what_is_wrong() {
         assert!(sink.received().is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_mail_server_in_the_clear_on_another_machine_is_warned_of() {
+    let (mut home, _, _sink) = good().await;
+    let plain = SmtpSink::start().await;
+    // An address by which Linux reaches itself, and that is not known to be this machine's.
+    home.set("SMTP_URL", &format!("smtp://0.0.0.0:{}?tls=none", plain.port));
+    let report = Report::of("mail in the clear", &home, &[]).await;
+    report.assert_troubles(&[("warn", "mail", "cross the network in the clear")]);
+    let service = home.start().await;
+    service.wait_for_log("cross the network in the clear").await;
+    service.stop().await;
+
+    home.set("SMTP_URL", "smtp://user:smtp-password-zq52@mail.example?tls=none");
+    let report = Report::of("a password in the clear", &home, &[]).await;
+    report.assert_has("fail", "settings", "would send the password to another machine");
+}

@@ -323,6 +323,8 @@ async fn the_log_of_development_holds_the_links_of_the_mailbox_and_no_other_secr
         log.lines().partition(|line| line.contains("a letter is in /dev/mailbox"));
     assert!(links.iter().any(|line| line.contains("/api/v1/confirm?token=")), "{links:?}");
     assert!(!links.iter().any(|line| line.contains("zq41")), "{links:?}");
+    // It went nowhere.
+    assert!(!log.contains("a letter was sent"), "{log}");
     life.marks.assert_not_in(&rest.join("\n"));
     assert!(log.contains(" request_id=") && log.contains("database refused a value"), "{log}");
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 
-use super::{Encryption, Mode, Received, Shared};
+use super::{Encryption, Mode, Received, Shared, Spelling};
 
 /// Answers a client until one side ends it.
 pub(super) async fn serve(shared: &Shared, stream: TcpStream) -> io::Result<()> {
@@ -51,6 +51,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         if matches!(self.shared.mode(), Mode::Down) {
             return Ok(End::Closed);
         }
+        match self.shared.mode() {
+            Mode::Answer("CONNECT", reply) => {
+                self.reply(reply).await?;
+                return Ok(End::Closed);
+            }
+            Mode::HangAt("CONNECT") => std::future::pending().await,
+            _ => {}
+        }
         self.reply("220 sink.example ESMTP").await?;
         self.commands().await
     }
@@ -63,7 +71,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             self.note(&verb, &line);
             match (verb.as_str(), mode) {
                 (_, Mode::Down) => return Ok(End::Closed),
-                ("EHLO", _) => {
+                (_, Mode::HangAt(command)) if command == verb => std::future::pending().await,
+                (_, Mode::Answer(command, reply)) if command == verb => self.reply(reply).await?,
+                ("EHLO" | "HELO", _) => {
                     let hello = line.split(' ').nth(1).unwrap_or_default();
                     hello.trim().clone_into(&mut self.hello);
                     self.greet().await?;
@@ -142,14 +152,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         if self.can_start_tls() {
             lines.push("STARTTLS");
         } else if kind.login.is_some() {
-            lines.push(if kind.old_login { "AUTH LOGIN" } else { "AUTH PLAIN LOGIN" });
+            lines.push(kind.offers.unwrap_or("AUTH PLAIN LOGIN"));
         }
         let last = lines.len() - 1;
         let lines = lines.iter().enumerate();
         let reply: Vec<_> = lines
             .map(|(i, line)| format!("250{}{line}", if i == last { ' ' } else { '-' }))
             .collect();
-        self.reply(&reply.join("\r\n")).await
+        self.write(&reply.join("\r\n")).await
     }
 
     async fn sign_in(&mut self, line: &str) -> io::Result<()> {
@@ -206,12 +216,35 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
     }
 
     async fn reply(&mut self, reply: &str) -> io::Result<()> {
+        let code = &reply[..3];
+        match self.shared.kind.spelling {
+            Spelling::Usual | Spelling::BareLf => self.write(reply).await,
+            Spelling::CodesAlone => self.write(code).await,
+            Spelling::SeveralLines => {
+                self.write(&format!("{code}-\r\n{code}-One more\r\n{code}")).await
+            }
+        }
+    }
+
+    async fn write(&mut self, reply: &str) -> io::Result<()> {
         match self.shared.mode() {
             Mode::Hang => std::future::pending().await,
             Mode::Slow(delay) => tokio::time::sleep(delay).await,
             _ => {}
         }
-        self.stream.write_all(format!("{reply}\r\n").as_bytes()).await?;
+        let mut bytes = format!("{reply}\r\n").into_bytes();
+        if self.shared.kind.spelling == Spelling::BareLf {
+            bytes = [reply.replace("\r\n", "\n").as_bytes(), b" gr\xfc\xdfe\n"].concat();
+        }
+        if let Mode::Trickle(delay) = self.shared.mode() {
+            for byte in &bytes {
+                tokio::time::sleep(delay).await;
+                self.stream.write_all(std::slice::from_ref(byte)).await?;
+                self.stream.flush().await?;
+            }
+            return Ok(());
+        }
+        self.stream.write_all(&bytes).await?;
         self.stream.flush().await
     }
 }

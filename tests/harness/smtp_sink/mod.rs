@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mail_parser::MessageParser;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -26,10 +27,39 @@ pub struct Kind {
     pub tls: Encryption,
     /// User and password that MAIL FROM needs.
     pub login: Option<(&'static str, &'static str)>,
-    /// Offers AUTH LOGIN alone, not PLAIN.
-    pub old_login: bool,
+    /// What the reply to EHLO says of that, in place of `AUTH PLAIN LOGIN`.
+    pub offers: Option<&'static str>,
     /// Offers neither 8BITMIME nor SMTPUTF8.
     pub ascii_only: bool,
+    pub spelling: Spelling,
+    pub certificate: Certified,
+}
+
+/// How replies are written.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Spelling {
+    #[default]
+    Usual,
+    /// Codes alone, but for the keywords of EHLO.
+    CodesAlone,
+    /// In several lines, the last of which has no text.
+    SeveralLines,
+    /// Without CR, and not in UTF-8.
+    BareLf,
+}
+
+/// What the certificate says.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Certified {
+    /// It is for localhost, and holds.
+    #[default]
+    Well,
+    /// It is an authority's (CA:TRUE).
+    Authority,
+    Expired,
+    NotYet,
+    /// It is for another host.
+    Elsewhere,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -51,12 +81,18 @@ pub enum Mode {
     RefuseRecipient(&'static str),
     /// Answers the finished letter with this reply.
     RefuseContent(&'static str),
+    /// Answers this command with this reply; `CONNECT` is the greeting.
+    Answer(&'static str, &'static str),
     /// Refuses each recipient the first time, for now.
     Greylist,
     /// Keeps the connection open and says nothing more.
     Hang,
     /// Says nothing more once the letter has arrived; the letter counts as received.
     HangAfterData,
+    /// Says nothing more once this command has come; `CONNECT` is the greeting.
+    HangAt(&'static str),
+    /// Waits before each byte.
+    Trickle(Duration),
     /// Waits before each reply.
     Slow(Duration),
     /// Closes the connection where the answer to the letter should be; the letter counts as
@@ -137,7 +173,7 @@ impl SmtpSink {
 
     pub async fn of(kind: Kind) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the certificate");
-        let acceptor = certify(&folder.path().join("certificate.pem"));
+        let acceptor = certify(kind.certificate, &folder.path().join("certificate.pem"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let (hang_ups, _) = watch::channel(());
@@ -219,14 +255,25 @@ impl Shared {
     }
 }
 
-fn certify(file: &Path) -> TlsAcceptor {
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let own = rcgen::generate_simple_self_signed(names).expect("the names are valid");
-    std::fs::write(file, own.cert.pem()).expect("the folder is ours");
-    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("a PKCS#8 key");
+fn certify(says: Certified, file: &Path) -> TlsAcceptor {
+    let names = match says {
+        Certified::Elsewhere => vec!["mail.elsewhere.example".to_owned()],
+        _ => vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
+    };
+    let mut parameters = CertificateParams::new(names).expect("the names are valid");
+    match says {
+        Certified::Authority => parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
+        Certified::Expired => parameters.not_after = rcgen::date_time_ymd(2020, 2, 20),
+        Certified::NotYet => parameters.not_before = rcgen::date_time_ymd(2090, 2, 20),
+        Certified::Well | Certified::Elsewhere => {}
+    }
+    let key = KeyPair::generate().expect("a key");
+    let own = parameters.self_signed(&key).expect("a certificate");
+    std::fs::write(file, own.pem()).expect("the folder is ours");
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a PKCS#8 key");
     let config = ServerConfig::builder()
         .with_no_client_auth()
-        .with_single_cert(vec![own.cert.into()], key)
+        .with_single_cert(vec![own.into()], key)
         .expect("the key fits the certificate");
     TlsAcceptor::from(Arc::new(config))
 }
