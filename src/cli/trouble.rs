@@ -98,6 +98,13 @@ pub fn advice(error: &sqlx::Error) -> &'static str {
         (_, Some("28P01" | "28000" | "08P01")) => {
             "check user and password in DATABASE_URL, where special characters are percent-encoded"
         }
+        (_, Some("42501")) if says("denied for database") => {
+            "grant this user connect on the database, as the role that owns it"
+        }
+        (_, Some("42501")) if says("row-level security") => {
+            "rows are secured from this user: make it the tables' owner, give it a policy, or `alter table ... disable row \
+             level security`"
+        }
         (_, Some("42501")) => {
             "grant this user select, insert, update and delete on every table, and select on _sqlx_migrations, as the \
              role that owns them"
@@ -105,6 +112,18 @@ pub fn advice(error: &sqlx::Error) -> &'static str {
         (_, Some("3D000")) => "create the database, or correct its name in DATABASE_URL",
         (_, Some("53300")) => {
             "every connection is taken: end what holds them, raise max_connections, or put PgBouncer in front"
+        }
+        (_, Some("55000")) => {
+            "allow connections to it: `alter database ... allow_connections true`"
+        }
+        (_, Some("3F000" | "42703" | "42804" | "42883" | "42P01")) => {
+            "the tables are not as migrating left them: give back what was renamed or dropped, or restore a back-up"
+        }
+        (_, Some(code)) if code.starts_with("23") || code == "P0001" => {
+            "something stands in the tables that is not Doorward's: a trigger, a constraint or a column that somebody added"
+        }
+        (_, Some("55P03" | "57014")) => {
+            "somebody holds a lock on the tables for long: look into pg_stat_activity, and end that session"
         }
         (_, Some("57P03")) => "PostgreSQL is starting or stopping: try again in a moment",
         (sqlx::Error::Tls(_) | sqlx::Error::Configuration(_), _) => {

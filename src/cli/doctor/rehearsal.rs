@@ -20,7 +20,7 @@ use crate::store::users::{self, NewUser};
 pub(super) async fn examine(db: &Db, findings: &mut Findings) {
     match rehearse(db, Clock::system().now()).await {
         Ok(()) => {
-            findings.ok("writing", "a registration and a login were rehearsed, and rolled back")
+            findings.ok("writing", "a registration and a login were rehearsed, and rolled back");
         }
         Err(error) => {
             let message =
