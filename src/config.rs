@@ -43,6 +43,7 @@ pub const VARIABLES: &[&str] = &[
     "GMAIL_APP_PASSWORD",
     "HOST",
     "KEEP_ALIVE_SECONDS",
+    "LIMIT_CODE_ACCOUNT",
     "LIMIT_LOGIN_ACCOUNT",
     "LIMIT_LOGIN_ADDRESS",
     "LIMIT_LOGIN_NETWORK",
@@ -67,6 +68,7 @@ pub const VARIABLES: &[&str] = &[
     "MIN_PASSWORD_LENGTH",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_SERVICE_NAME",
+    "PASSWORD_RESET_URL",
     "PORT",
     "PUBLIC_URL",
     "RATE_LIMITS",
@@ -160,6 +162,8 @@ pub struct Config {
     pub confirm_redirect_url: Option<Url>,
     /// The frontend's page that confirms by itself: the link in letters leads there.
     pub confirm_url: Option<Url>,
+    /// Where the link to reset a password leads, in place of our own page.
+    pub password_reset_url: Option<Url>,
     /// Whether `serve` sends the letters too.
     pub worker_inside: bool,
     pub first_admin: Option<FirstAdmin>,
@@ -217,6 +221,13 @@ impl Config {
     /// The host of the public URL.
     pub fn site(&self) -> &str {
         public::site_of(&self.public_url)
+    }
+
+    /// Where our own pages come from, as a browser names it in `origin`.
+    pub fn origin(&self) -> String {
+        Url::parse(&self.public_url)
+            .map(|url| url.origin().ascii_serialization())
+            .unwrap_or_default()
     }
 
     /// Whether browsers reach the service over TLS.
