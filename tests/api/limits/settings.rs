@@ -68,7 +68,8 @@ async fn call(app: &TestApp, ann: &Person, limit: &str) -> Answer {
         "refresh" => ann.refresh().await,
         "profile" => ann.put("/api/v1/users/me", &json!({ "first_name": "Ann" })).await,
         "code_account" => {
-            let asked = ann.post("/api/v1/password/forgot", &json!({ "email": email_of("ann") }));
+            let email = json!({ "email": email_of("ann") });
+            let asked = ann.post("/api/v1/password/forgot", &email);
             let body = json!({
                 "challenge": asked.await.assert_ok(202)["challenge"],
                 "code": "1", "new_password": "a different good one",
