@@ -107,6 +107,8 @@ pub struct Config {
     pub confirm_redirect_url: Option<Url>,
     /// The frontend's page that confirms by itself: the link in letters leads there.
     pub confirm_url: Option<Url>,
+    /// Where the link to reset a password leads, in place of our own page.
+    pub password_reset_url: Option<Url>,
     /// Whether `serve` sends the letters too.
     pub worker_inside: bool,
     pub first_admin: Option<FirstAdmin>,
@@ -169,6 +171,13 @@ impl Config {
     /// Whether the public URL leads elsewhere than to the reader's own machine.
     pub fn is_public(&self) -> bool {
         public::is_public(&self.public_url)
+    }
+
+    /// Where our own pages come from, as a browser names it in `origin`.
+    pub fn origin(&self) -> String {
+        Url::parse(&self.public_url)
+            .map(|url| url.origin().ascii_serialization())
+            .unwrap_or_default()
     }
 
     /// Whether browsers reach the service over TLS.

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::limits::Limits;
 use crate::mail::Mailer;
 use crate::metrics::Metrics;
+use crate::security::mailed_code::MailedCodes;
 use crate::security::password::Hasher;
 use crate::security::token::TokenKeys;
 use crate::session_cache::SessionCache;
@@ -33,6 +34,7 @@ pub struct Shared {
     pub db: Db,
     pub logins: Logins,
     pub keys: TokenKeys,
+    pub codes: MailedCodes,
     pub hasher: Hasher,
     pub limits: Limits,
     pub session_cache: SessionCache,
@@ -62,6 +64,7 @@ impl AppState {
             logins: Logins::new(db.clone()),
             db,
             keys: TokenKeys::new(secret, previous, config.token_algorithm, &config.public_url),
+            codes: MailedCodes::new(secret, previous),
             hasher,
             limits: Limits::new(config.rate_limits, config.allowances.clone(), secret),
             session_cache: SessionCache::new(config.session_cache),

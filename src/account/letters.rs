@@ -39,6 +39,27 @@ pub fn email_change_notice<'a>(user: &User, old_address: &'a str) -> NewLetter<'
     to_user(LetterKind::EmailChangeNotice, user, old_address)
 }
 
+/// The letter that tells a user that their password was changed.
+pub fn password_changed(user: &User) -> NewLetter<'_> {
+    to_user(LetterKind::PasswordChanged, user, &user.email)
+}
+
+/// Counts a letter that resets a password; `None` if a limit is reached, which nobody is told. What
+/// others send to the address does not keep it back.
+pub async fn count_reset(
+    state: &AppState,
+    recipient: &str,
+    client: &ClientInfo,
+    now: DateTime<Utc>,
+) -> Result<Option<Counted>, Error> {
+    let subject = format!("reset {}", recipient.to_ascii_lowercase());
+    let to = |limit| Attempt::on(limit, &subject);
+    let from = Attempt::by_address(&MAIL_ADDRESS, client.ip);
+    let all = [to(&MAIL_RECIPIENT_HOUR), to(&MAIL_RECIPIENT_DAY), from];
+    let counting = attempts::count(state, [Attempts::refunded_if_dropped(all)], now);
+    Ok(silently(counting.await)?.map(|[counted]| counted))
+}
+
 /// A letter whose kind needs to know of nothing but its user.
 fn to_user<'a>(kind: LetterKind, user: &User, recipient: &'a str) -> NewLetter<'a> {
     NewLetter { kind, user_id: Some(user.id), recipient, data: json!({}) }

@@ -4,6 +4,7 @@ pub mod attempts;
 pub mod client;
 pub mod letters;
 pub mod password;
+pub mod recovery;
 pub mod refreshes;
 pub mod sessions;
 

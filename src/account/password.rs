@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::account::Error;
 use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
+use crate::account::letters;
 use crate::account::sessions::{self, Proof, TokenPair};
 use crate::fields::{self, Password};
 use crate::limits::{
@@ -19,7 +20,9 @@ use crate::limits::{
 use crate::security::password::{Busy, Requester, Verdict};
 use crate::state::AppState;
 use crate::store::audit::{Actor, Event, EventKind};
+use crate::store::challenges::{self, ChallengeKind};
 use crate::store::logins::LoginLookup;
+use crate::store::outbox;
 use crate::store::sessions::PASSWORD_CHANGED;
 use crate::store::users::{self, User};
 
@@ -286,6 +289,10 @@ async fn set(state: &AppState, change: &Change<'_>, counted: Counted) -> Result<
         return Ok(Set::Stale(locked.password_hash, counted));
     }
     users::set_password_hash(&mut tx, user_id, new, now).await?;
+    challenges::void_all(&mut tx, user_id, ChallengeKind::Reset, now).await?;
+    if locked.is_email_verified() {
+        outbox::insert(&mut tx, &[letters::password_changed(&locked)], now).await?;
+    }
     attempts::refund_in(&mut tx, [counted]).await?;
     let kept = Some(session_id).filter(|_| !renew);
     crate::store::sessions::revoke_all(&mut tx, user_id, kept, PASSWORD_CHANGED, now).await?;
@@ -294,5 +301,6 @@ async fn set(state: &AppState, change: &Change<'_>, counted: Counted) -> Result<
     let pair =
         if renew { sessions::start_in(state, &mut tx, &locked, client, now).await? } else { None };
     state.commit(tx, user_id).await?;
+    state.mail_queued.notify_one();
     Ok(Set::Done(pair))
 }

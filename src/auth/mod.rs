@@ -1,9 +1,12 @@
 //! Getting in and staying in.
 
 mod confirm;
+mod forgot;
+mod link;
 pub mod login;
 mod logout;
 mod refresh;
+mod reset;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,4 +19,6 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(refresh::refresh))
         .routes(routes!(logout::logout))
         .routes(routes!(confirm::show, confirm::confirm))
+        .routes(routes!(forgot::forgot))
+        .routes(routes!(reset::show, reset::reset))
 }

@@ -85,6 +85,8 @@ limits! {
     MAIL_FIRST = "mail_first" "LIMIT_MAIL_FIRST" window(30, 24 * 60), MOST;
     /// Letters that calls from one address ask for.
     MAIL_ADDRESS = "mail_address" "LIMIT_MAIL_ADDRESS" window(20, 60), MOST;
+    /// Wrong codes from letters to one e-mail address, whether or not an account has it.
+    CODE_ACCOUNT = "code_account" "LIMIT_CODE_ACCOUNT" window(20, 24 * 60), MOST;
     /// Wrong present passwords in one session.
     PASSWORD = "password" "LIMIT_PASSWORD" window(5, 15), MOST;
     /// Wrong present passwords of one user, in all sessions.

@@ -45,10 +45,11 @@ impl Vars<'_> {
         format!("http://127.0.0.1:{port}")
     }
 
-    pub(super) fn confirm_url(&mut self) -> Option<Url> {
-        let url = self.url("CONFIRM_URL")?;
+    /// A page of the frontend that a letter's link leads to.
+    pub(super) fn page_for_links(&mut self, name: &str) -> Option<Url> {
+        let url = self.url(name)?;
         if url.fragment().is_some() {
-            self.complain("CONFIRM_URL must hold no fragment: #token=... is added to it.");
+            self.complain(format!("{name} must hold no fragment: #token=... is added to it."));
         }
         Some(url)
     }

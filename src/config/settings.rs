@@ -24,7 +24,7 @@ const fn secret(name: &'static str, default: &'static str, about: &'static str) 
 pub static SETTINGS: [Setting; TABLE.len()] = TABLE;
 
 #[rustfmt::skip]
-const TABLE: [Setting; 55] = [
+const TABLE: [Setting; 57] = [
     open("ACCESS_TOKEN_MINUTES", "30", "how long an access token is good, from 1 to 1440"),
     open("ADMIN_EMAIL", "none", "the address of the first admin, made at the first start"),
     secret("ADMIN_PASSWORD", "none", "the password of the first admin"),
@@ -44,6 +44,7 @@ const TABLE: [Setting; 55] = [
     secret("GMAIL_APP_PASSWORD", "none", "an app password of that account"),
     open("HOST", "127.0.0.1; in production with PORT 0.0.0.0", "the IP address to listen on"),
     open("KEEP_ALIVE_SECONDS", "10", "how long a connection may wait for its next request, from 1 to 3600"),
+    open("LIMIT_CODE_ACCOUNT", "20", "wrong codes a day of letters to one e-mail address"),
     open("LIMIT_LOGIN_ACCOUNT", "5/60", "failed logins to one account from one block of addresses"),
     open("LIMIT_LOGIN_ADDRESS", "30/4", "failed logins from one address"),
     open("LIMIT_LOGIN_NETWORK", "120/1", "failed logins from one IPv6 /48"),
@@ -68,6 +69,7 @@ const TABLE: [Setting; 55] = [
     open("MIN_PASSWORD_LENGTH", "8", "the shortest password that may be chosen, from 8 to 64"),
     open("OTEL_EXPORTER_OTLP_ENDPOINT", "none", "where traces are sent by OTLP over HTTP"),
     open("OTEL_SERVICE_NAME", "doorward", "as whose traces they are sent"),
+    open("PASSWORD_RESET_URL", "our page", "a page of the frontend that letters for forgotten passwords link to"),
     open("PORT", "8000", "the port to listen on"),
     open("PUBLIC_URL", "http://127.0.0.1 and PORT, in development", "how browsers reach the service"),
     open("RATE_LIMITS", "on; in development not for this machine", "on, or off for load tests alone"),

@@ -102,7 +102,8 @@ impl<S: Sync> FromRequest<S> for OptionalFormBody {
     }
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
+/// Whether the body is a form's.
+pub fn is_form(headers: &HeaderMap) -> bool {
     let mut given = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(Ok(value)), None) = (given.next().map(|value| value.to_str()), given.next()) else {
         return false;

@@ -51,6 +51,8 @@ impl Serialize for Code {
 codes! {
     MalformedRequest = BAD_REQUEST "malformed_request": "The request could not be understood.";
     LinkInvalid = BAD_REQUEST "link_invalid": "This link is not valid. Was it copied in full?";
+    CodeInvalid = BAD_REQUEST "code_invalid":
+        "The code is wrong, used or out of time: look at it once more, or ask for a new one.";
     CredentialsMissing = UNAUTHORIZED "credentials_missing":
         "Log in with HTTP Basic or JSON: username or e-mail address, and password.";
     InvalidCredentials = UNAUTHORIZED "invalid_credentials":

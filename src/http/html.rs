@@ -21,7 +21,7 @@ const ICON: &[u8] = include_bytes!("favicon.ico");
 pub const NO_FORM: &str = "form-action 'none'";
 
 /// The paths at which a browser is shown a page, whatever goes wrong; where nothing is, likewise.
-const PAGES: [&str; 3] = ["/", "/api/v1/confirm", "/dev/mailbox"];
+const PAGES: [&str; 4] = ["/", "/api/v1/confirm", "/api/v1/password/reset", "/dev/mailbox"];
 
 /// What stands on every page, for the layout in `page.html`.
 #[derive(Clone, Copy, Debug)]

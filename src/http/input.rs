@@ -108,6 +108,14 @@ impl Input {
         self.finish(|| Some(()))
     }
 
+    /// `value` and the form that holds the rest, or every complaint so far.
+    pub fn checked<T>(self, value: Option<T>) -> Result<(T, Self), ApiError> {
+        match value {
+            Some(value) if self.problems.is_empty() => Ok((value, self)),
+            _ => Err(ApiError::invalid(self.problems)),
+        }
+    }
+
     /// The checked values, or every complaint.
     ///
     /// `values` gives `None` only if a required field is missing, and that has been complained

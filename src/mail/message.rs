@@ -75,6 +75,73 @@ pub fn email_change_notice(
     }
 }
 
+/// What stands in the letter that resets a password.
+#[derive(Clone, Copy, Debug)]
+pub struct Reset<'a> {
+    pub message_id: &'a str,
+    pub to: &'a str,
+    pub service: &'a str,
+    pub link: &'a str,
+    /// Eight digits.
+    pub code: &'a str,
+    /// How long the link works, and the code.
+    pub minutes: i64,
+    pub code_minutes: i64,
+}
+
+/// The letter with the link and the code that reset a password. Whoever asked for it may be a
+/// stranger: it holds nothing of the account.
+pub fn reset(reset: &Reset<'_>) -> Letter {
+    #[derive(Template)]
+    #[template(path = "mail/templates/reset.txt", config = ".askama.toml")]
+    struct Text<'a> {
+        letter: &'a Reset<'a>,
+        code: &'a str,
+    }
+
+    #[derive(Template)]
+    #[template(path = "mail/templates/reset.html", config = ".askama.toml")]
+    struct Html<'a> {
+        letter: &'a Reset<'a>,
+        code: &'a str,
+    }
+
+    let (first, last) = reset.code.split_at_checked(4).unwrap_or((reset.code, ""));
+    let code = &format!("{first} {last}");
+    Letter {
+        message_id: reset.message_id.to_owned(),
+        to: reset.to.to_owned(),
+        subject: format!("Set a new password for {}", reset.service),
+        text: text(&Text { letter: reset, code }),
+        html: rendered(&Html { letter: reset, code }),
+    }
+}
+
+/// Tells the user `username` at their confirmed address `to` that their password was changed.
+pub fn password_changed(message_id: &str, to: &str, service: &str, username: &str) -> Letter {
+    #[derive(Template)]
+    #[template(path = "mail/templates/password_changed.txt", config = ".askama.toml")]
+    struct Text<'a> {
+        service: &'a str,
+        username: &'a str,
+    }
+
+    #[derive(Template)]
+    #[template(path = "mail/templates/password_changed.html", config = ".askama.toml")]
+    struct Html<'a> {
+        service: &'a str,
+        username: &'a str,
+    }
+
+    Letter {
+        message_id: message_id.to_owned(),
+        to: to.to_owned(),
+        subject: format!("The password of your account at {service} was changed"),
+        text: text(&Text { service, username }),
+        html: rendered(&Html { service, username }),
+    }
+}
+
 /// A letter by which an operator sees that mail goes out; `number` tells several of them apart.
 pub fn test(message_id: &str, to: &str, service: &str, number: Option<u32>) -> Letter {
     #[derive(Template)]

@@ -1,5 +1,6 @@
 //! All cryptography; no SQL, no HTTP.
 
+pub mod mailed_code;
 pub mod password;
 pub mod token;
 

@@ -43,11 +43,13 @@ events! {
     Logout = "logout";
     LogoutEverywhere = "logout_everywhere";
     PasswordChanged = "password_changed";
+    PasswordReset = "password_reset";
     ProfileUpdated = "profile_updated";
     RateLimited = "rate_limited";
     RefreshTokenRepeated = "refresh_token_repeated";
     RefreshTokenReused = "refresh_token_reused";
     Registered = "registered";
+    ResetAsked = "reset_asked";
     RoleChanged = "role_changed";
     SessionsRemoved = "sessions_removed";
     UserDeleted = "user_deleted";

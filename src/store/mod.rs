@@ -3,6 +3,7 @@
 //! checked at compile time. `db/` is the connection's machinery.
 
 pub mod audit;
+pub mod challenges;
 pub mod db;
 pub mod keyset;
 pub mod limits;

@@ -14,18 +14,30 @@ pub enum LetterKind {
     Confirmation,
     /// Tells the old address that a new one waits to be confirmed.
     EmailChangeNotice,
+    /// Tells a user that their password was changed, by whoever.
+    PasswordChanged,
+    /// Has the link and the code by which a password is reset.
+    Reset,
     /// Shows an operator that a worker runs and letters leave.
     Test,
 }
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    const ALL: [Self; 3] = [Self::Confirmation, Self::EmailChangeNotice, Self::Test];
+    const ALL: [Self; 5] = [
+        Self::Confirmation,
+        Self::EmailChangeNotice,
+        Self::PasswordChanged,
+        Self::Reset,
+        Self::Test,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
+            Self::PasswordChanged => "password_changed",
+            Self::Reset => "reset",
             Self::Test => "test",
         }
     }
@@ -61,6 +73,8 @@ pub struct ClaimedLetter {
     pub user_id: Option<Uuid>,
     pub recipient: String,
     pub data: Value,
+    /// What its link and its code stand for.
+    pub challenge_id: Option<Uuid>,
     pub created_at: DateTime<Utc>,
     /// Including this one.
     pub attempts: i32,
@@ -143,7 +157,7 @@ pub async fn claim_next(
              limit 1
              for update skip locked
          )
-         returning id, kind, user_id, recipient, data, created_at, attempts",
+         returning id, kind, user_id, recipient, data, challenge_id, created_at, attempts",
         now,
         now + lease,
         &LetterKind::words() as &[&str],
@@ -157,6 +171,7 @@ pub async fn claim_next(
         user_id: row.user_id,
         recipient: row.recipient,
         data: row.data,
+        challenge_id: row.challenge_id,
         created_at: row.created_at,
         attempts: row.attempts,
     }))
@@ -184,6 +199,12 @@ pub async fn set_failed(
     )
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Forgets a letter.
+pub async fn delete(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("delete from outbox where id = $1", id).execute(db).await?;
     Ok(())
 }
 

@@ -81,6 +81,8 @@ pub async fn set_successor_used(db: &mut PgConnection, id: Uuid, counter: i64) -
 
 /// Why a session ended that the change of a password has ended.
 pub const PASSWORD_CHANGED: &str = "password_changed";
+/// Likewise of one that was reset by a letter.
+pub const PASSWORD_RESET: &str = "password_reset";
 
 /// Ends one session; returns whether it was active.
 pub async fn revoke(

@@ -136,6 +136,15 @@ pub async fn find(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>>
     row.map(|row| user_of!(row)).fetch_optional(db).await
 }
 
+/// The user with this address, in any case.
+pub async fn find_by_email(db: &mut PgConnection, email: &str) -> sqlx::Result<Option<User>> {
+    let row = query_users!(
+        "select " + COLUMNS + " from users u where u.email_key = $1",
+        email.to_ascii_lowercase()
+    );
+    row.map(|row| user_of!(row)).fetch_optional(db).await
+}
+
 /// Reads a user, whom no other transaction changes until this one ends.
 pub async fn find_for_update(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<User>> {
     let row =
@@ -216,9 +225,28 @@ pub async fn set_password_hash(
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update users set password_hash = $2, pending_email = null, modified_at = $3 where id = $1",
+        "update users set password_hash = $2, pending_email = null, modified_at = $3, password_set_at = $3
+         where id = $1",
         id,
         new.expose_secret(),
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Sets the password by a letter to the address, which is proven by that.
+pub async fn reset_password(
+    db: &mut PgConnection,
+    id: Uuid,
+    hash: &SecretString,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    set_password_hash(db, id, hash, now).await?;
+    sqlx::query!(
+        "update users set email_verified_at = coalesce(email_verified_at, $2) where id = $1",
+        id,
         now
     )
     .execute(db)

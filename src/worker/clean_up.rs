@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use tokio::sync::watch;
 
 use crate::state::AppState;
-use crate::store::{audit, db, limits, outbox, sessions};
+use crate::store::{audit, challenges, db, limits, outbox, sessions};
 
 /// How often old rows are removed, and how old they have to be.
 const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
@@ -14,6 +14,8 @@ const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
 /// refreshes take twice as long while there are old rows left.
 const BATCH_PAUSE: Duration = Duration::from_millis(400);
 const RETENTION: TimeDelta = TimeDelta::days(30);
+/// How long a challenge is kept after its end.
+const CHALLENGE_RETENTION: TimeDelta = TimeDelta::days(1);
 
 /// Removes rows that no request will ask for again, a thousand at a time.
 pub(super) async fn clean_up(state: AppState, mut stop: watch::Receiver<bool>) {
@@ -38,7 +40,8 @@ async fn delete_old_rows(state: &AppState) -> sqlx::Result<u64> {
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
     let mut deleted = outbox::delete_settled(&mut tx, now - RETENTION).await?
-        + sessions::delete_expired(&mut tx, now).await?;
+        + sessions::delete_expired(&mut tx, now).await?
+        + challenges::delete_expired(&mut tx, now - CHALLENGE_RETENTION).await?;
     deleted += audit::delete_older(&mut tx, now - state.config.audit_log_kept_for).await?;
     // Last: logins may wait for these rows.
     deleted += limits::delete_expired(&mut tx, now).await?;

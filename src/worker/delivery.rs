@@ -20,7 +20,7 @@ use crate::metrics::{DELAYED, FAILED, SENT};
 use crate::security;
 use crate::state::AppState;
 use crate::store::db;
-use crate::store::outbox::{self, ClaimedLetter};
+use crate::store::outbox::{self, ClaimedLetter, LetterKind};
 use crate::store::users;
 
 /// Longer than a letter takes at most, or it would go out twice: until it is begun, sent and settled.
@@ -156,10 +156,7 @@ async fn claim(state: &AppState) -> sqlx::Result<Option<Claim>> {
 }
 
 async fn deliver(state: &AppState, (claimed, since): Claim) -> sqlx::Result<()> {
-    let user = match claimed.user_id {
-        Some(id) => state.db.read(|db| Box::pin(users::find(db, id))).await?,
-        None => None,
-    };
+    let user = letters::addressee(state, &claimed, state.clock.now()).await?;
     let sent = match letters::compose(state, &claimed, user.as_ref(), state.clock.now()) {
         Ok(Some(_)) if since.elapsed() > BEGIN_WITHIN => {
             Err(SendError::Transient("the database was too slow to begin in time".to_owned()))
@@ -198,6 +195,11 @@ async fn send(state: &AppState, letter: &Letter) -> Result<(), SendError> {
 async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()> {
     let (id, now) = (claimed.id, state.clock.now());
     let mut tx = state.db.begin().await?;
+    if claimed.kind == LetterKind::Reset {
+        // Of an address that nobody has there is nothing to keep: a stranger typed it.
+        outbox::delete(&mut tx, id).await?;
+        return tx.commit().await;
+    }
     let user = match claimed.user_id {
         Some(id) => users::find_for_share(&mut tx, id).await?,
         None => None,

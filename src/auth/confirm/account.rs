@@ -2,8 +2,8 @@
 
 use axum::http::Uri;
 
-use super::request;
 use crate::account::client::ClientInfo;
+use crate::auth::link;
 use crate::http::error::{ApiError, Code};
 use crate::security::token::{LinkClaims, LinkPurpose, Opened, TokenError};
 use crate::state::AppState;
@@ -117,7 +117,7 @@ pub(super) async fn disown(state: &AppState, uri: &Uri, client: &ClientInfo) -> 
 }
 
 fn open(state: &AppState, uri: &Uri) -> Result<Link, ApiError> {
-    let token = request::token(uri)?;
+    let token = link::token(uri)?;
     let link = state.keys.open_link(&token, state.clock.now()).map_err(|error| match error {
         TokenError::Expired => Code::LinkExpired,
         TokenError::Invalid => Code::LinkInvalid,

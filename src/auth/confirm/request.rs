@@ -1,10 +1,10 @@
 //! Who asks, and for what.
 
-use axum::http::{HeaderMap, Uri};
+use axum::http::HeaderMap;
 use utoipa::ToSchema;
 
 use crate::fields::FieldError;
-use crate::http::error::{ApiError, Code};
+use crate::http::error::ApiError;
 use crate::http::html::{accepts_by_name, wants_page};
 use crate::http::input::Input;
 
@@ -35,18 +35,6 @@ impl ConfirmRequest {
 
     pub(super) fn is_not_me(&self) -> bool {
         self.action == Some(Action::NotMe)
-    }
-}
-
-/// The token of the link. Whatever else the query holds is let be: mail programs and trackers add
-/// to links, and a name given twice among it (`utm_source`) says nothing of the token.
-pub(super) fn token(uri: &Uri) -> Result<String, ApiError> {
-    let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let mut tokens = query.filter(|(name, _)| name == "token").map(|(_, token)| token);
-    match (tokens.next(), tokens.next()) {
-        (Some(token), None) => Ok(token.into_owned()),
-        (None, _) => Err(Code::LinkInvalid.into()),
-        (Some(_), Some(_)) => Err(ApiError::malformed("The token is given twice.")),
     }
 }
 

@@ -74,9 +74,19 @@ impl KeySet {
         until: DateTime<Utc>,
     ) -> String {
         let (iss, aud) = (self.issuer.clone(), self.issuer.clone());
-        let envelope =
-            Envelope { iss, aud, iat: at.timestamp(), exp: until.timestamp(), nbf: None, claims };
-        let claims = serde_json::to_vec(&envelope).expect("plain values become JSON");
+        self.sign(&Envelope {
+            iss,
+            aud,
+            iat: at.timestamp(),
+            exp: until.timestamp(),
+            nbf: None,
+            claims,
+        })
+    }
+
+    /// A token with these claims and no others.
+    pub(super) fn sign(&self, claims: &impl Serialize) -> String {
+        let claims = serde_json::to_vec(claims).expect("plain values become JSON");
         // Base64 and the signature included.
         let mut token = String::with_capacity(self.header.len() + 2 * claims.len() + 100);
         token.push_str(&self.header);
@@ -101,6 +111,16 @@ impl KeySet {
         &self,
         token: &str,
     ) -> Result<Genuine<C>, TokenError> {
+        let Envelope { iss, aud, exp, nbf, claims, .. } = self.signed(token)?;
+        if iss == self.issuer && aud == self.issuer {
+            Ok(Genuine { claims, exp, nbf })
+        } else {
+            Err(TokenError::Invalid)
+        }
+    }
+
+    /// The claims of a token that one of these keys signed, of which nothing else is checked.
+    pub(super) fn signed<C: DeserializeOwned>(&self, token: &str) -> Result<C, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Invalid);
         }
@@ -109,15 +129,8 @@ impl KeySet {
         signature_only.required_spec_claims.clear();
         signature_only.validate_exp = false;
         signature_only.validate_aud = false;
-        let Envelope { iss, aud, exp, nbf, claims, .. } =
-            jsonwebtoken::decode::<Envelope<C>>(token, &key.decoding, &signature_only)
-                .map_err(|_| TokenError::Invalid)?
-                .claims;
-        if iss == self.issuer && aud == self.issuer {
-            Ok(Genuine { claims, exp, nbf })
-        } else {
-            Err(TokenError::Invalid)
-        }
+        let decoded = jsonwebtoken::decode(token, &key.decoding, &signature_only);
+        Ok(decoded.map_err(|_| TokenError::Invalid)?.claims)
     }
 
     /// The key that the token's header names, if the header is exactly one of this kind.

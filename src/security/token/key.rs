@@ -39,7 +39,7 @@ pub(super) static ACCESS: Kind = Kind {
 pub(super) static REFRESH: Kind = Kind { typ: "rt+jwt", keys: &[hmac_key("doorward/refresh/1")] };
 pub(super) static LINK: Kind = Kind { typ: "link+jwt", keys: &[hmac_key("doorward/link/1")] };
 
-const fn hmac_key(info: &'static str) -> KeyKind {
+pub(super) const fn hmac_key(info: &'static str) -> KeyKind {
     KeyKind { info, derive: Key::hmac }
 }
 

@@ -1,11 +1,12 @@
 //! The tokens: keys, issue, verify. Nothing else in the crate decodes a JWT.
 //!
-//! Three kinds, each with its own keys, `alg` and `typ`, so that none passes for another. All keys
+//! Three kinds, and the handles, each with its own keys, `alg` and `typ`, so that none passes for another. All keys
 //! come from one secret by HKDF-SHA256 (RFC 5869, no salt). The library checks the signature;
 //! everything else is checked here, because its defaults are not ours: it allows a minute of leeway
 //! and never looks at `typ` or `crit`.
 
 mod codec;
+mod handle;
 mod key;
 mod text;
 mod verified;
@@ -20,6 +21,8 @@ use uuid::Uuid;
 use crate::config::TokenAlgorithm;
 use crate::fields::Role;
 use codec::{Genuine, KeySet};
+pub use handle::HandleKind;
+use handle::Handles;
 use key::{ACCESS, Key, Kind, LINK, REFRESH};
 pub use text::TokenText;
 use verified::Verified;
@@ -110,6 +113,7 @@ pub struct TokenKeys {
     access: KeySet,
     refresh: KeySet,
     link: KeySet,
+    handles: Handles,
     verified: Verified,
     jwks: Value,
 }
@@ -140,8 +144,8 @@ impl TokenKeys {
         let access = set(&ACCESS);
         let jwks: Vec<&Value> = access.keys.iter().filter_map(|key| key.jwk.as_ref()).collect();
         let jwks = json!({ "keys": jwks });
-        let (refresh, link) = (set(&REFRESH), set(&LINK));
-        Self { access, refresh, link, verified: Verified::new(), jwks }
+        let (refresh, link, handles) = (set(&REFRESH), set(&LINK), Handles::new(set));
+        Self { access, refresh, link, handles, verified: Verified::new(), jwks }
     }
 
     pub fn issue_access(
@@ -211,6 +215,27 @@ impl TokenKeys {
         now: DateTime<Utc>,
     ) -> Result<Opened<LinkClaims>, TokenError> {
         self.link.open(token, now)
+    }
+
+    /// A handle on a row of `challenges`.
+    pub fn issue_handle(
+        &self,
+        kind: HandleKind,
+        row: Uuid,
+        at: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> String {
+        self.handles.issue(kind, row, at, until)
+    }
+
+    /// The row that a handle names, whose time may be over.
+    pub fn open_handle(
+        &self,
+        kind: HandleKind,
+        token: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Opened<Uuid>, TokenError> {
+        self.handles.open(kind, token, now)
     }
 
     /// Whether an access token was issued here, whether or not its time is over.

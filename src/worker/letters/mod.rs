@@ -5,14 +5,19 @@
 
 mod confirmation;
 mod email_change_notice;
+mod password_changed;
+mod reset;
 mod test;
 
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use crate::mail::Letter;
 use crate::state::AppState;
+use crate::store::audit::{Event, EventKind};
 use crate::store::outbox::{ClaimedLetter, LetterKind};
-use crate::store::users::User;
+use crate::store::users::{self, User};
+use crate::store::{challenges, db};
 
 /// What a letter is made of.
 struct Draft<'a> {
@@ -38,6 +43,42 @@ impl Draft<'_> {
     }
 }
 
+/// Whom the letter is to or about: the user that it names, or, of a reset, whoever has its address
+/// now. For them its challenge is from then on.
+pub(super) async fn addressee(
+    state: &AppState,
+    claimed: &ClaimedLetter,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<User>> {
+    match (claimed.user_id, claimed.kind, claimed.challenge_id) {
+        (Some(id), ..) => state.db.read(|db| Box::pin(users::find(db, id))).await,
+        (None, LetterKind::Reset, Some(challenge)) => {
+            db::with_timeout(bound(state, claimed, challenge, now)).await
+        }
+        _ => Ok(None),
+    }
+}
+
+async fn bound(
+    state: &AppState,
+    claimed: &ClaimedLetter,
+    challenge: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<User>> {
+    let mut tx = state.db.begin().await?;
+    let Some(user) = users::find_by_email(&mut tx, &claimed.recipient).await? else {
+        return Ok(None);
+    };
+    if !challenges::bind(&mut tx, challenge, user.id, now).await? {
+        return Ok(None);
+    }
+    if claimed.attempts == 1 {
+        state.record(&mut tx, Event::new(EventKind::ResetAsked).on(user.id), now).await?;
+    }
+    tx.commit().await?;
+    Ok(Some(user))
+}
+
 /// The letter as it is sent now to or about `user`; `None` if it is no longer wanted, which one
 /// whose user is gone never is. An error if its data is not what its kind's file reads.
 pub(super) fn compose(
@@ -56,6 +97,10 @@ pub(super) fn compose(
         LetterKind::EmailChangeNotice => {
             Ok(user.and_then(|user| email_change_notice::compose(&draft, user)))
         }
+        LetterKind::PasswordChanged => {
+            Ok(user.and_then(|user| password_changed::compose(&draft, user)))
+        }
+        LetterKind::Reset => Ok(user.and_then(|user| reset::compose(&draft, user))),
         LetterKind::Test => test::compose(&draft).map(Some),
     }
 }

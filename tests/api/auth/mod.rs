@@ -9,6 +9,7 @@ mod login_hash;
 mod login_sessions;
 mod login_together;
 mod logout;
+mod recovery;
 mod refresh;
 mod refresh_automaton;
 mod refresh_calls;

@@ -11,11 +11,12 @@ use crate::harness::machine::root;
 use crate::harness::person::PASSWORD;
 
 /// The contract's table; POST on the link is the button of its page.
-const CALLS: [&str; 20] = [
+const CALLS: [&str; 23] = [
     "delete /api/v1/users/{public_id}",
     "get /",
     "get /.well-known/jwks.json",
     "get /api/v1/confirm",
+    "get /api/v1/password/reset",
     "get /api/v1/users",
     "get /api/v1/users/me",
     "get /api/v1/users/{public_id}",
@@ -25,6 +26,8 @@ const CALLS: [&str; 20] = [
     "post /api/v1/confirm",
     "post /api/v1/login",
     "post /api/v1/logout",
+    "post /api/v1/password/forgot",
+    "post /api/v1/password/reset",
     "post /api/v1/refresh",
     "post /api/v1/users",
     "post /api/v1/users/me",

@@ -38,6 +38,10 @@ async fn meet(code: Code) -> Answer {
             call.body("{").send().await
         }
         Code::LinkInvalid => stranger.get("/api/v1/confirm?token=nonsense").await,
+        Code::CodeInvalid => {
+            let body = json!({ "challenge": "nonsense", "code": "12345678", "new_password": "p" });
+            stranger.post("/api/v1/password/reset", &body).await
+        }
         Code::CredentialsMissing => stranger.call(Method::POST, "/api/v1/login").send().await,
         Code::InvalidCredentials => stranger.log_in("ada", PASSWORD).await,
         Code::TokenMissing => stranger.get(ME).await,

@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 use doorward::limits::{
-    Allowances, LIMITS, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_NETWORK, LOGIN_STRANGERS,
+    Allowances, CODE_ACCOUNT, LIMITS, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_NETWORK, LOGIN_STRANGERS,
     LOGIN_SUCCESS_ACCOUNT, LOGIN_SUCCESS_ADDRESS, MAIL_ADDRESS, MAIL_FIRST, MAIL_RECIPIENT_DAY,
     MAIL_RECIPIENT_HOUR, PASSWORD as PASSWORD_LIMIT, PASSWORD_USER, PROFILE, REFRESH, REGISTER_DAY,
     REGISTER_HOUR, REGISTER_NETWORK, REGISTER_TAKEN,
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::harness::answer::Answer;
 use crate::harness::app::TestApp;
 use crate::harness::cluster::new_database;
-use crate::harness::person::{PASSWORD, Person};
+use crate::harness::person::{PASSWORD, Person, email_of};
 use crate::limits::{HOME, assert_limited, guess, limited, limited_with, register, register_as};
 
 const HOUR: u64 = 3600;
@@ -36,6 +36,7 @@ fn each_limit_allows_what_the_contract_says_unless_it_is_set() {
         (&MAIL_RECIPIENT_DAY, "10"),
         (&MAIL_ADDRESS, "20"),
         (&MAIL_FIRST, "30"),
+        (&CODE_ACCOUNT, "20"),
         (&PASSWORD_LIMIT, "5"),
         (&PASSWORD_USER, "15"),
         (&REFRESH, "30"),
@@ -66,6 +67,15 @@ async fn call(app: &TestApp, ann: &Person, limit: &str) -> Answer {
         "register_taken" => register(app, HOME, "ann").await,
         "refresh" => ann.refresh().await,
         "profile" => ann.put("/api/v1/users/me", &json!({ "first_name": "Ann" })).await,
+        "code_account" => {
+            let email = json!({ "email": email_of("ann") });
+            let asked = ann.post("/api/v1/password/forgot", &email);
+            let body = json!({
+                "challenge": asked.await.assert_ok(202)["challenge"],
+                "code": "1", "new_password": "a different good one",
+            });
+            ann.post("/api/v1/password/reset", &body).await
+        }
         limit if limit.starts_with("login") => guess(app, "192.0.2.1", "ann", PASSWORD).await,
         limit if limit.starts_with("register") => register(app, HOME, "bea").await,
         limit if limit.starts_with("mail") => {
@@ -88,6 +98,7 @@ async fn nothing_at_all_is_what_0_allows_of_any_limit() {
         ("login_account", 60),
         ("register_day", DAY),
         ("mail_recipient_day", DAY),
+        ("code_account", DAY),
         ("password", 900),
         ("password_user", 900),
         ("refresh", 60),

@@ -1,0 +1,184 @@
+//! A forgotten password: asked for by anybody, set by whoever reads the address's letters.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use crate::account::attempts::{self, Attempts, Counted};
+use crate::account::client::ClientInfo;
+use crate::account::{Error, letters};
+use crate::context::run_to_completion;
+use crate::fields::{Email, Password};
+use crate::limits::{Attempt, CODE_ACCOUNT};
+use crate::security::mailed_code::CodePurpose;
+use crate::security::token::{HandleKind, TokenError};
+use crate::state::AppState;
+use crate::store::audit::{Event, EventKind};
+use crate::store::challenges::{self, ChallengeKind, NewChallenge, Open};
+use crate::store::sessions::{self, PASSWORD_RESET};
+use crate::store::{outbox, users};
+
+/// How long the link in a letter is good.
+pub const LINK_LIFETIME: TimeDelta = TimeDelta::minutes(30);
+/// How long its code is, with the handle that was given to whoever asked for the letter.
+pub const CODE_LIFETIME: TimeDelta = TimeDelta::minutes(10);
+
+/// What whoever asked for a reset holds.
+pub struct Asked {
+    /// To be sent along with the code.
+    pub handle: String,
+    /// No letter goes out for this one: too many went before.
+    pub is_limited: bool,
+}
+
+/// Why a password is not reset.
+#[derive(Debug)]
+pub enum Refused {
+    Link(TokenError),
+    /// Whatever it is.
+    Code,
+    Account(Error),
+}
+
+impl<E: Into<Error>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self::Account(error.into())
+    }
+}
+
+/// A reset whose link or code was right.
+pub struct Proven {
+    pub challenge: Open,
+    /// The try of a code, which was none.
+    counted: Option<Counted>,
+}
+
+/// Queues the letter, whoever the address belongs to: what is written, and how long it takes, does
+/// not tell. The worker looks for the account when it sends the letter.
+pub async fn ask(
+    state: &AppState,
+    email: &Email,
+    client: &ClientInfo,
+    now: DateTime<Utc>,
+) -> Result<Asked, Error> {
+    let id = Uuid::now_v7();
+    let handle = state.keys.issue_handle(HandleKind::Code, id, now, now + CODE_LIFETIME);
+    let counted = letters::count_reset(state, email.as_str(), client, now).await?;
+    let Some(counted) = counted else { return Ok(Asked { handle, is_limited: true }) };
+    let challenge = NewChallenge {
+        id,
+        kind: ChallengeKind::Reset,
+        letter_id: Uuid::now_v7(),
+        recipient: email.as_str().to_owned(),
+        created_at: now,
+        expires_at: now + LINK_LIFETIME,
+    };
+    let writing = state.db.write(|db| {
+        let challenge = challenge.clone();
+        Box::pin(async move { challenges::insert_with_letter(db, &challenge).await })
+    });
+    writing.await?;
+    counted.charge();
+    state.mail_queued.notify_one();
+    Ok(Asked { handle, is_limited: false })
+}
+
+/// The reset that a letter's link is for.
+pub async fn by_link(state: &AppState, token: &str, now: DateTime<Utc>) -> Result<Proven, Refused> {
+    let opened = state.keys.open_handle(HandleKind::Reset, token, now);
+    let id = opened.and_then(|opened| opened.unexpired()).map_err(Refused::Link)?;
+    let challenge = find(state, id, now).await?.ok_or(Refused::Link(TokenError::Expired))?;
+    Ok(Proven { challenge, counted: None })
+}
+
+/// The reset that a code is for. A wrong one is counted with the handle, and with the address that
+/// the letter went to.
+pub async fn by_code(
+    state: &AppState,
+    handle: &str,
+    code: &str,
+    now: DateTime<Utc>,
+) -> Result<Proven, Refused> {
+    let opened = state.keys.open_handle(HandleKind::Code, handle, now);
+    let id = opened.and_then(|opened| opened.unexpired()).map_err(|_| Refused::Code)?;
+    let counting = state.db.read(|db| Box::pin(challenges::find_recipient(db, id)));
+    let recipient = counting.await?.ok_or(Refused::Code)?;
+    let subject = recipient.to_ascii_lowercase();
+    let wrong = Attempts::charged_if_dropped([Attempt::on(&CODE_ACCOUNT, &subject)]);
+    let [counted] = attempts::count(state, [wrong], now).await?;
+    // A try whose answer is lost may be counted twice, which costs one of five.
+    let trying =
+        state.db.write(|db| Box::pin(challenges::count_try(db, id, ChallengeKind::Reset, now)));
+    let may_try = trying.await?;
+    let is_right = state.codes.matches(CodePurpose::Reset, id, code);
+    if !(may_try && is_right) {
+        counted.charge();
+        return Err(Refused::Code);
+    }
+    let challenge = find(state, id, now).await?.ok_or(Refused::Code)?;
+    Ok(Proven { challenge, counted: Some(counted) })
+}
+
+async fn find(state: &AppState, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<Option<Open>> {
+    let kind = ChallengeKind::Reset;
+    state.db.read(|db| Box::pin(challenges::find_open(db, id, kind, now))).await
+}
+
+impl Proven {
+    /// Nothing is set: the password will not do. The code goes on being good.
+    pub async fn give_back(self, state: &AppState) -> Result<(), Error> {
+        let Some(counted) = self.counted else { return Ok(()) };
+        let id = self.challenge.id;
+        state.db.write(|db| Box::pin(challenges::give_back_try(db, id))).await?;
+        counted.refund().await?;
+        Ok(())
+    }
+
+    fn refused(&self) -> Refused {
+        if self.counted.is_some() { Refused::Code } else { Refused::Link(TokenError::Expired) }
+    }
+}
+
+/// Sets the password, ends every session, and counts the address as verified: whoever reads its
+/// letters owns the account, whoever made it.
+pub async fn reset(
+    state: &AppState,
+    proven: Proven,
+    new: Password,
+    client: &ClientInfo,
+) -> Result<(), Refused> {
+    let hash = state.hasher.hash(client.requester(true), new).await?;
+    let (state, client) = (state.clone(), client.clone());
+    run_to_completion(async move { set(&state, proven, &hash, &client).await }).await
+}
+
+async fn set(
+    state: &AppState,
+    proven: Proven,
+    hash: &SecretString,
+    client: &ClientInfo,
+) -> Result<(), Refused> {
+    let (user_id, id) = (proven.challenge.user.id, proven.challenge.id);
+    let now = state.clock.now();
+    let mut tx = state.db.begin_for(user_id).await?;
+    // First: resets of one account wait for each other, and see what the one before has set.
+    let Some(user) = users::find_for_update(&mut tx, user_id).await? else {
+        return Err(proven.refused());
+    };
+    if !challenges::use_up(&mut tx, id, now).await? {
+        return Err(proven.refused());
+    }
+    challenges::void_all(&mut tx, user_id, ChallengeKind::Reset, now).await?;
+    users::reset_password(&mut tx, user_id, hash, now).await?;
+    sessions::revoke_all(&mut tx, user_id, None, PASSWORD_RESET, now).await?;
+    let event = Event::new(EventKind::PasswordReset).by_oneself(user_id).from(client.ip);
+    state.record(&mut tx, event, now).await?;
+    outbox::insert(&mut tx, &[letters::password_changed(&user)], now).await?;
+    state.commit(tx, user_id).await?;
+    if let Some(counted) = proven.counted {
+        // Refunded by its drop: the code was right.
+        drop(counted.refunded_if_dropped());
+    }
+    state.mail_queued.notify_one();
+    Ok(())
+}

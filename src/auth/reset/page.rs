@@ -1,0 +1,104 @@
+//! The page on which a new password is typed, and what became of it.
+
+use askama::Template;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::account::recovery::Proven;
+use crate::config::Config;
+use crate::http::error::{ApiError, Code};
+use crate::http::html::{self, Frame};
+use crate::state::AppState;
+
+#[derive(Template)]
+#[template(path = "auth/reset.html", config = ".askama.toml")]
+struct ResetPage<'a> {
+    frame: Frame<'a>,
+    title: &'a str,
+    /// Of the link, while there is a password to type.
+    token: Option<&'a str>,
+    /// For password managers.
+    username: &'a str,
+    /// What is wrong.
+    complaints: Vec<String>,
+    min_length: usize,
+}
+
+/// Whether a form was sent by our own page: a browser says so by itself, where it is not too old
+/// for that.
+pub(super) fn is_ours(config: &Config, headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    match text("sec-fetch-site") {
+        Some(site) => site == "same-origin",
+        None => text(header::ORIGIN.as_str()) == Some(config.origin().as_str()),
+    }
+}
+
+/// The page as it is opened.
+pub(super) fn show(state: &AppState, found: Result<(String, Proven), ApiError>) -> Response {
+    match found {
+        Ok((token, proven)) => {
+            let username = &proven.challenge.user.username;
+            form(state, StatusCode::OK, &token, username, Vec::new())
+        }
+        Err(error) => refused(state, error),
+    }
+}
+
+/// The page after the form was sent.
+pub(super) fn end(
+    state: &AppState,
+    outcome: Result<(), ApiError>,
+    token: Option<&str>,
+) -> Response {
+    match (outcome, token) {
+        (Ok(()), _) => {
+            let page = page(state, "Your new password is set");
+            html::answer(StatusCode::OK, &page, html::NO_FORM)
+        }
+        (Err(error), Some(token)) if error.code == Code::ValidationFailed => {
+            let complaints = error.errors.iter().map(|error| error.message.clone()).collect();
+            form(state, error.code.status(), token, "", complaints)
+        }
+        (Err(error), _) => refused(state, error),
+    }
+}
+
+fn form(
+    state: &AppState,
+    status: StatusCode,
+    token: &str,
+    username: &str,
+    complaints: Vec<String>,
+) -> Response {
+    let page =
+        ResetPage { token: Some(token), username, complaints, ..page(state, "Set a new password") };
+    html::answer(status, &page, "form-action 'self'")
+}
+
+fn refused(state: &AppState, error: ApiError) -> Response {
+    let title = match error.code {
+        Code::LinkInvalid => "This link is not valid",
+        Code::LinkExpired => "This link has run out",
+        _ => "This did not work",
+    };
+    let complaints = vec![error.message().to_owned()];
+    let page = ResetPage { complaints, ..page(state, title) };
+    let mut response = html::answer(error.code.status(), &page, html::NO_FORM);
+    // The headers that another client would get, and the error itself, for the log.
+    let (bare, _) = error.into_response().into_parts();
+    response.headers_mut().extend(bare.headers);
+    response.extensions_mut().extend(bare.extensions);
+    response
+}
+
+fn page<'a>(state: &'a AppState, title: &'a str) -> ResetPage<'a> {
+    ResetPage {
+        frame: Frame::of(&state.config),
+        title,
+        token: None,
+        username: "",
+        complaints: Vec::new(),
+        min_length: state.config.min_password_length,
+    }
+}

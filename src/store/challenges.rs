@@ -1,0 +1,206 @@
+//! What waits for a second step. A row lets nobody in: the client or the letter holds a signed
+//! handle that names it (`security/token/handle.rs`).
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::users::{User, query_users, user_of};
+
+/// Wrong codes after which a handle is good for nothing.
+pub const MAX_TRIES: i32 = 5;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChallengeKind {
+    /// A password's reset, by link or by code.
+    Reset,
+}
+
+impl ChallengeKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+        }
+    }
+}
+
+/// A challenge, and the letter that carries it.
+#[derive(Clone, Debug)]
+pub struct NewChallenge {
+    pub id: Uuid,
+    pub kind: ChallengeKind,
+    pub letter_id: Uuid,
+    /// As it was typed; whoever has the address when the letter is sent is meant.
+    pub recipient: String,
+    pub created_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Writes a challenge and queues its letter, in one statement that reads nothing, so that its time
+/// tells nothing. Run twice it is written once.
+pub async fn insert_with_letter(
+    db: &mut PgConnection,
+    challenge: &NewChallenge,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with challenge as (
+             insert into challenges (id, kind, recipient, created_at, expires_at)
+             values ($1, $2, $3, $4, $5)
+             on conflict (id) do nothing
+             returning id, kind, recipient
+         )
+         insert into outbox (id, kind, recipient, challenge_id, created_at, next_attempt_at)
+         select $6, kind, recipient, id, $4, least($4, now()) from challenge",
+        challenge.id,
+        challenge.kind.as_str(),
+        challenge.recipient,
+        challenge.created_at,
+        challenge.expires_at,
+        challenge.letter_id,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// A challenge that is still good: neither used nor out of time, and its user still has the address
+/// that the letter went to. One of a reset is void, too, once the password has been set since.
+#[derive(Clone, Debug)]
+pub struct Open {
+    pub id: Uuid,
+    pub user: User,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Says for whom a challenge is, once its letter is about to be sent; whether it is still good.
+pub async fn bind(
+    db: &mut PgConnection,
+    id: Uuid,
+    user_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update challenges c set user_id = $2
+         from users u
+         where c.id = $1 and u.id = $2 and coalesce(c.user_id, $2) = $2
+             and c.used_at is null and c.expires_at > $3
+             and u.email_key = lower(c.recipient)
+             and (u.password_set_at is null or u.password_set_at <= c.created_at)",
+        id,
+        user_id,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// The challenge, if it is still good.
+pub async fn find_open(
+    db: &mut PgConnection,
+    id: Uuid,
+    kind: ChallengeKind,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<Open>> {
+    let row = query_users!(
+        "select c.expires_at, "
+            + COLUMNS
+            + " from challenges c join users u on u.id = c.user_id
+                where c.id = $1 and c.kind = $2 and c.used_at is null and c.expires_at > $3
+                    and u.email_key = lower(c.recipient)
+                    and (u.password_set_at is null or u.password_set_at <= c.created_at)",
+        id,
+        kind.as_str(),
+        now,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| Open { id, expires_at: row.expires_at, user: user_of!(row) }))
+}
+
+/// The address of a challenge, whether or not anybody has it.
+pub async fn find_recipient(db: &mut PgConnection, id: Uuid) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!(
+        r#"select coalesce(recipient, '') as "recipient!" from challenges where id = $1"#,
+        id
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Counts a try of a code, before anything is compared; whether one was left.
+pub async fn count_try(
+    db: &mut PgConnection,
+    id: Uuid,
+    kind: ChallengeKind,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update challenges set tries = tries + 1
+         where id = $1 and kind = $2 and tries < $4 and used_at is null and expires_at > $3",
+        id,
+        kind.as_str(),
+        now,
+        MAX_TRIES,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// The code was right: it was no try.
+pub async fn give_back_try(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("update challenges set tries = greatest(tries - 1, 0) where id = $1", id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Uses a challenge up; whether it was still good. Of several uses at once one is.
+pub async fn use_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update challenges c set used_at = $2
+         from users u
+         where c.id = $1 and c.used_at is null and c.expires_at > $2
+             and u.id = c.user_id and u.email_key = lower(c.recipient)
+             and (u.password_set_at is null or u.password_set_at <= c.created_at)",
+        id,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Uses up all of a user's of one kind.
+pub async fn void_all(
+    db: &mut PgConnection,
+    user_id: Uuid,
+    kind: ChallengeKind,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update challenges set used_at = $3 where user_id = $1 and kind = $2 and used_at is null",
+        user_id,
+        kind.as_str(),
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Deletes at most 1,000 that were over before `before`. Skips locked rows.
+pub async fn delete_expired(db: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "delete from challenges where id in (
+             select id from challenges where expires_at < $1
+             order by expires_at limit 1000
+             for update skip locked
+         )",
+        before
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
