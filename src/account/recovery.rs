@@ -11,7 +11,7 @@ use crate::context::run_to_completion;
 use crate::fields::{Email, Password};
 use crate::limits::{Attempt, CODE_ACCOUNT};
 use crate::security::mailed_code::CodePurpose;
-use crate::security::token::{HandleKind, TokenError};
+use crate::security::token::{HandleKind, Opened, TokenError};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::challenges::{self, ChallengeKind, NewChallenge, Open};
@@ -86,7 +86,7 @@ pub async fn ask(
 /// The reset that a letter's link is for.
 pub async fn by_link(state: &AppState, token: &str, now: DateTime<Utc>) -> Result<Proven, Refused> {
     let opened = state.keys.open_handle(HandleKind::Reset, token, now);
-    let id = opened.and_then(|opened| opened.unexpired()).map_err(Refused::Link)?;
+    let id = opened.and_then(Opened::unexpired).map_err(Refused::Link)?;
     let challenge = find(state, id, now).await?.ok_or(Refused::Link(TokenError::Expired))?;
     Ok(Proven { challenge, counted: None })
 }
@@ -100,7 +100,7 @@ pub async fn by_code(
     now: DateTime<Utc>,
 ) -> Result<Proven, Refused> {
     let opened = state.keys.open_handle(HandleKind::Code, handle, now);
-    let id = opened.and_then(|opened| opened.unexpired()).map_err(|_| Refused::Code)?;
+    let id = opened.and_then(Opened::unexpired).map_err(|_| Refused::Code)?;
     let counting = state.db.read(|db| Box::pin(challenges::find_recipient(db, id)));
     let recipient = counting.await?.ok_or(Refused::Code)?;
     let subject = recipient.to_ascii_lowercase();
