@@ -82,9 +82,19 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
             ["08", "53", "57", "58", "28", "3D"].iter().any(|class| code.starts_with(class))
                 || ["40001", "40P01", "25006", "25P03", "55P03", "55000"].contains(&code.as_ref())
                 || (code.starts_with("XX") && ends_connection(error.as_ref()))
+                || (code == "0A000" && is_recoverys(error.as_ref()))
         }),
         _ => false,
     }
+}
+
+/// A standby has no rows of an unlogged table (`limits`), and says so before it can say that it is
+/// read-only: a primary that was demoted. The text is in the server's language; the name of the
+/// function that looks at a table for the planner is not.
+fn is_recoverys(error: &dyn DatabaseError) -> bool {
+    error
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|error| error.routine() == Some("get_relation_info"))
 }
 
 /// An internal error (class XX) that ends a connection, or refuses one, is temporary: "could not
