@@ -11,6 +11,7 @@
 
 mod fleet;
 mod measure;
+mod old_rows;
 mod process;
 mod report;
 mod requests;
@@ -55,6 +56,9 @@ struct Options {
     /// Sessions in the database; two for each of the people unless told
     #[arg(long, value_parser = clap::value_parser!(u64).range(1_000..=5_000_000))]
     sessions: Option<u64>,
+    /// Old rows in the audit log, for the scenario `audit`
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=20_000_000))]
+    audit_rows: u64,
     /// List the scenarios
     #[arg(long)]
     list: bool,
@@ -106,7 +110,7 @@ async fn bench(options: &Options) -> Result<Vec<String>, Failure> {
         "Seeding {} users and {sessions} sessions; RATE_LIMITS=off, PostgreSQL without fsync ...",
         options.users
     );
-    let mut stage = Stage::open(options.users, sessions).await?;
+    let mut stage = Stage::open(options.users, sessions, options.audit_rows).await?;
     let title = describe(&stage, options.users, sessions).await?;
     println!("{title}\n");
 

@@ -43,8 +43,8 @@ pub async fn run(
     connections: u32,
     seconds: u64,
 ) -> Result<Vec<(&'static str, Sample)>, Failure> {
-    if contestant.cleaning_up {
-        stage.begin_cleaning_up(OLD_ROWS_A_SECOND * (seconds + 2)).await?;
+    if let Some(old) = contestant.cleaning_up {
+        stage.begin_cleaning_up(old, OLD_ROWS_A_SECOND * (seconds + 2)).await?;
     }
     if let Run::Ask(target, _) = contestant.run
         && !stage.prepare(target).await?
@@ -84,12 +84,12 @@ pub async fn run(
     };
     let sample = Sample { failed: sample.failed + failed_before, ..sample };
     samples.insert(0, (contestant.name, sample));
-    if contestant.cleaning_up {
-        match stage.old_rows().await? {
+    if let Some(old) = contestant.cleaning_up {
+        match stage.old_rows(old).await? {
             0 => println!("  (all old rows were gone before the end: the next line says too much)"),
             left => println!("  ({left} old rows are left)"),
         }
-        stage.end_cleaning_up().await?;
+        stage.end_cleaning_up(old).await?;
     }
     // What was asked for and not waited for comes to its end.
     tokio::time::sleep(Duration::from_millis(200)).await;

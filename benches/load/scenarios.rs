@@ -1,5 +1,7 @@
 //! What is measured, beside what, and what of it has to hold: the one list.
 
+use crate::old_rows::Old;
+
 /// The program that is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -57,8 +59,8 @@ pub struct Contestant {
     pub pause: u32,
     /// Runs at the same time, and is measured too.
     pub beside: Option<&'static Contestant>,
-    /// Whether the service, just started, removes old rows meanwhile.
-    pub cleaning_up: bool,
+    /// The old rows that the service, just started, removes meanwhile.
+    pub cleaning_up: Option<Old>,
     /// Whether each slice is that of a new process: they differ by up to a fifth in how fast they
     /// hash.
     pub is_renewed: bool,
@@ -110,7 +112,7 @@ const fn plain(name: &'static str, run: Run) -> Contestant {
         connections: None,
         pause: 0,
         beside: None,
-        cleaning_up: false,
+        cleaning_up: None,
         is_renewed: false,
     }
 }
@@ -266,14 +268,30 @@ pub static SCENARIOS: &[Scenario] = &[
         connections: &[16],
         contestants: &[
             ask("me", Doorward, Me),
-            Contestant { cleaning_up: true, ..ask("me, cleaning up", Doorward, Me) },
+            Contestant { cleaning_up: Some(Old::Sessions), ..ask("me, cleaning up", Doorward, Me) },
             ask("refresh", Doorward, Refresh),
-            Contestant { cleaning_up: true, ..ask("refresh, cleaning up", Doorward, Refresh) },
+            Contestant {
+                cleaning_up: Some(Old::Sessions),
+                ..ask("refresh, cleaning up", Doorward, Refresh)
+            },
         ],
         goals: &[
             rate("me, cleaning up", "me", AtLeast(0.9), ALL),
             rate("refresh, cleaning up", "refresh", AtLeast(0.9), ALL),
         ],
+    },
+    Scenario {
+        name: "audit",
+        about: "refresh while the service removes rows of a large audit log",
+        connections: &[16],
+        contestants: &[
+            ask("refresh", Doorward, Refresh),
+            Contestant {
+                cleaning_up: Some(Old::AuditRows),
+                ..ask("refresh, cleaning up", Doorward, Refresh)
+            },
+        ],
+        goals: &[rate("refresh, cleaning up", "refresh", AtLeast(0.95), ALL)],
     },
     Scenario {
         name: "crowd",

@@ -59,6 +59,9 @@ pub struct Stage {
     /// Once it is asked for, and where there is one.
     previous: Option<Program>,
     fleet: Option<Fleet>,
+    /// How many old ones the audit log has to begin with, where they are asked for.
+    pub audit_rows: u64,
+    pub audit_log_days: &'static str,
     /// Where the reports and the logs go.
     pub results: PathBuf,
     /// An empty folder, so that nobody finds settings in it.
@@ -66,7 +69,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub async fn open(users: u64, sessions: u64) -> Result<Self, Failure> {
+    pub async fn open(users: u64, sessions: u64, audit_rows: u64) -> Result<Self, Failure> {
         let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
         let name = format!("doorward-bench-{}", uuid::Uuid::now_v7().simple());
         let work = std::env::temp_dir().join(&name);
@@ -85,7 +88,13 @@ impl Stage {
 
         let keys = TokenKeys::new(&SECRET.to_owned().into(), None, algorithm(), PUBLIC_URL);
         let url = postgres.url("doorward");
-        let site = Site { url, direct_url: None, work: &work, results: &results };
+        let site = Site {
+            url,
+            direct_url: None,
+            audit_log_days: AUDIT_LOG_DAYS,
+            work: &work,
+            results: &results,
+        };
         let doorward = site.start(Target::Doorward, &keys).await?;
         let uncached = site.start(Target::Uncached, &keys).await?;
         let floor = site.start(Target::Floor, &keys).await?;
@@ -104,6 +113,8 @@ impl Stage {
             floor,
             previous: None,
             fleet: None,
+            audit_rows,
+            audit_log_days: AUDIT_LOG_DAYS,
             results: results.clone(),
             work,
         })
@@ -151,7 +162,13 @@ impl Stage {
 
     fn site(&self) -> Site<'_> {
         let (work, results) = (self.work.as_path(), self.results.as_path());
-        Site { url: self.database_url(), direct_url: None, work, results }
+        Site {
+            url: self.database_url(),
+            direct_url: None,
+            audit_log_days: self.audit_log_days,
+            work,
+            results,
+        }
     }
 
     pub fn database_url(&self) -> String {
@@ -172,43 +189,17 @@ impl Stage {
         std::mem::replace(former, program).kill().await;
         Ok(took)
     }
-
-    /// Puts `rows` sessions into the database that ran out long ago, and starts the service anew:
-    /// the first that it does is to remove them.
-    pub async fn begin_cleaning_up(&mut self, rows: u64) -> Result<(), Failure> {
-        sqlx::query(AssertSqlSafe(format!(
-            "insert into sessions (id, user_id, created_at, expires_at, ends_at)
-             select gen_random_uuid(), {}, now() - interval '99 days', now() - interval '60 days', now() - interval '9 days'
-             from generate_series(1, $2) n",
-            USER_ID.replace("$1", "1 + n % $1")
-        )))
-        .bind(i64::try_from(self.users)?)
-        .bind(i64::try_from(rows)?)
-        .execute(&self.pool)
-        .await?;
-        self.restart(Target::Doorward).await?;
-        Ok(())
-    }
-
-    pub async fn old_rows(&self) -> Result<u64, Failure> {
-        let count = "select count(*) from sessions where expires_at < now() - interval '30 days'";
-        Ok(sqlx::query_scalar::<_, i64>(count).fetch_one(&self.pool).await?.try_into()?)
-    }
-
-    /// Removes what is left, so that the service has nothing more to do.
-    pub async fn end_cleaning_up(&mut self) -> Result<(), Failure> {
-        let rest = "delete from sessions where expires_at < now() - interval '30 days'";
-        self.pool.execute(rest).await?;
-        self.pool.execute("vacuum sessions").await?;
-        Ok(())
-    }
 }
+
+/// As long as without a setting.
+pub const AUDIT_LOG_DAYS: &str = "365";
 
 /// What a program needs to run.
 pub struct Site<'a> {
     pub url: String,
     /// The way past PgBouncer, where `url` leads through it.
     pub direct_url: Option<String>,
+    pub audit_log_days: &'static str,
     pub work: &'a Path,
     pub results: &'a Path,
 }
@@ -247,6 +238,7 @@ impl Site<'_> {
             ("SECRET_KEY", SECRET),
             ("RATE_LIMITS", "off"),
             ("SESSION_CACHE", if target == Target::Uncached { "off" } else { "on" }),
+            ("AUDIT_LOG_DAYS", self.audit_log_days),
             ("WORKER", if is_plain { "on" } else { "off" }),
         ]);
         if let Some(url) = &self.direct_url {

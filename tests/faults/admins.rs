@@ -27,6 +27,12 @@ pub async fn quarrel(load: Arc<Load>) {
 
 async fn one_round(load: &Load) -> Option<()> {
     let [boss, deputy] = [log_in(load, ADMINS[0]).await?, log_in(load, ADMINS[1]).await?];
+    let path = "/api/v1/users/?sort=-created_at&limit=5";
+    let list = || load.request(Method::GET, path).header("x-access-token", &boss.pair.access);
+    let (listed, _) = load.insist("list", list).await?;
+    if listed.status != 200 {
+        load.broken(Invariant::Admin, format!("an admin is not shown the list: {}", listed.json));
+    }
     let depose = |by: &Admin, whom: &Admin| load.call("demote", role(load, by, whom, "user"));
     let (one, other) = tokio::join!(depose(&boss, &deputy), depose(&deputy, &boss));
     if one.outcome == Outcome::Done && other.outcome == Outcome::Done {

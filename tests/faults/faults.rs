@@ -1,5 +1,6 @@
 //! The list of faults.
 
+mod cluster;
 mod database;
 mod mail;
 mod process;
@@ -56,7 +57,12 @@ pub fn older_release() -> Option<PathBuf> {
 impl Fault {
     /// Why it cannot be had on this machine, if it cannot.
     pub fn is_left_out(&self) -> Option<&'static str> {
-        if self.setup.small_disk && !SmallDisk::is_possible() {
+        if self.setup.cluster
+            && let Some(why) = crate::cluster::is_left_out()
+        {
+            return Some(why);
+        }
+        if self.setup.small_disk.is_some() && !SmallDisk::is_possible() {
             return Some("only root can mount a small disk");
         }
         if self.setup.faketime && libfaketime().is_none() {
@@ -74,6 +80,7 @@ pub fn all() -> Vec<Fault> {
     let mut all = of_the_database();
     all.extend(of_the_mail_server());
     all.extend(of_the_instances());
+    all.extend(cluster::faults());
     for fault in &mut all {
         fault.is_short = SHORT.contains(&fault.name);
     }
@@ -148,7 +155,7 @@ fn of_the_database() -> Vec<Fault> {
         fault(
             "disk-full",
             "PostgreSQL's disk is full for 8 s",
-            Setup { small_disk: true, ..PLAIN },
+            Setup { small_disk: Some(96), ..PLAIN },
             |world, _| Box::pin(database::disk_full(world)),
         ),
         fault(

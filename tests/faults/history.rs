@@ -30,6 +30,11 @@ impl Operation {
     pub fn took(&self) -> Duration {
         self.end - self.start
     }
+
+    /// All do but those that ask who they are, or who there is.
+    pub fn writes(&self) -> bool {
+        !self.what.starts_with("me") && self.what != "list"
+    }
 }
 
 /// What must hold whatever breaks.
@@ -105,6 +110,24 @@ impl History {
 
     pub fn slowest(&self) -> Option<Operation> {
         self.operations().into_iter().max_by_key(Operation::took)
+    }
+
+    /// How many calls were begun in each of the five seconds before `instant`.
+    pub fn calls_a_second(&self, instant: Instant) -> f64 {
+        let operations = self.operations().into_iter();
+        let own = operations
+            .filter(|one| one.start < instant && instant - one.start < Duration::from_secs(5));
+        f64::from(u32::try_from(own.count()).unwrap()) / 5.0
+    }
+
+    /// The longest time that ended after `instant` and in which nobody was told that something was written.
+    pub fn longest_without_a_write(&self, instant: Instant) -> Option<Duration> {
+        let operations = self.operations().into_iter();
+        let written = operations.filter(|one| one.outcome == Outcome::Done && one.writes());
+        let mut ends: Vec<_> = written.map(|one| one.end).collect();
+        ends.sort();
+        let gaps = ends.windows(2).filter(|pair| pair[1] >= instant);
+        gaps.map(|pair| pair[1] - pair[0]).max()
     }
 
     /// How long after `instant` the first operation was begun that was done.

@@ -6,6 +6,7 @@
 
 mod admins;
 mod check;
+mod cluster;
 mod faults;
 #[path = "../harness/mod.rs"]
 #[expect(dead_code, reason = "shared with tests/api, which uses the rest")]
@@ -34,7 +35,8 @@ use crate::report::{Report, table};
 /// afterwards.
 ///
 /// The table at the end has one line a fault. The operations of the people: `ok` done; `refused`
-/// with a 4xx, as it has to be; `put off` with a 503; `unknown` where no answer came. `slowest` is
+/// with a 4xx, as it has to be; `put off` with a 503; `unknown` where no answer came. `calls/s` were
+/// made before the fault; `no write` is the longest time in which nothing was written. `slowest` is
 /// the longest that anybody waited; `first ok` is the time from the end of the fault to the first
 /// operation that was done; `letters` were sent, and `copies` more of them came. The exit code is 1
 /// if an invariant was broken.
@@ -52,6 +54,9 @@ struct Arguments {
     /// Only the few that are run before every merge
     #[arg(long)]
     short: bool,
+    /// Only those of a cluster under Patroni, which no other run has unless they are named
+    #[arg(long)]
+    cluster: bool,
     /// How often to run each
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     times: usize,
@@ -93,11 +98,16 @@ async fn run_all(arguments: &Arguments) -> ExitCode {
     let is_wanted = |name: &str| {
         arguments.names.is_empty() || arguments.names.iter().any(|wanted| wanted == name)
     };
-    faults.retain(|fault| is_wanted(fault.name) && (fault.is_short || !arguments.short));
+    let is_named = !arguments.names.is_empty();
+    faults.retain(|fault| {
+        is_wanted(fault.name)
+            && (fault.is_short || !arguments.short)
+            && (is_named || fault.setup.cluster == arguments.cluster)
+    });
 
     let start = std::time::Instant::now();
     let mut reports = Vec::new();
-    if is_wanted(self_check::NAME) {
+    if is_wanted(self_check::NAME) && !arguments.cluster {
         reports.push(run::guarded(self_check::NAME, Box::pin(self_check::run())).await);
         reports.last().unwrap().tell(1, 1);
     }

@@ -17,6 +17,9 @@ pub struct Report {
     pub put_off: usize,
     pub unknown: usize,
     pub slowest: Option<Operation>,
+    /// Before the fault.
+    pub calls_a_second: f64,
+    pub without_a_write: Option<Duration>,
     /// From the end of the fault.
     pub first_done: Option<Duration>,
     pub letters: Letters,
@@ -71,13 +74,15 @@ impl Report {
         }
         let seconds = |duration: Duration| format!("{:.1}", duration.as_secs_f64());
         let mut line = format!(
-            "{:22} {:>5} {:>6} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7} {:>6}  ",
+            "{:22} {:>5} {:>7.0} {:>6} {:>7} {:>7} {:>7} {:>8} {:>7} {:>8} {:>7} {:>6}  ",
             self.name,
             seconds(self.took),
+            self.calls_a_second,
             self.done,
             self.refused,
             self.put_off,
             self.unknown,
+            self.without_a_write.map(seconds).unwrap_or_default(),
             self.slowest.as_ref().map(|slowest| seconds(slowest.took())).unwrap_or_default(),
             self.first_done.map(seconds).unwrap_or_default(),
             self.letters.sent,
@@ -98,13 +103,15 @@ impl Report {
 /// One line a run, and what the columns mean.
 pub fn table(reports: &[Report]) -> String {
     let mut table = format!(
-        "\n{:22} {:>5} {:>6} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7} {:>6}  ",
+        "\n{:22} {:>5} {:>7} {:>6} {:>7} {:>7} {:>7} {:>8} {:>7} {:>8} {:>7} {:>6}  ",
         "fault",
         "s",
+        "calls/s",
         "ok",
         "refused",
         "put off",
         "unknown",
+        "no write",
         "slowest",
         "first ok",
         "letters",

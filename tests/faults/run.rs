@@ -16,15 +16,14 @@ use crate::resources::Resources;
 use crate::virtual_user::VirtualUser;
 use crate::world::World;
 
-/// How long people live before the fault, and after it.
-const BEFORE: Duration = Duration::from_secs(2);
+/// How long people live after the fault.
 const AFTER: Duration = Duration::from_secs(2);
 /// How long whoever has begun something may take to end it.
 const ENDING: Duration = Duration::from_mins(1);
 /// How long memory and descriptors may take to return.
 const RETURN: Duration = Duration::from_secs(10);
 /// How long one run may take at most.
-const LONGEST: Duration = Duration::from_mins(3);
+const LONGEST: Duration = Duration::from_mins(5);
 
 /// Runs a fault to its end, or to the panic that says that it could not be had.
 pub async fn guarded(name: &'static str, run: impl Future<Output = Report>) -> Report {
@@ -49,10 +48,11 @@ pub async fn run(fault: &Fault) -> Report {
     let mut world = World::build(&fault.setup).await;
     world.start(&fault.setup).await;
     let load = world.load(fault.setup.excused);
-    let people = World::people(&load);
-    sleep(BEFORE).await;
+    let people = World::people(&load, fault.setup.phones);
+    sleep(fault.setup.before).await;
     let before = resources(&world);
 
+    let hurt = Instant::now();
     (fault.harm)(&mut world, &load).await;
     let over = Instant::now();
     if let Err(how) = world.recovered().await {
@@ -67,6 +67,14 @@ pub async fn run(fault: &Fault) -> Report {
         load.broken(Invariant::Recovery, "people do not come to an end");
     }
 
+    // Whoever restarts an instance behind a balancer waits until nobody is led to it any more.
+    let unanswered = load.history.count(Outcome::Unknown);
+    if fault.setup.cluster && unanswered > 0 {
+        load.broken(
+            Invariant::OnlyUnavailable,
+            format!("{unanswered} calls had no answer of ours"),
+        );
+    }
     let letters = prove(&world, &load, &mut lived).await;
     returned(&world, &before, &load).await;
     for home in &world.homes {
@@ -80,6 +88,8 @@ pub async fn run(fault: &Fault) -> Report {
     }
     let history = &load.history;
     Report {
+        calls_a_second: history.calls_a_second(hurt),
+        without_a_write: history.longest_without_a_write(hurt),
         done: history.count(Outcome::Done),
         refused: history.count(Outcome::Refused),
         put_off: history.count(Outcome::PutOff),
@@ -97,7 +107,7 @@ const GRACE: Duration = Duration::from_secs(20);
 
 /// Holds what people were told, and hold, against what is there.
 pub async fn prove(world: &World, load: &Load, people: &mut [VirtualUser]) -> Letters {
-    let pool = world.postgres.pool();
+    let pool = world.pool().await;
     join_all(people.iter_mut().map(VirtualUser::go_on)).await;
     let letters = check::letters(&pool, &world.sink, &load.history).await;
     check::database(&pool, people, &load.history).await;

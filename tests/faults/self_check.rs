@@ -53,7 +53,7 @@ pub async fn run() -> Report {
     let mut world = World::build(&Setup::PLAIN).await;
     world.start(&Setup::PLAIN).await;
     let load = world.load(Duration::ZERO);
-    let people = World::people(&load);
+    let people = World::people(&load, 0);
     sleep(Duration::from_secs(3)).await;
     load.end();
     let mut people: Vec<_> = people.join_all().await.into_iter().flatten().collect();
@@ -62,7 +62,7 @@ pub async fn run() -> Report {
     let mut broken = load.history.all_broken();
 
     let mut missed = Vec::new();
-    let pool = world.postgres.pool();
+    let pool = world.pool().await;
     for (invariant, sql) in DAMAGE {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
         let history = History::new();

@@ -25,7 +25,7 @@ impl Postgres {
     }
 
     pub async fn on_small_disk(disk: &SmallDisk) -> Self {
-        let folder = tempfile::tempdir_in(disk.folder.path()).unwrap();
+        let folder = disk.folder();
         // Small pieces of log, so that a small disk holds a cluster.
         let settings = ["max_wal_size=4MB", "min_wal_size=2MB"];
         let postgres = Self::create(folder, &["--wal-segsize=1"], &settings).await;
@@ -82,24 +82,30 @@ pub async fn cut_service(connection: &mut PgConnection) -> bool {
     sqlx::query_scalar(sql).fetch_one(connection).await.unwrap()
 }
 
-/// A disk of 96 MB in memory, which only root can have.
+/// A disk in memory, which only root can have.
 pub struct SmallDisk {
     folder: TempDir,
 }
 
 impl SmallDisk {
-    pub fn mount() -> Self {
-        Self::try_mount().expect("only root can mount a small disk")
+    pub fn mount(mebibytes: usize) -> Self {
+        Self::try_mount(mebibytes).expect("only root can mount a small disk")
+    }
+
+    /// A new folder on it.
+    pub fn folder(&self) -> TempDir {
+        tempfile::tempdir_in(self.folder.path()).unwrap()
     }
 
     pub fn is_possible() -> bool {
-        cfg!(target_os = "linux") && Self::try_mount().is_some()
+        cfg!(target_os = "linux") && Self::try_mount(1).is_some()
     }
 
-    fn try_mount() -> Option<Self> {
+    fn try_mount(mebibytes: usize) -> Option<Self> {
         let folder = open_folder();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=96m,mode=0755", "doorward-faults"]);
+        let size = format!("size={mebibytes}m,mode=0755");
+        mount.args(["-t", "tmpfs", "-o", &size, "doorward-faults"]);
         let output = mount.arg(folder.path()).output().ok()?;
         output.status.success().then_some(Self { folder })
     }

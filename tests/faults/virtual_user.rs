@@ -86,6 +86,20 @@ impl VirtualUser {
         self
     }
 
+    /// Registers, logs in once, and keeps that session until the load is over.
+    pub async fn keep_a_session(mut self) -> Self {
+        if let Some(index) = self.register(0).await {
+            self.phone = self.log_in(index).await;
+        }
+        while !self.load.is_over() {
+            tokio::time::sleep(PHONE).await;
+            if let Some(phone) = self.phone.take() {
+                self.phone = self.use_and_refresh(phone).await;
+            }
+        }
+        self
+    }
+
     async fn one_round(&mut self, round: usize) -> Option<()> {
         let index = self.register(round).await?;
         let held = self.log_in(index).await?;

@@ -28,13 +28,7 @@ impl Balancer {
     /// One that takes an instance for gone when it does not answer a check, or a call, for so many
     /// seconds.
     pub async fn with_patience(homes: &[Home], check: u32, call: u32) -> Option<Self> {
-        let places = ["/usr/sbin/haproxy", "/usr/bin/haproxy", "/opt/homebrew/bin/haproxy"];
-        let Some(program) = places.iter().find(|place| Path::new(place).exists()) else {
-            assert!(std::env::var_os("CI").is_none(), "HAProxy is not installed");
-            note("left out: HAProxy is not installed");
-            return None;
-        };
-        let (folder, port) = (open_folder(), free_port());
+        let port = free_port();
         let servers: Vec<_> = (homes.iter().map(Home::port))
             .map(|port| {
                 format!("  server at{port} 127.0.0.1:{port} check inter 100ms fall 1 rise 1")
@@ -49,14 +43,26 @@ impl Balancer {
             homes.len(),
             servers.join("\n")
         );
+        let balancer = Self::run(&settings, port)?;
+        balancer.sees_all().await;
+        Some(balancer)
+    }
+
+    /// With these settings, in which people are let in by this port. `None` as above.
+    pub fn run(settings: &str, port: u16) -> Option<Self> {
+        let places = ["/usr/sbin/haproxy", "/usr/bin/haproxy", "/opt/homebrew/bin/haproxy"];
+        let Some(program) = places.iter().find(|place| Path::new(place).exists()) else {
+            assert!(std::env::var_os("CI").is_none(), "HAProxy is not installed");
+            note("left out: HAProxy is not installed");
+            return None;
+        };
+        let folder = open_folder();
         let file = folder.path().join("haproxy.cfg");
         fs::write(&file, settings).unwrap();
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let mut command = Command::new(program);
         command.args(["-db", "-f"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
-        let balancer = Self { process: command.stderr(log).spawn().unwrap(), port, folder };
-        balancer.sees_all().await;
-        Some(balancer)
+        Some(Self { process: command.stderr(log).spawn().unwrap(), port, folder })
     }
 
     pub fn port(&self) -> u16 {

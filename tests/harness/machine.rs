@@ -56,6 +56,17 @@ pub fn kill_9(pid: u32) {
     kill_process(as_pid(pid), Signal::KILL).unwrap();
 }
 
+/// Ends a process and its children in the same moment.
+pub fn kill_9_with_children(pid: u32) {
+    // Else the children that are left would say goodbye to their clients.
+    kill_process(as_pid(pid), Signal::STOP).unwrap();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    children.filter(|pid| is_alive(*pid)).for_each(kill_9);
+    kill_9(pid);
+}
+
 pub fn is_alive(pid: u32) -> bool {
     // A zombie is as dead: nobody reaps in some containers.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -13,7 +13,7 @@ use super::machine::{free_port, note};
 use super::postgres::{as_owner_of, owned_folder};
 use super::wait::eventually;
 
-const SETTINGS: &str = "pgbouncer.ini";
+pub const SETTINGS: &str = "pgbouncer.ini";
 pub const SERVER_CONNECTIONS: usize = 3;
 
 /// Ends PgBouncer when the tests end, however they do.
@@ -38,14 +38,19 @@ impl PgBouncer {
 
     /// Before any server.
     pub async fn before(server: &str, more: &str) -> Option<Self> {
+        let (folder, port) = (owned_folder().await, free_port());
+        write_settings(folder.path(), port, server, more);
+        Self::run(folder, port, more).await
+    }
+
+    /// With the settings in this folder, by which it listens on this port.
+    pub async fn run(folder: TempDir, port: u16, more: &str) -> Option<Self> {
         let places = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
         let Some(program) = places.iter().find(|place| Path::new(place).exists()) else {
             assert!(std::env::var_os("CI").is_none(), "PgBouncer is not installed");
             note("left out: PgBouncer is not installed");
             return None;
         };
-        let (folder, port) = (owned_folder().await, free_port());
-        write_settings(folder.path(), port, server, more);
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", SUPERVISOR, "pgbouncer", program]).arg(folder.path().join(SETTINGS));
@@ -69,13 +74,17 @@ impl PgBouncer {
         kill_process(pid, Signal::HUP).unwrap();
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
     /// The way to a database through this.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://doorward@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+        format!("postgres://doorward@127.0.0.1:{}/{database}?sslmode=disable", self.port())
     }
 
     /// A home whose service reaches `database` through this.

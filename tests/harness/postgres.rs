@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
 
 use super::cluster::cluster;
-use super::machine::{free_port, is_alive, kill_9, note, open_folder};
+use super::machine::{free_port, kill_9_with_children, note, open_folder};
 use super::wait::PATIENCE;
 
 /// A standby that has just lost its primary may not hear of its promotion before it would have
@@ -112,14 +112,7 @@ impl Postgres {
     /// The power fails: every process of it is gone in the same moment.
     pub fn kill_9(&mut self) {
         let mut server = self.server.take().unwrap();
-        let pid = server.id();
-        // Else the children that are left would say goodbye to their clients.
-        kill_process(Pid::from_child(&server), Signal::STOP).unwrap();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let children = children.unwrap_or_default();
-        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
-        children.filter(|pid| is_alive(*pid)).for_each(kill_9);
-        server.kill().unwrap();
+        kill_9_with_children(server.id());
         server.wait().unwrap();
     }
 
@@ -193,7 +186,7 @@ async fn run(mut command: Command) {
 }
 
 /// The programs of the tests' cluster.
-async fn programs() -> PathBuf {
+pub async fn programs() -> PathBuf {
     let options = cluster().await.connect_options("postgres");
     let mut connection = PgConnection::connect_with(&options).await.unwrap();
     let sql = "select setting from pg_config where name = 'BINDIR'";
@@ -210,7 +203,7 @@ pub async fn owned_folder() -> TempDir {
 }
 
 /// Gives a folder to the account that the tests' cluster runs as: PostgreSQL refuses to be root.
-async fn own(folder: &Path) {
+pub async fn own(folder: &Path) {
     let options = cluster().await.connect_options("postgres");
     let owner = fs::metadata(options.get_socket().unwrap().join(".s.PGSQL.5432")).unwrap();
     if fs::metadata(folder).unwrap().uid() != owner.uid() {

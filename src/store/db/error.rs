@@ -154,6 +154,7 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
                     .contains(&code.as_ref())
                 || TABLES_OUT_OF_REACH.contains(&code.as_ref())
                 || (code.starts_with("XX") && ends_connection(error.as_ref()))
+                || (code == "0A000" && is_recoverys(error.as_ref()))
         }),
         _ => false,
     }
@@ -167,6 +168,15 @@ pub fn cannot_hold(error: &sqlx::Error) -> bool {
 /// Rights, a schema or a table that were taken away, or another application's table in place of
 /// ours. No statement of ours meets them otherwise.
 const TABLES_OUT_OF_REACH: [&str; 6] = ["3F000", "42501", "42703", "42804", "42883", "42P01"];
+
+/// A standby has no rows of an unlogged table (`limits`), and says so before it can say that it is
+/// read-only: a primary that was demoted. The text is in the server's language; the name of the
+/// function that looks at a table for the planner is not.
+fn is_recoverys(error: &dyn DatabaseError) -> bool {
+    error
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|error| error.routine() == Some("get_relation_info"))
+}
 
 /// An internal error (class XX) that ends a connection, or refuses one, is temporary: "could not
 /// write init file" while the disk is full. In answer to a statement it is a bug or a damaged

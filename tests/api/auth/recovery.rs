@@ -188,7 +188,9 @@ async fn five_wrong_codes_end_a_handle_at_once_too_and_the_link_goes_on() {
                 async move { by_code(&app, &handle, wrong, NEW).await }
             })
             .await;
-            answers.iter().for_each(|answer| answer.assert_error(400, "code_invalid"));
+            for answer in &answers {
+                answer.assert_error(400, "code_invalid");
+            }
         } else {
             for _ in 0..5 {
                 by_code(&app, &asked.handle, wrong, NEW).await.assert_error(400, "code_invalid");

@@ -7,4 +7,5 @@ mod openapi;
 mod page;
 mod postgres_places;
 mod readme;
+mod scaling;
 mod security;

@@ -14,6 +14,7 @@ use crate::harness::machine::free_port;
 use crate::harness::person::PASSWORD;
 use crate::harness::postgres::Postgres;
 use crate::harness::process::Process;
+use crate::harness::tcp_proxy::{TcpProxy, Upstream};
 use crate::harness::wait::eventually;
 use crate::process::doctor::{Report, good};
 
@@ -195,4 +196,58 @@ async fn doctor_looks_at_the_standby() {
     look(&mut home, &standby.url("doorward"), &lags).await;
     standby.kill_9();
     look(&mut home, &standby.url("doorward"), &[("warn", "standby", "leads nowhere")]).await;
+}
+
+/// Clients may still reach a primary that was demoted. The first of its tables that a call asks for
+/// may be an unlogged one, which it refuses with another code than what would be written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_is_put_off_by_a_primary_that_was_demoted() {
+    let primary = Postgres::primary(&[]).await;
+    let standby = primary.standby(&[]).await;
+    let port = free_port();
+    let proxy = TcpProxy::open_to(port, Upstream::Port(primary.port)).await;
+    let mut home = Home::on("unused", &[("RATE_LIMITS", "on"), ("TRUSTED_PROXY_HOPS", "1")]).await;
+    home.set(
+        "DATABASE_URL",
+        &primary.url("doorward").replace(&primary.port.to_string(), &port.to_string()),
+    );
+    let service = home.start().await;
+    let client = |call: HttpCall| call.header("x-forwarded-for", "10.0.0.7");
+    client(home.register("ann")).send().await.expect(201);
+    let ann = client(home.log_in("ann")).send().await.expect(200);
+    let position: String = primary.ask("select pg_current_wal_lsn()::text").await;
+    eventually("the standby has it", async || {
+        standby.ask::<String>("select pg_last_wal_replay_lsn()::text").await >= position
+    })
+    .await;
+
+    proxy.lead_to(Upstream::Port(standby.port));
+    let refresh = ann["refresh_token"].as_str().unwrap();
+    let passwords = json!({ "old_password": PASSWORD, "new_password": "quite another one" });
+    let calls = || {
+        [
+            home.register("ben"),
+            home.log_in("ann"),
+            home.log_in_with("ann", "not the right one"),
+            home.post("/api/v1/refresh").header("x-refresh-token", refresh),
+            home.put("/api/v1/users/me").by(&ann).json(&json!({ "first_name": "Ann" })),
+            home.put("/api/v1/users/me/change_password").by(&ann).json(&passwords),
+            home.post("/api/v1/users/me/verify_email").by(&ann),
+            home.post("/api/v1/logout").by(&ann),
+        ]
+    };
+    for _ in 0..2 {
+        for call in calls() {
+            let error = client(call).send().await.expect(503);
+            assert_eq!(error["code"], "database_unavailable");
+        }
+    }
+    assert!(!service.log().contains(r#""code":"internal""#), "{}", service.log());
+
+    proxy.lead_to(Upstream::Port(primary.port));
+    eventually("it goes on", async || {
+        let call = home.post("/api/v1/refresh").header("x-refresh-token", refresh);
+        client(call).send().await.status == 200
+    })
+    .await;
 }

@@ -57,7 +57,7 @@ pub async fn step_clock(world: &mut World) {
     let sql = "select array[count(*) filter (where at > now() + interval '5 minutes'),
                    count(*) filter (where at < now() - interval '5 minutes')] from audit_log";
     let stepped: Vec<i64> =
-        sqlx::query_scalar(sql).fetch_one(&mut world.postgres.connect().await).await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(&mut world.postgres().connect().await).await.unwrap();
     assert!(!stepped.contains(&0), "libfaketime has no effect: {stepped:?}");
 }
 
@@ -77,7 +77,7 @@ const NEWER: &str = "
 pub async fn migrate(world: &mut World) {
     let [one, other] = &world.homes[..] else { unreachable!("there are two") };
     tokio::join!(one.succeeds(&["migrate"], ""), other.succeeds(&["migrate"], ""));
-    world.postgres.execute("doorward", NEWER).await;
+    world.postgres().execute("doorward", NEWER).await;
     sleep(seconds(3)).await;
     world.roll(1).await;
     sleep(seconds(2)).await;
