@@ -95,7 +95,9 @@ async fn a_database_that_is_set_and_empty_beside_a_public_url_ends_the_start() {
 async fn a_terminal_that_is_closed_stops_the_service_as_sigterm_does() {
     let (home, _) = Home::with_database(&[]).await;
     for command in ["serve", "worker"] {
-        let mut process = home.spawn(command);
+        // Also where whoever runs the tests has them ignore it.
+        let heeding = home.within("env", &["--default-signal=HUP"], &[command]);
+        let mut process = home.spawn_as(command, heeding);
         if command == "serve" {
             home.ready(&mut process).await;
         }

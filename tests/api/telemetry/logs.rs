@@ -40,6 +40,10 @@ struct Life<'a> {
 impl Life<'_> {
     /// The path of the newest link that was sent to an address.
     async fn link_to(&mut self, address: &str) -> String {
+        self.newest_link("/api/v1/confirm?token=", address).await
+    }
+
+    async fn newest_link(&mut self, path: &str, address: &str) -> String {
         let mut text = String::new();
         eventually("a letter has come", async || {
             text = if let Some(sink) = self.sink {
@@ -52,13 +56,13 @@ impl Life<'_> {
                 let own = letters.iter().find(|letter| letter["to"] == address);
                 own.map(|letter| letter["text"].to_string()).unwrap_or_default()
             };
-            !text.is_empty()
+            text.contains(path)
         })
         .await;
-        let (_, token) = text.split_once("/api/v1/confirm?token=").unwrap();
+        let (_, token) = text.split_once(path).unwrap();
         let end = |c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c);
         let token = self.marks.add_token(token.split(end).next().unwrap());
-        format!("/api/v1/confirm?token={token}")
+        format!("{path}{token}")
     }
 
     /// Registers with a mark in every field, and in some that nobody asked for.
@@ -114,8 +118,28 @@ impl Life<'_> {
         let change = json!({ "old_password": password, "new_password": changed });
         home.put(PASSWORD_PATH).by(&first).json(&change).send().await.expect(200);
         self.refresh_until_reused(database, &first).await;
+        let changed = self.recover(&new).await;
         let last = home.log_in_with(&username, &changed).send().await.expect(200);
         self.marks.add_pair(last)
+    }
+
+    /// Sets a new password by a letter, after a code that is wrong; the password.
+    async fn recover(&mut self, email: &str) -> String {
+        let home = self.home;
+        let ask = home.post("/api/v1/password/forgot").json(&json!({ "email": email }));
+        let asked = ask.send().await.expect(202);
+        let handle = self.marks.add_token(asked["challenge"].as_str().unwrap());
+        let code = self.marks.add("code-zq4176");
+        let wrong = json!({ "challenge": handle, "code": code, "new_password": code });
+        self.refused(home.post("/api/v1/password/reset").json(&wrong), 400).await;
+        let link = self.newest_link("/api/v1/password/reset?token=", email).await;
+        let page = home.get(&link).header("accept", "text/html").send().await;
+        assert_eq!(page.status, 200);
+        let new = self.marks.add("password-reset-zq4177");
+        let set = json!({ "token": link.split_once('=').unwrap().1, "new_password": new });
+        home.post("/api/v1/password/reset").json(&set).send().await.expect(200);
+        home.post("/api/v1/password/reset").json(&set).send().await.expect(410);
+        new
     }
 
     async fn refresh_until_reused(&mut self, database: &str, first: &Value) {

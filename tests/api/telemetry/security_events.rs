@@ -15,6 +15,7 @@ use crate::harness::markdown::{in_backticks, readme, rows, section};
 use crate::harness::person::PASSWORD;
 use crate::harness::process::Process;
 use crate::harness::smtp_sink::SmtpSink;
+use crate::harness::wait::eventually;
 
 const ME: &str = "/api/v1/users/me";
 const NEW_PASSWORD: &str = "quite another horse";
@@ -125,12 +126,22 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// The link in the one letter to an address, once so many letters are there.
-async fn link_to(sink: &SmtpSink, address: &str, letters: usize) -> String {
-    let letters = sink.wait_for(letters).await;
-    let text = letters.iter().find(|letter| letter.to == [address]).unwrap().text();
-    let (_, path) = text.split_once(PUBLIC_URL).unwrap();
-    path.split_whitespace().next().unwrap().to_owned()
+/// The newest link in a letter to an address.
+async fn link_to(sink: &SmtpSink, address: &str) -> String {
+    let mut link = String::new();
+    eventually("a letter with a link has come", async || {
+        let letters = sink.received();
+        let own = letters.iter().rev().filter(|letter| letter.to == [address]);
+        let found = own.filter_map(|letter| {
+            let text = letter.text();
+            let (_, path) = text.split_once(PUBLIC_URL)?;
+            path.split_whitespace().next().map(str::to_owned)
+        });
+        link = found.take(1).collect();
+        !link.is_empty()
+    })
+    .await;
+    link
 }
 
 fn refresh(home: &Home, pair: &Value) -> HttpCall {
@@ -146,7 +157,7 @@ async fn account_of_ada(watch: &mut Watch<'_>, sink: &SmtpSink) -> Value {
     let own = json!({ "user_id": ada, "actor_id": ada });
     let taken = |code: &str| json!({ "details": { "code": code } });
     watch.one(home.register("ada"), 409, "already_taken", taken("username_taken")).await;
-    let link = link_to(sink, "ada@example.com", 1).await;
+    let link = link_to(sink, "ada@example.com").await;
     watch.one(home.post(&link), 200, "email_verified", own.clone()).await;
     watch.none(home.post(&link), 200).await;
 
@@ -174,7 +185,7 @@ async fn account_of_ada(watch: &mut Watch<'_>, sink: &SmtpSink) -> Value {
     watch.one(put(ME, change("not it")), 403, "wrong_password", refusal.clone()).await;
     let fields = with_details(&["pending_email"]);
     watch.one(put(ME, change(PASSWORD)), 200, "profile_updated", fields).await;
-    let link = link_to(sink, "new@example.com", 3).await;
+    let link = link_to(sink, "new@example.com").await;
     watch.one(home.post(&link), 200, "email_changed", own).await;
 
     let path = "/api/v1/users/me/change_password";
@@ -186,27 +197,50 @@ async fn account_of_ada(watch: &mut Watch<'_>, sink: &SmtpSink) -> Value {
     ada.clone()
 }
 
-/// Two who did not ask for what came to their addresses, after three letters to others.
+/// Two who did not ask for what came to their addresses.
 async fn disowned(watch: &mut Watch<'_>, sink: &SmtpSink) {
     let home = watch.home;
     let not_me = |link: &str| home.post(link).json(&json!({ "action": "not_me" }));
     let made = || json!({ "user_id": "*", "actor_id": "*" });
     let bob = watch.one(home.register("bob"), 201, "registered", made()).await;
-    let link = link_to(sink, "bob@example.com", 4).await;
+    let link = link_to(sink, "bob@example.com").await;
     let to = |user: &Value| json!({ "user_id": user["public_id"] });
     watch.one(not_me(&link), 200, "account_disowned", to(&bob["user"])).await;
     watch.none(not_me(&link), 200).await;
 
     watch.one(home.register("cid"), 201, "registered", made()).await;
-    let link = link_to(sink, "cid@example.com", 5).await;
+    let link = link_to(sink, "cid@example.com").await;
     watch.one(home.post(&link), 200, "email_verified", made()).await;
     let cid = watch.log_in("cid", PASSWORD).await;
     let change = json!({ "email": "nobodys@example.com", "password": PASSWORD });
     let changed = json!({ "user_id": "*", "actor_id": "*", "session_id": "*", "details": "*" });
     watch.one(home.put(ME).by(&cid).json(&change), 200, "profile_updated", changed).await;
-    let link = link_to(sink, "nobodys@example.com", 7).await;
+    let link = link_to(sink, "nobodys@example.com").await;
     watch.one(not_me(&link), 200, "email_disowned", to(&cid["user"])).await;
     watch.none(not_me(&link), 200).await;
+}
+
+/// Asks for a letter, which the worker writes down when it is sent, and sets the password by it.
+async fn recovery_of(watch: &mut Watch<'_>, sink: &SmtpSink, ada: &Value) {
+    let home = watch.home;
+    let ask = json!({ "email": "new@example.com" });
+    home.post("/api/v1/password/forgot").json(&ask).send().await.expect(202);
+    let link = loop {
+        let link = link_to(sink, "new@example.com").await;
+        if link.contains("/password/reset") {
+            break link;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    let logged = watch.take_logged();
+    assert_eq!(logged, [json!({ "event": "reset_asked", "user_id": ada })]);
+    watch.note_outside("reset_asked", &logged[0]["event"]).await;
+    let (_, token) = link.split_once("token=").unwrap();
+    let set = json!({ "token": token, "new_password": NEW_PASSWORD });
+    let own = json!({ "user_id": ada, "actor_id": ada });
+    let call = || home.post("/api/v1/password/reset").json(&set);
+    watch.one(call(), 200, "password_reset", own).await;
+    watch.none(call(), 410).await;
 }
 
 async fn sessions_of(watch: &mut Watch<'_>, ada: &Value) {
@@ -297,6 +331,7 @@ async fn each_event_is_logged_once_with_who_and_where_and_recorded_if_something_
     let mut watch = Watch::start(&home, pool).await;
     let ada = account_of_ada(&mut watch, &sink).await;
     disowned(&mut watch, &sink).await;
+    recovery_of(&mut watch, &sink, &ada).await;
     sessions_of(&mut watch, &ada).await;
     too_many_sessions_of(&mut watch, &ada).await;
     acts_of_the_admin(&mut watch, &ada).await;
