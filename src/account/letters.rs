@@ -7,7 +7,9 @@ use sqlx::PgConnection;
 use crate::account::Error;
 use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
-use crate::limits::{Attempt, MAIL_ADDRESS, MAIL_FIRST, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR};
+use crate::limits::{
+    Attempt, MAIL_ADDRESS, MAIL_FIRST, MAIL_NETWORK, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR,
+};
 use crate::state::AppState;
 use crate::store::outbox::{self, LetterKind, NewLetter};
 use crate::store::users::User;
@@ -44,20 +46,26 @@ pub fn password_changed(user: &User) -> NewLetter<'_> {
     to_user(LetterKind::PasswordChanged, user, &user.email)
 }
 
-/// Counts a letter that resets a password; `None` if a limit is reached, which nobody is told. What
-/// others send to the address does not keep it back.
+/// Counts a letter that resets a password; `None` if a limit is reached, which nobody is told. It is
+/// limited by itself for each block of addresses that asks: what others have caused does not keep
+/// the owner's back, until all of them together have filled the box.
 pub async fn count_reset(
     state: &AppState,
     recipient: &str,
     client: &ClientInfo,
     now: DateTime<Utc>,
-) -> Result<Option<Counted>, Error> {
+) -> Result<Option<Vec<Counted>>, Error> {
     let subject = format!("reset {}", recipient.to_ascii_lowercase());
-    let to = |limit| Attempt::on(limit, &subject);
-    let from = Attempt::by_address(&MAIL_ADDRESS, client.ip);
-    let all = [to(&MAIL_RECIPIENT_HOUR), to(&MAIL_RECIPIENT_DAY), from];
+    let by_block = |limit| Attempt::on_account_from(limit, &subject, client.ip);
+    let mut all = vec![
+        by_block(&MAIL_RECIPIENT_HOUR),
+        by_block(&MAIL_RECIPIENT_DAY),
+        Attempt::on(&MAIL_FIRST, &subject),
+        Attempt::by_address(&MAIL_ADDRESS, client.ip),
+    ];
+    all.extend(Attempt::by_network(&MAIL_NETWORK, client.ip));
     let counting = attempts::count(state, [Attempts::refunded_if_dropped(all)], now);
-    Ok(silently(counting.await)?.map(|[counted]| counted))
+    Ok(silently(counting.await)?.map(Vec::from))
 }
 
 /// A letter whose kind needs to know of nothing but its user.

@@ -160,6 +160,16 @@ fn attempts_on_account(
     std::iter::once(own).chain(shared)
 }
 
+/// What wrong passwords of an account were counted under, from this client and from strangers, by
+/// either of its names.
+pub(super) fn attempts_to_log_in(user: &User, client: &ClientInfo) -> Vec<Attempt> {
+    let of = |login: &str| {
+        let typed = Attempt::as_typed(&LOGIN_ACCOUNT, login, client.ip, client.device);
+        attempts_on_account(Some(user), login, client, false).chain([typed]).collect::<Vec<_>>()
+    };
+    [of(&user.username), of(&user.email)].concat()
+}
+
 /// Checks a password that is counted as an attempt. The attempt is refunded if no thread looked at
 /// the password: the queue was full, or a known client hung up before its turn came.
 async fn verify(

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
-use crate::account::{Error, letters};
+use crate::account::{Error, letters, password};
 use crate::context::run_to_completion;
 use crate::fields::{Email, Password};
 use crate::limits::{Attempt, CODE_ACCOUNT};
@@ -16,7 +16,7 @@ use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::challenges::{self, ChallengeKind, NewChallenge, Open};
 use crate::store::sessions::{self, PASSWORD_RESET};
-use crate::store::{outbox, users};
+use crate::store::{limits, outbox, users};
 
 /// How long the link in a letter is good.
 pub const LINK_LIFETIME: TimeDelta = TimeDelta::minutes(30);
@@ -49,7 +49,7 @@ impl<E: Into<Error>> From<E> for Refused {
 /// A reset whose link or code was right.
 pub struct Proven {
     pub challenge: Open,
-    /// The try of a code, which was none.
+    /// Of a code: its try, which was none, and is refunded when this is dropped.
     counted: Option<Counted>,
 }
 
@@ -70,6 +70,7 @@ pub async fn ask(
         kind: ChallengeKind::Reset,
         letter_id: Uuid::now_v7(),
         recipient: email.as_str().to_owned(),
+        ip: client.ip,
         created_at: now,
         expires_at: now + LINK_LIFETIME,
     };
@@ -78,7 +79,7 @@ pub async fn ask(
         Box::pin(async move { challenges::insert_with_letter(db, &challenge).await })
     });
     writing.await?;
-    counted.charge();
+    counted.into_iter().for_each(Counted::charge);
     state.mail_queued.notify_one();
     Ok(Asked { handle, is_limited: false })
 }
@@ -111,10 +112,16 @@ pub async fn by_code(
         state.db.write(|db| Box::pin(challenges::count_try(db, id, ChallengeKind::Reset, now)));
     let may_try = trying.await?;
     let is_right = state.codes.matches(CodePurpose::Reset, id, code);
-    if !(may_try && is_right) {
+    if !may_try {
+        // Nothing was compared: whoever goes on with a dead handle uses up nobody's budget.
+        counted.refund().await?;
+        return Err(Refused::Code);
+    }
+    if !is_right {
         counted.charge();
         return Err(Refused::Code);
     }
+    let counted = counted.refunded_if_dropped();
     let challenge = find(state, id, now).await?.ok_or(Refused::Code)?;
     Ok(Proven { challenge, counted: Some(counted) })
 }
@@ -125,12 +132,12 @@ async fn find(state: &AppState, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<Op
 }
 
 impl Proven {
-    /// Nothing is set: the password will not do. The code goes on being good.
+    /// Nothing is set, since the password will not do or we have trouble. The code goes on being good.
     pub async fn give_back(self, state: &AppState) -> Result<(), Error> {
-        let Some(counted) = self.counted else { return Ok(()) };
-        let id = self.challenge.id;
-        state.db.write(|db| Box::pin(challenges::give_back_try(db, id))).await?;
-        counted.refund().await?;
+        if self.counted.is_some() {
+            let id = self.challenge.id;
+            state.db.write(|db| Box::pin(challenges::give_back_try(db, id))).await?;
+        }
         Ok(())
     }
 
@@ -147,14 +154,25 @@ pub async fn reset(
     new: Password,
     client: &ClientInfo,
 ) -> Result<(), Refused> {
-    let hash = state.hasher.hash(client.requester(true), new).await?;
     let (state, client) = (state.clone(), client.clone());
-    run_to_completion(async move { set(&state, proven, &hash, &client).await }).await
+    // To completion: a client that hangs up would leave a right code counted as a wrong one.
+    run_to_completion(async move {
+        let outcome = match state.hasher.hash(client.requester(true), new).await {
+            Ok(hash) => set(&state, &proven, &hash, &client).await,
+            Err(busy) => Err(busy.into()),
+        };
+        if matches!(outcome, Err(Refused::Account(_))) {
+            // Trouble of ours: the code goes on being good.
+            proven.give_back(&state).await?;
+        }
+        outcome
+    })
+    .await
 }
 
 async fn set(
     state: &AppState,
-    proven: Proven,
+    proven: &Proven,
     hash: &SecretString,
     client: &ClientInfo,
 ) -> Result<(), Refused> {
@@ -171,14 +189,15 @@ async fn set(
     challenges::void_all(&mut tx, user_id, ChallengeKind::Reset, now).await?;
     users::reset_password(&mut tx, user_id, hash, now).await?;
     sessions::revoke_all(&mut tx, user_id, None, PASSWORD_RESET, now).await?;
+    // Guesses at the old password keep the owner of the new one out no longer.
+    let tried = password::attempts_to_log_in(&user, client);
+    let tried: Vec<_> = tried.iter().map(|attempt| state.limits.key(attempt)).collect();
+    limits::clear(&mut tx, &tried).await?;
     let event = Event::new(EventKind::PasswordReset).by_oneself(user_id).from(client.ip);
     state.record(&mut tx, event, now).await?;
     outbox::insert(&mut tx, &[letters::password_changed(&user)], now).await?;
     state.commit(tx, user_id).await?;
-    if let Some(counted) = proven.counted {
-        // Refunded by its drop: the code was right.
-        drop(counted.refunded_if_dropped());
-    }
+    state.limits.forget(&tried);
     state.mail_queued.notify_one();
     Ok(())
 }

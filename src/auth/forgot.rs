@@ -24,6 +24,9 @@ pub struct ForgotRequest {
 pub struct ForgotResponse {
     success: bool,
     message: &'static str,
+    /// Too many letters went before: none goes out for this call, and the code in one that came
+    /// before is good with the `challenge` of that one.
+    limited: bool,
     /// To be sent along with the code in the letter.
     challenge: String,
     /// Seconds for which the code is good.
@@ -55,11 +58,17 @@ pub async fn forgot(
     let ForgotRequest { email } = ForgotRequest::parse(form)?;
     let asked = recovery::ask(&state, &email, &client, state.clock.now()).await?;
     let message = if asked.is_limited {
-        "If an account has this address, a letter that was asked for before is on its way."
+        "If an account has this address, a letter that was asked for before may be on its way."
     } else {
         "If an account has this address, a letter is on its way."
     };
     let expires_in = CODE_LIFETIME.num_seconds();
-    let answer = ForgotResponse { success: true, message, challenge: asked.handle, expires_in };
+    let answer = ForgotResponse {
+        success: true,
+        message,
+        limited: asked.is_limited,
+        challenge: asked.handle,
+        expires_in,
+    };
     Ok((StatusCode::ACCEPTED, Json(answer)))
 }

@@ -110,18 +110,19 @@ pub async fn reset(
         let error = ApiError { message: Some(message), ..Code::Forbidden.into() };
         return page::end(&state, Err(error), None);
     }
-    let mut token = None;
+    let mut typed = None;
     let resetting = async {
-        let OptionalFormBody(form) = body?;
+        let OptionalFormBody(mut form) = body?;
+        let username = form.optional("username", |raw| Ok(raw.to_owned())).unwrap_or_default();
         let (proof, form) = Proof::parse(form)?;
-        if let Proof::Link(link) = &proof {
-            token = Some(link.clone());
+        if let Proof::Link(token) = &proof {
+            typed = Some(page::Typed { token: token.clone(), username });
         }
         set(&state, proof, form, &client).await
     };
     let outcome = resetting.await;
     if is_page {
-        return page::end(&state, outcome, token.as_deref());
+        return page::end(&state, outcome, typed.as_ref());
     }
     let done = Message::new("The password is set. Log in with it: every session has ended.");
     vary_by_accept(outcome.map(|()| Json(done)).into_response())

@@ -4,7 +4,9 @@ use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 
 use super::Failure;
-use crate::store::db::{CertificateTrouble, describe, is_statement_pooling, refuses_settings};
+use crate::store::db::{
+    CertificateTrouble, describe, is_statement_pooling, is_unwanted_server, refuses_settings,
+};
 
 /// A failure as its reader should see it: a database's in its own words, with what to do.
 pub fn explained(failure: Failure) -> Failure {
@@ -82,6 +84,10 @@ pub fn advice(error: &sqlx::Error) -> &'static str {
         return "a pooler stands in front and refuses a setting: set DATABASE_POOLER=on, and leave options out of \
                 DATABASE_URL";
     }
+    if is_unwanted_server(error) {
+        return "of the servers that DATABASE_URL names none takes writes, or of those of DATABASE_READ_URL none is a standby: \
+                see pg_is_in_recovery() and default_transaction_read_only there";
+    }
     if is_statement_pooling(error) {
         return POOL_MODE;
     }
@@ -94,6 +100,12 @@ pub fn advice(error: &sqlx::Error) -> &'static str {
         (_, Some("28000")) if says("pg_hba.conf") => {
             "the server lets no such connection in: add a line for this user, database and machine to its pg_hba.conf, \
              or allow this machine where the provider keeps that list; some want sslmode=require in DATABASE_URL"
+        }
+        (_, Some("08P01")) if says("does not exist") || says("no such database") => {
+            "create the database, or correct its name in DATABASE_URL and in PgBouncer's list"
+        }
+        (_, Some("08P01")) if !(says("password") || says("auth") || says("no such user")) => {
+            "PgBouncer refuses: see its log"
         }
         (_, Some("28P01" | "28000" | "08P01")) => {
             "check user and password in DATABASE_URL, where special characters are percent-encoded"

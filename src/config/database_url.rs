@@ -4,6 +4,7 @@
 mod parameters;
 
 use std::borrow::Cow;
+use std::fmt;
 
 use percent_encoding::percent_decode_str;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -13,7 +14,7 @@ pub use parameters::ignored_parameters;
 use parameters::is_known;
 
 /// The servers that one URL names, in its order.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Hosts {
     /// One or more.
     pub list: Vec<PgConnectOptions>,
@@ -26,6 +27,14 @@ pub struct Hosts {
 pub enum Role {
     Primary,
     Standby,
+}
+
+impl fmt::Debug for Hosts {
+    /// Without the passwords in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = self.list.iter().map(|host| (host.get_host(), host.get_port()));
+        f.debug_list().entries(places).finish()
+    }
 }
 
 impl From<PgConnectOptions> for Hosts {
@@ -114,7 +123,7 @@ impl Parts {
         }
         let (credentials, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (user, password) = match credentials.split_once(':') {
-            Some((user, password)) => (user, Some(decoded(password)?)),
+            Some((user, password)) => (user, Some(decoded(password)?).filter(|it| !it.is_empty())),
             None => (credentials, None),
         };
         let user = decoded(user)?;
@@ -124,7 +133,7 @@ impl Parts {
             password,
             hosts: hosts.to_owned(),
             database: Some(database).filter(|name| !name.is_empty()),
-            parameters: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            parameters: parameters(query)?,
         })
     }
 
@@ -170,6 +179,16 @@ impl Parts {
         }
         Ok(hosts)
     }
+}
+
+/// A plus sign is one, and no blank: these are no fields of a form.
+fn parameters(query: &str) -> Result<Vec<(String, String)>, Complaint> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Ok((decoded(name)?, decoded(value)?))
+    });
+    pairs.collect()
 }
 
 fn decoded(raw: &str) -> Result<String, Complaint> {
@@ -258,12 +277,15 @@ fn pem(name: &str, path: &str) -> Result<(), Complaint> {
     if path.trim_start().starts_with("-----BEGIN") {
         return Ok(());
     }
+    // What is no path may be the key itself.
+    let is_path = !name.ends_with("key") && path.len() < 256 && path.starts_with(['/', '.', '~']);
+    let shown = if is_path { format!("{name}={path}") } else { format!("{name} with a file") };
     let read = std::fs::read(path);
-    let read = read.map_err(|error| format!("has {name}={path}, which cannot be read: {error}"))?;
+    let read = read.map_err(|error| format!("has {shown}, which cannot be read: {error}"))?;
     if read.windows(11).any(|part| part == b"-----BEGIN ") {
         return Ok(());
     }
-    Err(format!("has {name}={path}, which holds nothing in PEM (-----BEGIN ...)").into())
+    Err(format!("has {shown}, which holds nothing in PEM (-----BEGIN ...)").into())
 }
 
 #[cfg(test)]

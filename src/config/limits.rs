@@ -80,11 +80,13 @@ limits! {
     REGISTER_TAKEN = "register_taken" "LIMIT_REGISTER_TAKEN" window(30, 60), MOST;
     MAIL_RECIPIENT_HOUR = "mail_recipient_hour" "LIMIT_MAIL_RECIPIENT_HOUR" window(3, 60), MOST;
     MAIL_RECIPIENT_DAY = "mail_recipient_day" "LIMIT_MAIL_RECIPIENT_DAY" window(10, 24 * 60), MOST;
-    /// First letters of new accounts to one e-mail address, from all clients together: each block of
-    /// addresses has a budget of its own as well.
+    /// First letters of new accounts to one e-mail address, and letters for forgotten passwords, each
+    /// from all clients together: each block of addresses has a budget of its own as well.
     MAIL_FIRST = "mail_first" "LIMIT_MAIL_FIRST" window(30, 24 * 60), MOST;
     /// Letters that calls from one address ask for.
     MAIL_ADDRESS = "mail_address" "LIMIT_MAIL_ADDRESS" window(20, 60), MOST;
+    /// Letters for forgotten passwords that calls from one IPv6 /48 ask for.
+    MAIL_NETWORK = "mail_network" "LIMIT_MAIL_NETWORK" window(100, 60), MOST;
     /// Wrong codes from letters to one e-mail address, whether or not an account has it.
     CODE_ACCOUNT = "code_account" "LIMIT_CODE_ACCOUNT" window(20, 24 * 60), MOST;
     /// Wrong present passwords in one session.

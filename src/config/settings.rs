@@ -24,7 +24,7 @@ const fn secret(name: &'static str, default: &'static str, about: &'static str) 
 pub static SETTINGS: [Setting; TABLE.len()] = TABLE;
 
 #[rustfmt::skip]
-const TABLE: [Setting; 57] = [
+const TABLE: [Setting; 58] = [
     open("ACCESS_TOKEN_MINUTES", "30", "how long an access token is good, from 1 to 1440"),
     open("ADMIN_EMAIL", "none", "the address of the first admin, made at the first start"),
     secret("ADMIN_PASSWORD", "none", "the password of the first admin"),
@@ -53,6 +53,7 @@ const TABLE: [Setting; 57] = [
     open("LIMIT_LOGIN_SUCCESS_ADDRESS", "2000", "logins an hour from one address"),
     open("LIMIT_MAIL_ADDRESS", "20", "letters an hour that calls from one address ask for"),
     open("LIMIT_MAIL_FIRST", "30", "first letters a day to one e-mail address"),
+    open("LIMIT_MAIL_NETWORK", "100", "letters an hour for forgotten passwords that one IPv6 /48 asks for"),
     open("LIMIT_MAIL_RECIPIENT_DAY", "10", "letters a day to one e-mail address"),
     open("LIMIT_MAIL_RECIPIENT_HOUR", "3", "letters an hour to one e-mail address"),
     open("LIMIT_PASSWORD", "5", "wrong present passwords in 15 minutes of one session"),

@@ -75,16 +75,28 @@ pub(super) fn trusted_path() -> OsString {
 /// database.
 fn is_trusted(program: &Path) -> bool {
     let user = rustix::process::geteuid().as_raw();
+    let root = root_id();
     let is_ours = |path: &Path| {
         fs::metadata(path).is_ok_and(|found| {
             // In a folder such as /tmp (sticky) nobody replaces what is another user's.
             let is_open =
                 found.mode() & 0o002 != 0 && (found.is_file() || found.mode() & 0o1000 == 0);
-            [user, 0].contains(&found.uid()) && !is_open
+            [user, root].contains(&found.uid()) && !is_open
         })
     };
     let all_ours = |path: &Path| path.ancestors().all(is_ours);
     all_ours(program) && program.canonicalize().is_ok_and(|real| all_ours(&real))
+}
+
+/// How root's files look from here: in a user namespace that has no root, as those of nobody.
+fn root_id() -> u32 {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let has_root = map.lines().any(|line| line.split_whitespace().next() == Some("0"));
+    if map.is_empty() || has_root {
+        return 0;
+    }
+    let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+    overflow.trim().parse().unwrap_or(0)
 }
 
 fn major_version(mut postgres: Command) -> Option<u32> {

@@ -82,11 +82,10 @@ pub struct Reset<'a> {
     pub to: &'a str,
     pub service: &'a str,
     pub link: &'a str,
-    /// Eight digits.
-    pub code: &'a str,
-    /// How long the link works, and the code.
+    /// How many minutes the link works.
     pub minutes: i64,
-    pub code_minutes: i64,
+    /// Eight digits, and for how many minutes they are good.
+    pub code: Option<(&'a str, i64)>,
 }
 
 /// The letter with the link and the code that reset a password. Whoever asked for it may be a
@@ -96,23 +95,25 @@ pub fn reset(reset: &Reset<'_>) -> Letter {
     #[template(path = "mail/templates/reset.txt", config = ".askama.toml")]
     struct Text<'a> {
         letter: &'a Reset<'a>,
-        code: &'a str,
+        code: Option<(String, i64)>,
     }
 
     #[derive(Template)]
     #[template(path = "mail/templates/reset.html", config = ".askama.toml")]
     struct Html<'a> {
         letter: &'a Reset<'a>,
-        code: &'a str,
+        code: Option<(String, i64)>,
     }
 
-    let (first, last) = reset.code.split_at_checked(4).unwrap_or((reset.code, ""));
-    let code = &format!("{first} {last}");
+    let code = reset.code.map(|(code, minutes)| {
+        let (first, last) = code.split_at_checked(4).unwrap_or((code, ""));
+        (format!("{first} {last}"), minutes)
+    });
     Letter {
         message_id: reset.message_id.to_owned(),
         to: reset.to.to_owned(),
         subject: format!("Set a new password for {}", reset.service),
-        text: text(&Text { letter: reset, code }),
+        text: text(&Text { letter: reset, code: code.clone() }),
         html: rendered(&Html { letter: reset, code }),
     }
 }

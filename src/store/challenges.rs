@@ -1,7 +1,10 @@
 //! What waits for a second step. A row lets nobody in: the client or the letter holds a signed
 //! handle that names it (`security/token/handle.rs`).
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -32,6 +35,8 @@ pub struct NewChallenge {
     pub letter_id: Uuid,
     /// As it was typed; whoever has the address when the letter is sent is meant.
     pub recipient: String,
+    /// Of whoever asked.
+    pub ip: Option<IpAddr>,
     pub created_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
 }
@@ -44,8 +49,8 @@ pub async fn insert_with_letter(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "with challenge as (
-             insert into challenges (id, kind, recipient, created_at, expires_at)
-             values ($1, $2, $3, $4, $5)
+             insert into challenges (id, kind, recipient, created_at, expires_at, data)
+             values ($1, $2, $3, $4, $5, $7)
              on conflict (id) do nothing
              returning id, kind, recipient
          )
@@ -57,6 +62,7 @@ pub async fn insert_with_letter(
         challenge.created_at,
         challenge.expires_at,
         challenge.letter_id,
+        json!({ "ip": challenge.ip }),
     )
     .execute(db)
     .await?;
@@ -72,27 +78,45 @@ pub struct Open {
     pub expires_at: DateTime<Utc>,
 }
 
-/// Says for whom a challenge is, once its letter is about to be sent; whether it is still good.
+/// For whom a challenge is from now on, and who asked for it.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// It was for nobody before.
+    pub is_first: bool,
+    pub ip: Option<IpAddr>,
+}
+
+/// Says for whom a challenge is, once its letter is about to be sent; `None` if it is no longer
+/// good.
 pub async fn bind(
     db: &mut PgConnection,
     id: Uuid,
     user_id: Uuid,
     now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "update challenges c set user_id = $2
-         from users u
-         where c.id = $1 and u.id = $2 and coalesce(c.user_id, $2) = $2
-             and c.used_at is null and c.expires_at > $3
-             and u.email_key = lower(c.recipient)
-             and (u.password_set_at is null or u.password_set_at <= c.created_at)",
+) -> sqlx::Result<Option<Bound>> {
+    let row = sqlx::query!(
+        r#"with before as (select user_id from challenges where id = $1 for update)
+           update challenges c set user_id = $2
+           from users u, before
+           where c.id = $1 and u.id = $2 and coalesce(before.user_id, $2) = $2
+               and c.used_at is null and c.expires_at > $3
+               and u.email_key = lower(c.recipient collate "C")
+               and (u.password_set_at is null or u.password_set_at <= c.created_at)
+           returning before.user_id is null as "is_first!", c.data ->> 'ip' as ip"#,
         id,
         user_id,
         now,
     )
-    .execute(db)
+    .fetch_optional(db)
     .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(row.map(|row| Bound { is_first: row.is_first, ip: row.ip.and_then(|ip| ip.parse().ok()) }))
+}
+
+/// Does to a challenge for nobody what [`bind`] does to another: a call that tries a code waits as
+/// long for either, and learns nothing from it.
+pub async fn bind_to_nobody(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("update challenges set user_id = null where id = $1", id).execute(db).await?;
+    Ok(())
 }
 
 /// The challenge, if it is still good.
@@ -105,10 +129,10 @@ pub async fn find_open(
     let row = query_users!(
         "select c.expires_at, "
             + COLUMNS
-            + " from challenges c join users u on u.id = c.user_id
+            + r#" from challenges c join users u on u.id = c.user_id
                 where c.id = $1 and c.kind = $2 and c.used_at is null and c.expires_at > $3
-                    and u.email_key = lower(c.recipient)
-                    and (u.password_set_at is null or u.password_set_at <= c.created_at)",
+                    and u.email_key = lower(c.recipient collate "C")
+                    and (u.password_set_at is null or u.password_set_at <= c.created_at)"#,
         id,
         kind.as_str(),
         now,
@@ -159,11 +183,11 @@ pub async fn give_back_try(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()> 
 /// Uses a challenge up; whether it was still good. Of several uses at once one is.
 pub async fn use_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let done = sqlx::query!(
-        "update challenges c set used_at = $2
+        r#"update challenges c set used_at = $2
          from users u
          where c.id = $1 and c.used_at is null and c.expires_at > $2
-             and u.id = c.user_id and u.email_key = lower(c.recipient)
-             and (u.password_set_at is null or u.password_set_at <= c.created_at)",
+             and u.id = c.user_id and u.email_key = lower(c.recipient collate "C")
+             and (u.password_set_at is null or u.password_set_at <= c.created_at)"#,
         id,
         now,
     )

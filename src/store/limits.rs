@@ -131,6 +131,18 @@ pub async fn refund(db: &mut PgConnection, keys: &[Vec<u8>]) -> sqlx::Result<()>
     Ok(())
 }
 
+/// Begins anew under these keys.
+pub async fn clear(db: &mut PgConnection, keys: &[Vec<u8>]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with locked as (select key from limits where key = any($1) order by key for update)
+         delete from limits l using locked where l.key = locked.key",
+        keys
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Deletes at most 1,000 expired rows and skips those that are locked: it must not wait for others,
 /// who hold rows of their own, locked in another order, and may wait for it.
 pub async fn delete_expired(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<u64> {

@@ -131,11 +131,13 @@ pub async fn find_all(
                    where s.user_id = coalesce(u.id, '00000000-0000-0000-0000-000000000000')
                        and s.ip between claim.first and claim.last
                        and s.end_reason is distinct from 'password_changed'
+                       and s.end_reason is distinct from 'password_reset'
                        and s.end_reason is distinct from 'refresh_token_reused'
                ) or exists (
                    select from sessions s
                    where s.id = claim.device and s.user_id = u.id
                        and s.end_reason is distinct from 'password_changed'
+                       and s.end_reason is distinct from 'password_reset'
                        and s.end_reason is distinct from 'refresh_token_reused'
                ) as "is_known!"
            from unnest((select $1::text[]), (select $2::inet[]), (select $3::inet[]),

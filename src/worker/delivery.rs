@@ -24,20 +24,20 @@ use crate::store::outbox::{self, ClaimedLetter, LetterKind};
 use crate::store::users;
 
 /// Longer than a letter takes at most, or it would go out twice: until it is begun, sent and settled.
-const LEASE: TimeDelta = TimeDelta::seconds(120);
+const LEASE: TimeDelta = TimeDelta::seconds(140);
 /// How long after its claim a letter may be begun: the database can be slow before that.
 const BEGIN_WITHIN: Duration = Duration::from_secs(12);
 /// For how long what became of a letter is written down again if that fails: a fail-over takes some
 /// seconds, and a letter that nobody knows to be sent is sent again.
 const SETTLE_WITHIN: Duration = Duration::from_secs(12);
 const SETTLE_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// With 4 s for the last statement of all.
+/// With 12 s for the last attempt to write it down, which the database may take.
 const _: () = assert!(
     BEGIN_WITHIN.as_secs()
         + Deadlines::USUAL.letter.as_secs()
         + SETTLE_WITHIN.as_secs()
         + SETTLE_AGAIN_AFTER.as_secs()
-        + 4
+        + 12
         < LEASE.num_seconds().unsigned_abs()
 );
 /// How long to wait after the first, second ... attempt that failed; the last one counts for all
@@ -196,9 +196,16 @@ async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()>
     let (id, now) = (claimed.id, state.clock.now());
     let mut tx = state.db.begin().await?;
     if claimed.kind == LetterKind::Reset {
-        // Of an address that nobody has there is nothing to keep: a stranger typed it.
-        outbox::delete(&mut tx, id).await?;
-        return tx.commit().await;
+        if users::find_by_email(&mut tx, &claimed.recipient).await?.is_none() {
+            // There is nothing to keep of what a stranger typed.
+            outbox::delete(&mut tx, id).await?;
+            return tx.commit().await;
+        }
+        outbox::set_failed(&mut tx, id, "its link has run out, or is void", now).await?;
+        tx.commit().await?;
+        tracing::warn!(letter = %id, "worker: a letter was given up: its link has run out, or is void");
+        state.metrics.letters.add(FAILED);
+        return Ok(());
     }
     let user = match claimed.user_id {
         Some(id) => users::find_for_share(&mut tx, id).await?,
@@ -233,7 +240,12 @@ impl Outcome {
             Err(error @ SendError::Transient(_))
                 if now - claimed.created_at < GIVE_UP_AFTER || claimed.attempts < MIN_ATTEMPTS =>
             {
-                Self::Delayed { error, until: now + backoff(claimed.attempts) }
+                let pause = match claimed.kind {
+                    // Its link runs out soon.
+                    LetterKind::Reset => backoff(1).min(backoff(claimed.attempts)),
+                    _ => backoff(claimed.attempts),
+                };
+                Self::Delayed { error, until: now + pause }
             }
             Err(error) => Self::GivenUp { error },
         }

@@ -49,19 +49,33 @@ pub(super) fn show(state: &AppState, found: Result<(String, Proven), ApiError>) 
 pub(super) fn end(
     state: &AppState,
     outcome: Result<(), ApiError>,
-    token: Option<&str>,
+    typed: Option<&Typed>,
 ) -> Response {
-    match (outcome, token) {
+    match (outcome, typed) {
         (Ok(()), _) => {
             let page = page(state, "Your new password is set");
             html::answer(StatusCode::OK, &page, html::NO_FORM)
         }
-        (Err(error), Some(token)) if error.code == Code::ValidationFailed => {
-            let complaints = error.errors.iter().map(|error| error.message.clone()).collect();
-            form(state, error.code.status(), token, "", complaints)
+        // The link goes on being good.
+        (Err(error), Some(typed))
+            if ![Code::LinkInvalid, Code::LinkExpired].contains(&error.code) =>
+        {
+            let mut complaints: Vec<String> =
+                error.errors.iter().map(|error| error.message.clone()).collect();
+            if complaints.is_empty() {
+                complaints.push(error.message().to_owned());
+            }
+            let page = form(state, error.code.status(), &typed.token, &typed.username, complaints);
+            with_headers_of(error, page)
         }
         (Err(error), _) => refused(state, error),
     }
+}
+
+/// What the form held beside the password.
+pub(super) struct Typed {
+    pub(super) token: String,
+    pub(super) username: String,
 }
 
 fn form(
@@ -84,7 +98,11 @@ fn refused(state: &AppState, error: ApiError) -> Response {
     };
     let complaints = vec![error.message().to_owned()];
     let page = ResetPage { complaints, ..page(state, title) };
-    let mut response = html::answer(error.code.status(), &page, html::NO_FORM);
+    let response = html::answer(error.code.status(), &page, html::NO_FORM);
+    with_headers_of(error, response)
+}
+
+fn with_headers_of(error: ApiError, mut response: Response) -> Response {
     // The headers that another client would get, and the error itself, for the log.
     let (bare, _) = error.into_response().into_parts();
     response.headers_mut().extend(bare.headers);

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::limits::{Allowances, LOGIN_ADDRESS};
 use crate::fields::{Email, Name, Role, Username};
 use crate::store::audit::{self, Event, EventKind};
+use crate::store::challenges::{self, ChallengeKind, NewChallenge};
 use crate::store::db::{Db, describe};
 use crate::store::limits;
 use crate::store::logins::{self, NewSession};
@@ -57,6 +58,16 @@ async fn rehearse(db: &Db, now: DateTime<Utc>) -> sqlx::Result<()> {
         data: json!({}),
     };
     outbox::insert(&mut tx, &[letter], now).await?;
+    let challenge = NewChallenge {
+        id: Uuid::now_v7(),
+        kind: ChallengeKind::Reset,
+        letter_id: Uuid::now_v7(),
+        recipient: email.as_str().to_owned(),
+        ip: None,
+        created_at: now,
+        expires_at: now + TimeDelta::days(1),
+    };
+    challenges::insert_with_letter(&mut tx, &challenge).await?;
     audit::insert(&mut tx, &Event::new(EventKind::Registered).on(id), now).await?;
     let session = NewSession {
         id: Uuid::now_v7(),

@@ -1,7 +1,7 @@
 //! The tables: of this release or not, and open to whom.
 
 use super::Findings;
-use crate::store::db::{Rights, Schema, ServerFacts};
+use crate::store::db::{Rights, Schema, ServerFacts, table_list};
 
 /// What we may do to the tables, and who else reads them.
 pub(super) fn rights(rights: &Rights, findings: &mut Findings) {
@@ -14,11 +14,10 @@ pub(super) fn rights(rights: &Rights, findings: &mut Findings) {
         findings.fail("rights", message);
     }
     if !rights.strangers.is_empty() {
-        let who = rights.strangers.join(", ");
+        let (who, tables) = (rights.strangers.join(", "), table_list());
         let message = format!(
             "strangers may read or change tables with password hashes or sessions: {who} may, for whom Supabase and PostgREST \
-             answer anybody. As the tables' owner run `revoke all on users, sessions, outbox, audit_log, limits from \
-             {who}`; better give Doorward a schema or a database of its own, which that program does not serve"
+             answer anybody. As the tables' owner run `revoke all on {tables} from {who}`; better give Doorward a schema or a database of its own, which that program does not serve"
         );
         findings.fail("rights", message);
     }

@@ -7,9 +7,13 @@
 //! leads to the address: bytes pass as they are, encrypted or not. It costs a copy of each, where
 //! without it there is no connection.
 
+use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use tokio::io::copy_bidirectional;
@@ -17,38 +21,48 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
+/// The pause after a connection that could not be accepted: mostly for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Leads to one address for as long as this lives; connections that were made outlive it.
 #[derive(Clone, Debug)]
-pub(super) struct Detour {
-    /// Of Linux's abstract namespace: no file, and gone with the process.
-    folder: String,
-    _accepting: Arc<Abort>,
-}
+pub(super) struct Detour(Arc<Shared>);
 
 #[derive(Debug)]
-struct Abort(AbortHandle);
+struct Shared {
+    /// Open to this user alone: whoever else could listen there would be told the password.
+    folder: PathBuf,
+    accepting: AbortHandle,
+}
 
-impl Drop for Abort {
+impl Drop for Shared {
     fn drop(&mut self) {
-        self.0.abort();
+        self.accepting.abort();
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
 impl Detour {
     pub fn open(address: SocketAddr, port: u16) -> io::Result<Self> {
-        let folder = format!("\0doorward-{}", Uuid::now_v7().simple());
+        let name = format!("doorward-{}", Uuid::new_v4().simple());
+        let folder = std::env::temp_dir().join(name);
+        // Fails where there is one of that name.
+        DirBuilder::new().mode(0o700).create(&folder)?;
         // The name that sqlx makes of a folder.
-        let listener = UnixListener::bind(format!("{folder}/.s.PGSQL.{port}"))?;
+        let listener = UnixListener::bind(folder.join(format!(".s.PGSQL.{port}")))?;
         let accepting = tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                tokio::spawn(carry(near, address));
+            loop {
+                match listener.accept().await {
+                    Ok((near, _)) => drop(tokio::spawn(carry(near, address))),
+                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                }
             }
         });
-        Ok(Self { folder, _accepting: Arc::new(Abort(accepting.abort_handle())) })
+        Ok(Self(Arc::new(Shared { folder, accepting: accepting.abort_handle() })))
     }
 
     pub fn through(&self, options: PgConnectOptions) -> PgConnectOptions {
-        options.socket(&self.folder)
+        options.socket(&self.0.folder)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What an error of the database means: to the caller, to a retry, and to the log.
 
+use std::fmt;
+
 use rustls::CertificateError;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -93,6 +95,28 @@ pub fn is_statement_pooling(error: &sqlx::Error) -> bool {
     })
 }
 
+/// None of the servers that a URL names is of the kind that is wanted: for a list, one that takes
+/// writes, or a standby.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnwantedServer;
+
+impl fmt::Display for UnwantedServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no server that answers is of the kind that is wanted")
+    }
+}
+
+impl std::error::Error for UnwantedServer {}
+
+pub fn is_unwanted_server(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::AnyDriverError(cause) if cause.is::<UnwantedServer>())
+}
+
+/// Whether the server lets no more connections in, of anybody or of this user (53300).
+pub(super) fn is_full_server(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "53300")
+}
+
 /// Whether a pooler refused the settings that a connection asked for at its start: PgBouncer in any
 /// mode with 08P01, others with 0A000, "feature not supported", which PostgreSQL itself answers no
 /// such start with.
@@ -144,6 +168,7 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
+        sqlx::Error::AnyDriverError(_) => is_unwanted_server(error),
         // 08 connection, 53 resources, 57 operator intervention, 58 system error; 40001 and 40P01 a
         // lost race, 25006 a standby, 55P03 a lock timeout, 55000 a database closed for
         // maintenance; 28 and 3D while it is being set up; 25P03 and 25P04 a transaction that took

@@ -31,11 +31,11 @@ pub use connection::{Conn, timed_out, with_timeout};
 use error::is_broken;
 pub use error::{
     CertificateTrouble, cannot_hold, describe, is_hopeless, is_statement_pooling, is_unavailable,
-    refuses_settings, unique_violation,
+    is_unwanted_server, refuses_settings, unique_violation,
 };
 pub use keyed_semaphore::{AcquireTimedOut, KeyedPermit, KeyedSemaphore};
 use pool::{ACQUIRE_TIMEOUT, Pool};
-pub use rights::Rights;
+pub use rights::{Rights, table_list};
 use route::Route;
 pub use schema::Schema;
 pub use server_facts::ServerFacts;

@@ -17,6 +17,7 @@ use sqlx::{PgPool, Postgres};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
+use super::error::UnwantedServer;
 use super::idle::{IdleCheck, Unproven};
 use super::route::Route;
 use crate::config::database_url::Hosts;
@@ -192,6 +193,8 @@ impl Pool {
             return Ok(conn);
         }
         if self.find_way(since).await {
+            // First: what it waits for takes a place in sqlx's pool.
+            drop(opening);
             return self.open_once().await;
         }
         self.explain_later();
@@ -203,12 +206,11 @@ impl Pool {
 
     async fn open_once(&self) -> sqlx::Result<PoolConnection<Postgres>> {
         let mut conn = Unproven::new(self.0.inner.acquire().await?);
+        self.0.route.connected();
         if self.0.route.suits(conn.get()).await? {
             return Ok(conn.proven());
         }
-        Err(sqlx::Error::Protocol(
-            "the server is not, or no longer, of the kind that is wanted".into(),
-        ))
+        Err(sqlx::Error::AnyDriverError(Box::new(UnwantedServer)))
     }
 
     /// Asks why the server lets no further connection in: in the place of one of ours, so that

@@ -2,6 +2,9 @@
 
 use super::Db;
 
+/// Every table of ours.
+const TABLES: [&str; 6] = ["audit_log", "challenges", "limits", "outbox", "sessions", "users"];
+
 /// What each table has to be open to, for us.
 const NEEDED: [&str; 4] = ["select", "insert", "update", "delete"];
 
@@ -19,17 +22,22 @@ pub struct Rights {
     pub others: Vec<String>,
 }
 
+/// Every table of ours, as SQL lists them.
+pub fn table_list() -> String {
+    TABLES.join(", ")
+}
+
 impl Db {
     pub async fn rights(&self) -> sqlx::Result<Rights> {
         let mut conn = self.acquire().await?;
         let missing = sqlx::query_scalar(
             "select privilege || ' on ' || name
-             from unnest(array['users', 'sessions', 'outbox', 'audit_log', 'limits']) name,
-                 unnest($1::text[]) privilege
+             from unnest($2::text[]) name, unnest($1::text[]) privilege
              where not has_table_privilege(to_regclass(name)::oid, privilege)
              order by name, privilege",
         )
         .bind(NEEDED.map(str::to_owned).to_vec())
+        .bind(TABLES.map(str::to_owned).to_vec())
         .fetch_all(&mut *conn)
         .await?;
         let readers: Vec<String> = sqlx::query_scalar(
@@ -42,8 +50,7 @@ impl Db {
              select name from readers
              where exists (
                  select from pg_class table_of_ours
-                 where oid = any (array[to_regclass('users'), to_regclass('sessions'),
-                         to_regclass('outbox'), to_regclass('audit_log'), to_regclass('limits')]::oid[])
+                 where oid = any (select to_regclass(name)::oid from unnest($1::text[]) name)
                      and has_schema_privilege(role, relnamespace, 'usage')
                      and (has_any_column_privilege(role, oid, 'select, insert, update')
                          or has_table_privilege(role, oid, 'delete, truncate, trigger'))
@@ -54,6 +61,7 @@ impl Db {
              )
              order by name",
         )
+        .bind(TABLES.map(str::to_owned).to_vec())
         .fetch_all(&mut *conn)
         .await?;
         let is_stranger = |name: &String| name == "public" || PUBLIC_ROLES.contains(&&**name);
@@ -68,9 +76,10 @@ impl Db {
             "select exists (
                  select from pg_class
                  where relnamespace = to_regnamespace(quote_ident(current_schema()))
-                     and relname in ('users', 'sessions', 'outbox', 'audit_log', 'limits')
+                     and relname = any ($1)
              )",
         )
+        .bind(TABLES.map(str::to_owned).to_vec())
         .fetch_one(&mut *conn)
         .await
     }

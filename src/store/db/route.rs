@@ -3,11 +3,13 @@
 //! The one that worked is used until it does not. Then all are tried, each beside those before it
 //! and a little later, so that neither a dead one nor a standby holds up the others.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _};
@@ -16,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::timed_out;
 use super::detour::Detour;
-use super::error::describe;
+use super::error::{describe, is_full_server};
 use crate::config::database_url::{Hosts, Role};
 
 /// How long one server or address may take before the next one is tried beside it (RFC 8305: 250
@@ -27,7 +29,9 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 /// How often at most it is asked why no further connection is to be had.
 const EXPLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
-#[derive(Debug)]
+const FULL: &str =
+    "; those that there are serve everybody: lower DATABASE_CONNECTIONS, or allow this user more";
+
 pub(super) struct Route {
     hosts: Hosts,
     current: Mutex<Current>,
@@ -37,11 +41,13 @@ pub(super) struct Route {
 }
 
 /// The way that is used.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Current {
     options: PgConnectOptions,
     /// Kept open for as long as the options lead through it.
     detour: Option<Detour>,
+    /// That of the way before: connections are made by it until sqlx's pool has the new options.
+    _before: Option<Detour>,
     since: Instant,
 }
 
@@ -49,20 +55,29 @@ struct Current {
 #[derive(Debug, Default)]
 struct Told {
     words: Option<String>,
+    /// They were that the server lets no more in.
+    is_full: bool,
     asked_at: Option<Instant>,
 }
 
 /// A server to try: at one address of its name, or wherever that leads.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Candidate {
     options: PgConnectOptions,
     address: Option<SocketAddr>,
 }
 
+impl fmt::Debug for Route {
+    /// Without the passwords in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Route").field(&self.hosts).finish()
+    }
+}
+
 impl Route {
     pub fn new(hosts: Hosts) -> Self {
         let options = hosts.list.first().expect("a URL names one host or more").clone();
-        let current = Current { options, detour: None, since: Instant::now() };
+        let current = Current { options, detour: None, _before: None, since: Instant::now() };
         Self {
             hosts,
             current: Mutex::new(current),
@@ -135,28 +150,32 @@ impl Route {
                 "database: this server is used"
             );
         }
-        *self.current() = Current { options, detour, since: Instant::now() };
+        let mut current = self.current();
+        let before = current.detour.take();
+        *current = Current { options, detour, _before: before, since: Instant::now() };
         true
     }
 
     async fn candidates(&self) -> Vec<Candidate> {
-        let mut candidates = Vec::new();
-        for options in &self.hosts.list {
-            let anywhere = Candidate { options: options.clone(), address: None };
-            let addresses = addresses(options).await;
-            match (&*addresses, self.hosts.wanted) {
-                ([] | [_], _) => candidates.push(anywhere),
-                // Any of them may be the one.
-                (several, Some(_)) => {
-                    candidates.extend(several.iter().map(|address| anywhere.at(*address)));
-                }
-                ([first, ..], None) => match first_of(addresses.clone(), reach).await {
-                    Some(reached) if reached != *first => candidates.push(anywhere.at(reached)),
-                    _ => candidates.push(anywhere),
-                },
+        let of_hosts = self.hosts.list.iter().map(|options| self.candidates_of(options));
+        join_all(of_hosts).await.concat()
+    }
+
+    async fn candidates_of(&self, options: &PgConnectOptions) -> Vec<Candidate> {
+        let anywhere = Candidate { options: options.clone(), address: None };
+        let addresses = addresses(options).await;
+        match (&*addresses, self.hosts.wanted) {
+            ([] | [_], _) => vec![anywhere],
+            // Any of them may be the one.
+            (several, Some(_)) => {
+                let pinned: Vec<_> = several.iter().map(|address| anywhere.at(*address)).collect();
+                [vec![anywhere], pinned].concat()
             }
+            (_, None) => match first_of(addresses.clone(), reach).await {
+                Some(reached) if hides(&addresses, reached).await => vec![anywhere.at(reached)],
+                _ => vec![anywhere],
+            },
         }
-        candidates
     }
 
     async fn try_out(&self, candidate: Candidate) -> Option<(PgConnectOptions, Option<Detour>)> {
@@ -191,26 +210,40 @@ impl Route {
     /// and says only that its time was over.
     pub async fn explain(&self, options: &PgConnectOptions) {
         let connecting = timeout(ATTEMPT, options.connect()).await;
+        let mut is_full = false;
         let words = match connecting.map_err(|_| timed_out()).flatten() {
             Ok(conn) => {
                 let _ = timeout(STAGGER, conn.close()).await;
                 None
             }
-            Err(error) => Some(describe(&error)),
+            Err(error) => {
+                is_full = is_full_server(&error);
+                Some(describe(&error))
+            }
         };
         let mut told = self.told();
+        told.is_full = is_full;
         match &words {
             Some(error) if told.words != words => tracing::warn!(
                 error,
-                "database: no further connection is to be had; those that there are serve everybody: lower \
-                 DATABASE_CONNECTIONS, or allow this user more"
+                "database: no further connection is to be had{}",
+                if is_full { FULL } else { "" }
             ),
-            None if told.words.is_some() => {
-                tracing::info!("database: further connections are to be had again");
-            }
             _ => {}
         }
-        told.words = words;
+        if words.is_some() {
+            told.words = words;
+        }
+    }
+
+    /// A connection was made: trouble after that is told anew.
+    pub fn connected(&self) {
+        let mut told = self.told();
+        // Of a full server some can be made, and further ones not.
+        if told.words.is_some() && !told.is_full {
+            told.words = None;
+            tracing::info!("database: connections are to be had again");
+        }
     }
 }
 
@@ -235,6 +268,17 @@ async fn addresses(options: &PgConnectOptions) -> Vec<SocketAddr> {
 
 async fn reach(address: SocketAddr) -> Option<SocketAddr> {
     TcpStream::connect(address).await.ok().map(|_| address)
+}
+
+/// Whether an address before the one that was reached says nothing at all: sqlx would wait for it.
+/// One that refuses it passes over at once.
+async fn hides(addresses: &[SocketAddr], reached: SocketAddr) -> bool {
+    for address in addresses.iter().take_while(|address| **address != reached) {
+        if timeout(STAGGER, TcpStream::connect(*address)).await.is_err() {
+            return true;
+        }
+    }
+    false
 }
 
 /// The first result that there is, of attempts that begin one after the other; none after

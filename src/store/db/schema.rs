@@ -184,14 +184,21 @@ fn newest() -> i64 {
 const OF_ANOTHER: &str = "another application keeps its migrations in this schema, and each would take the other's for \
      its own: give Doorward a database of its own, or a schema that search_path leads to";
 
-/// The applied migrations; `None` if there never was one.
+/// The applied migrations; `None` if there never was one. Those of another application count only in
+/// the schema that our tables would be made in, and not in one behind it in search_path.
 async fn done(conn: &mut PgConnection) -> sqlx::Result<Option<Vec<Applied>>> {
-    let known = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null");
-    if !known.fetch_one(&mut *conn).await? {
+    let places = sqlx::query_as(
+        "select to_regclass('_sqlx_migrations') is not null,
+             to_regclass(quote_ident(current_schema()) || '._sqlx_migrations') is not null",
+    );
+    let (is_anywhere, is_here): (bool, bool) = places.fetch_one(&mut *conn).await?;
+    if !is_anywhere {
         return Ok(None);
     }
     let done = "select version, description, checksum from _sqlx_migrations where success";
-    Ok(Some(sqlx::query_as(done).fetch_all(conn).await?))
+    let done: Vec<Applied> = sqlx::query_as(done).fetch_all(conn).await?;
+    let is_elsewhere_and_theirs = !is_here && !done.iter().any(Applied::is_ours);
+    Ok(Some(done).filter(|_| !is_elsewhere_and_theirs))
 }
 
 /// Whether waiting for a lock timed out, or ended as a deadlock.

@@ -67,15 +67,21 @@ async fn bound(
 ) -> sqlx::Result<Option<User>> {
     let mut tx = state.db.begin().await?;
     let Some(user) = users::find_by_email(&mut tx, &claimed.recipient).await? else {
+        challenges::bind_to_nobody(&mut tx, challenge).await?;
+        tx.commit().await?;
         return Ok(None);
     };
-    if !challenges::bind(&mut tx, challenge, user.id, now).await? {
+    let Some(bound) = challenges::bind(&mut tx, challenge, user.id, now).await? else {
         return Ok(None);
-    }
-    if claimed.attempts == 1 {
-        state.record(&mut tx, Event::new(EventKind::ResetAsked).on(user.id), now).await?;
-    }
+    };
     tx.commit().await?;
+    // In a transaction of its own: the one before holds the row that a try of the code waits for.
+    if bound.is_first {
+        let mut tx = state.db.begin().await?;
+        let event = Event::new(EventKind::ResetAsked).on(user.id).from(bound.ip);
+        state.record(&mut tx, event, now).await?;
+        tx.commit().await?;
+    }
     Ok(Some(user))
 }
 

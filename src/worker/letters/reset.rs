@@ -1,5 +1,7 @@
 //! The letter with which a password is reset: a link and a code.
 
+use chrono::{DateTime, Utc};
+
 use super::Draft;
 use crate::account::recovery::{CODE_LIFETIME, LINK_LIFETIME};
 use crate::config::Config;
@@ -8,21 +10,28 @@ use crate::security::mailed_code::CodePurpose;
 use crate::security::token::HandleKind;
 use crate::store::users::User;
 
-/// To whoever has the address now, for whom the challenge is by then.
-pub(super) fn compose(draft: &Draft<'_>, _user: &User) -> Option<Letter> {
+/// To the account's own spelling of its address, whatever was typed: some providers tell capitals
+/// apart. `None` once its link has run out.
+pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Option<Letter> {
     let challenge = draft.claimed.challenge_id?;
     let (state, at) = (draft.state, draft.claimed.created_at);
+    let minutes_until = |end: DateTime<Utc>| (end - draft.now).num_minutes();
+    let minutes = minutes_until(at + LINK_LIFETIME);
+    if minutes < 1 {
+        return None;
+    }
     let token = state.keys.issue_handle(HandleKind::Reset, challenge, at, at + LINK_LIFETIME);
     let link = link(&state.config, &token);
     let code = state.codes.make(CodePurpose::Reset, challenge);
+    let code_minutes = minutes_until(at + CODE_LIFETIME);
     Some(message::reset(&message::Reset {
         message_id: &draft.message_id,
-        to: draft.recipient(),
+        to: &user.email,
         service: draft.service(),
         link: &link,
-        code: &code,
-        minutes: LINK_LIFETIME.num_minutes(),
-        code_minutes: CODE_LIFETIME.num_minutes(),
+        // A letter that was held up has one that is good no longer.
+        code: Some((&*code, code_minutes)).filter(|_| code_minutes >= 1),
+        minutes,
     }))
 }
 

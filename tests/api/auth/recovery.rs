@@ -1,6 +1,8 @@
 //! A forgotten password: asked for, and set by the link or the code of the letter.
 
 use axum::http::Method;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
 use doorward::mail::Letter;
 use serde_json::{Value, json};
@@ -131,7 +133,7 @@ async fn an_address_that_nobody_has_is_answered_as_one_that_somebody_has() {
     assert_eq!(known, ask("nobody@example.com").await);
     let letters = app.deliver_mail().await;
     let to: Vec<&str> = letters.iter().map(|letter| &*letter.to).collect();
-    assert_eq!(to, ["ada@example.com", "ADA@example.com"], "nobody gets none");
+    assert_eq!(to, ["ada@example.com", "ada@example.com"], "nobody gets one");
     // What a stranger typed is not kept.
     let left: i64 =
         sqlx::query_scalar("select count(*) from outbox where recipient like 'nobody%'")
@@ -223,6 +225,89 @@ async fn wrong_codes_are_counted_by_the_address_whoever_has_it() {
                 }
             }
             assert_eq!(refused, if round < 4 { 0 } else { 5 }, "{email}");
+        }
+    }
+}
+
+/// Whoever goes on with a handle that is dead has nothing compared, and uses up nobody's budget.
+#[tokio::test]
+async fn a_dead_handle_uses_up_no_budget_of_its_addresses_owner() {
+    let app = TestApp::with(&[("RATE_LIMITS", "on")]).await;
+    app.user("ada").await;
+    let handle = forgot(&app, "ada@example.com").await;
+    for _ in 0..30 {
+        by_code(&app, &handle, "1", NEW).await.assert_error(400, "code_invalid");
+    }
+    app.deliver_mail().await;
+    let own = asked(&app, "ada").await;
+    by_code(&app, &own.handle, &own.code, NEW).await.assert_ok(200);
+}
+
+/// Guesses at the old password, the owner's and strangers', keep nobody from the new one; and
+/// whoever was known by the old one is a stranger.
+#[tokio::test]
+async fn after_a_reset_the_owner_logs_in_and_the_thief_is_a_stranger() {
+    let settings =
+        [("RATE_LIMITS", "on"), ("TRUSTED_PROXY_HOPS", "1"), ("LIMIT_LOGIN_STRANGERS", "6")];
+    let app = TestApp::with(&settings).await;
+    let ada = app.user("ada").await;
+    let guess = async |ip: &str, password: &str| {
+        let value = format!("Basic {}", STANDARD.encode(format!("ada:{password}")));
+        let call = app.anonymous().call(Method::POST, "/api/v1/login").from(ip);
+        call.header("authorization", &value).send().await.status.as_u16()
+    };
+    let thief = "198.51.100.9";
+    assert_eq!(guess(thief, PASSWORD).await, 200);
+    for number in 0..8 {
+        guess(&format!("203.0.113.{number}"), "wrong").await;
+    }
+    let asked = asked(&app, "ada").await;
+    let body = json!({ "token": asked.token, "new_password": NEW });
+    let call = ada.call(Method::POST, RESET).from("203.0.113.1");
+    call.json(&body).send().await.assert_ok(200);
+    assert_eq!(guess("203.0.113.1", NEW).await, 200, "from where she had guessed");
+    // The strangers' budget is begun anew, and the thief has no other.
+    let mut refused = 0;
+    for _ in 0..8 {
+        refused += u32::from(guess(thief, "wrong").await == 429);
+    }
+    assert!(refused > 0, "a known client would have a budget of its own");
+}
+
+/// A letter that was held up says what is still true of it.
+#[tokio::test]
+async fn a_late_letter_says_how_long_its_link_still_works_and_has_no_dead_code() {
+    let app = TestApp::start().await;
+    app.user("ada").await;
+    forgot(&app, "ada@example.com").await;
+    app.clock.advance(TimeDelta::minutes(12));
+    let letter = app.letter_to("ada@example.com").await;
+    assert!(
+        letter.text.contains("works for 18 minutes") && !letter.text.contains("code"),
+        "{letter:?}"
+    );
+    by_link(&app, &token_in(&letter), NEW).await.assert_ok(200);
+    app.deliver_mail().await;
+    forgot(&app, "ada@example.com").await;
+    app.clock.advance(TimeDelta::minutes(31));
+    assert_eq!(app.deliver_mail().await, [], "its link has run out");
+    let failed: i64 = sqlx::query_scalar(
+        "select count(*) from outbox where kind = 'reset' and failed_at is not null",
+    )
+    .fetch_one(&app.pool)
+    .await
+    .unwrap();
+    assert_eq!(failed, 1);
+}
+
+#[tokio::test]
+async fn an_answer_without_a_letter_says_so_to_programs_too() {
+    let app = TestApp::with(&[("RATE_LIMITS", "on")]).await;
+    app.user("ada").await;
+    for email in ["ada@example.com", "nobody@example.com"] {
+        for number in 0..4 {
+            let answer = app.anonymous().post(FORGOT, &json!({ "email": email })).await;
+            assert_eq!(answer.assert_ok(202)["limited"], json!(number == 3), "{email}");
         }
     }
 }
@@ -407,6 +492,8 @@ async fn the_page_takes_a_password_and_its_form_comes_from_nowhere_else() {
         short.text
     );
     assert!(can_log_in(&app, PASSWORD).await);
+    // What a browser needs to name an origin with the form over plain HTTP.
+    assert!(page.text.contains(r#"<meta name="referrer" content="strict-origin">"#));
     let done = send_form(&person, &fields, &[("origin", PUBLIC_URL)]).await;
     assert!(done.status == 200 && done.text.contains("Your new password is set"), "{}", done.text);
     assert!(can_log_in(&app, NEW).await);

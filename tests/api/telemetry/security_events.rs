@@ -233,7 +233,7 @@ async fn recovery_of(watch: &mut Watch<'_>, sink: &SmtpSink, ada: &Value) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     };
     let logged = watch.take_logged();
-    assert_eq!(logged, [json!({ "event": "reset_asked", "user_id": ada })]);
+    assert_eq!(logged, [json!({ "event": "reset_asked", "user_id": ada, "ip": "127.0.0.1" })]);
     watch.note_outside("reset_asked", &logged[0]["event"]).await;
     let (_, token) = link.split_once("token=").unwrap();
     let set = json!({ "token": token, "new_password": NEW_PASSWORD });
