@@ -185,7 +185,7 @@ const OF_ANOTHER: &str = "another application keeps its migrations in this schem
      its own: give Doorward a database of its own, or a schema that search_path leads to";
 
 /// The applied migrations; `None` if there never was one. Those of another application count only in
-/// the schema that our tables would be made in, and not in one behind it in search_path.
+/// the schema that our tables would be made in, and not in one behind it in `search_path`.
 async fn done(conn: &mut PgConnection) -> sqlx::Result<Option<Vec<Applied>>> {
     let places = sqlx::query_as(
         "select to_regclass('_sqlx_migrations') is not null,

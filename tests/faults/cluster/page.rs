@@ -117,7 +117,10 @@ pub fn pgbouncer(port: u16, ports: &Ports, folder: &Path) -> (String, String) {
 
 /// What an instance is told of its database.
 pub fn doorward(bouncer: u16) -> Vec<(String, String)> {
-    let text = changed("doorward.env", &[change("127.0.0.1:6432", here(bouncer))]);
+    let text = changed(
+        "doorward.env",
+        &[change("127.0.0.1:6432", here(bouncer)), change("HOST=10.0.0.21", "HOST=127.0.0.1")],
+    );
     let settings = text.lines().filter_map(|line| line.split_once('='));
     settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
