@@ -24,20 +24,23 @@ use crate::http::input::Input;
 use crate::security::token::TokenError;
 use crate::state::AppState;
 
-/// `token`, or `challenge` and `code`.
+/// By the link of a letter, or by its code.
 #[derive(ToSchema)]
+#[serde(untagged)]
 #[expect(dead_code, reason = "read field by field")]
-pub struct ResetRequest {
-    /// From the link in the letter.
-    #[schema(required = false)]
-    token: Option<String>,
-    /// From the answer of `/password/forgot`.
-    #[schema(required = false)]
-    challenge: Option<String>,
-    /// The eight digits in the letter, however they are grouped.
-    #[schema(required = false)]
-    code: Option<String>,
-    new_password: NewPassword,
+pub enum ResetRequest {
+    ByLink {
+        /// From the link in the letter.
+        token: String,
+        new_password: NewPassword,
+    },
+    ByCode {
+        /// From the answer of `/password/forgot`.
+        challenge: String,
+        /// The eight digits in the letter, however they are grouped.
+        code: String,
+        new_password: NewPassword,
+    },
 }
 
 #[derive(Serialize, ToSchema)]

@@ -100,7 +100,7 @@ def map_body(context, body):
     return body
 
 
-@schemathesis.hook.apply_to(operation_id=["confirm", "confirm_by_post"])
+@schemathesis.hook.apply_to(operation_id=["confirm", "confirm_by_post", "show_password_reset", "reset_password"])
 def before_call(context, case, kwargs):
     """As a program: most others get a page."""
     case.headers["accept"] = "application/json"
@@ -117,7 +117,7 @@ def refused_for_what_no_schema_says(context, response, case):
     if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code not in (400, 422):
         return
     error = response.json()
-    if error["code"] == "link_invalid":
+    if error["code"] in ("link_invalid", "code_invalid"):
         return
     for problem in error.get("errors", [{"code": error["code"], "field": None}]):
         fields = REFUSALS.get(problem["code"], set())
