@@ -46,7 +46,7 @@ pub fn password_changed(user: &User) -> NewLetter<'_> {
     to_user(LetterKind::PasswordChanged, user, &user.email)
 }
 
-/// Counts a letter that resets a password; `None` if a limit is reached, which nobody is told. It is
+/// Counts a letter that resets a password; `None` if a limit is reached, which no client is told. It is
 /// limited by itself for each block of addresses that asks: what others have caused does not keep
 /// the owner's back, until all of them together have filled the box.
 pub async fn count_reset(

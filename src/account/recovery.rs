@@ -1,4 +1,4 @@
-//! A forgotten password: asked for by anybody, set by whoever reads the address's letters.
+//! A forgotten password: any client asks for a letter, and the reader of the letter sets a new one.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
@@ -20,10 +20,10 @@ use crate::store::{limits, outbox, users};
 
 /// How long the link in a letter is good.
 pub const LINK_LIFETIME: TimeDelta = TimeDelta::minutes(30);
-/// How long its code is, with the handle that was given to whoever asked for the letter.
+/// How long its code is, with the handle that the client got when it asked for the letter.
 pub const CODE_LIFETIME: TimeDelta = TimeDelta::minutes(10);
 
-/// What whoever asked for a reset holds.
+/// What the client that asked for a reset holds.
 pub struct Asked {
     /// To be sent along with the code.
     pub handle: String,
@@ -53,8 +53,8 @@ pub struct Proven {
     counted: Option<Counted>,
 }
 
-/// Queues the letter, whoever the address belongs to: what is written, and how long it takes, does
-/// not tell. The worker looks for the account when it sends the letter.
+/// Queues the letter, whether or not an account has the address: what is written, and how long it
+/// takes, does not tell. The worker looks for the account when it sends the letter.
 pub async fn ask(
     state: &AppState,
     email: &Email,
@@ -113,7 +113,7 @@ pub async fn by_code(
     let may_try = trying.await?;
     let is_right = state.codes.matches(CodePurpose::Reset, id, code);
     if !may_try {
-        // Nothing was compared: whoever goes on with a dead handle uses up nobody's budget.
+        // Nothing was compared: a client that goes on with a dead handle uses up no owner's budget.
         counted.refund().await?;
         return Err(Refused::Code);
     }
@@ -146,8 +146,8 @@ impl Proven {
     }
 }
 
-/// Sets the password, ends every session, and counts the address as verified: whoever reads its
-/// letters owns the account, whoever made it.
+/// Sets the password, ends every session, and counts the address as verified: the reader of its
+/// letters owns the account, though a stranger may have made it.
 pub async fn reset(
     state: &AppState,
     proven: Proven,

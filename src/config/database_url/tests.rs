@@ -89,7 +89,8 @@ fn servers_of_a_list_have_to_be_what_the_url_is_for() {
         ),
         ("postgres://a/x", Role::Standby, None),
     ] {
-        assert_eq!(Hosts::parse(url, role).unwrap().wanted, wanted, "{url}");
+        let hosts = Hosts::parse(url, role);
+        assert_eq!(hosts.map(|hosts| hosts.wanted), Ok(wanted), "{url}");
     }
 }
 

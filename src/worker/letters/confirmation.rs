@@ -2,7 +2,6 @@
 
 use super::Draft;
 use crate::account::letters::LINK_LIFETIME;
-use crate::config::Config;
 use crate::mail::{Letter, message};
 use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::store::users::User;
@@ -22,17 +21,7 @@ fn render(draft: &Draft<'_>, user: &User) -> Letter {
     let email = draft.recipient().to_owned();
     let claims = LinkClaims { sub: user.id, email, purpose: LinkPurpose::ConfirmEmail };
     let token = state.keys.issue_link(&claims, now, now + LINK_LIFETIME);
-    let link = link(&state.config, &token);
+    let link = draft.link(state.config.confirm_url.as_ref(), "confirm", &token);
     let hours = LINK_LIFETIME.num_hours();
     message::confirmation(&draft.message_id, draft.recipient(), draft.service(), &link, hours)
-}
-
-/// To the frontend's page, where one is set: with the token in the fragment, which reaches no
-/// server, no log of one and no referrer.
-fn link(config: &Config, token: &str) -> String {
-    let Some(mut page) = config.confirm_url.clone() else {
-        return format!("{}/api/v1/confirm?token={token}", config.public_url);
-    };
-    page.set_fragment(Some(&format!("token={token}")));
-    page.into()
 }

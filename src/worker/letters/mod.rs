@@ -10,6 +10,7 @@ mod reset;
 mod test;
 
 use chrono::{DateTime, Utc};
+use url::Url;
 use uuid::Uuid;
 
 use crate::mail::Letter;
@@ -35,6 +36,16 @@ impl Draft<'_> {
 
     fn goes_to(&self, address: &str) -> bool {
         address.eq_ignore_ascii_case(self.recipient())
+    }
+
+    /// A link with a token: to our own page at `path`, or to the frontend's, where one is set, with the
+    /// token in the fragment, which reaches no server, no log of one and no referrer.
+    fn link(&self, frontend: Option<&Url>, path: &str, token: &str) -> String {
+        let Some(mut page) = frontend.cloned() else {
+            return format!("{}/api/v1/{path}?token={token}", self.state.config.public_url);
+        };
+        page.set_fragment(Some(&format!("token={token}")));
+        page.into()
     }
 
     /// What people know the service by.

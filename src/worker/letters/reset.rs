@@ -4,7 +4,6 @@ use chrono::{DateTime, Utc};
 
 use super::Draft;
 use crate::account::recovery::{CODE_LIFETIME, LINK_LIFETIME};
-use crate::config::Config;
 use crate::mail::{Letter, message};
 use crate::security::mailed_code::CodePurpose;
 use crate::security::token::HandleKind;
@@ -21,7 +20,8 @@ pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Option<Letter> {
         return None;
     }
     let token = state.keys.issue_handle(HandleKind::Reset, challenge, at, at + LINK_LIFETIME);
-    let link = link(&state.config, &token);
+    let page = state.config.password_reset_url.as_ref();
+    let link = draft.link(page, "password/reset", &token);
     let code = state.codes.make(CodePurpose::Reset, challenge);
     let code_minutes = minutes_until(at + CODE_LIFETIME);
     Some(message::reset(&message::Reset {
@@ -33,14 +33,4 @@ pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Option<Letter> {
         code: Some((&*code, code_minutes)).filter(|_| code_minutes >= 1),
         minutes,
     }))
-}
-
-/// To the frontend's page, where one is set: with the token in the fragment, which reaches no
-/// server, no log of one and no referrer.
-fn link(config: &Config, token: &str) -> String {
-    let Some(mut page) = config.password_reset_url.clone() else {
-        return format!("{}/api/v1/password/reset?token={token}", config.public_url);
-    };
-    page.set_fragment(Some(&format!("token={token}")));
-    page.into()
 }
