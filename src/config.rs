@@ -1,5 +1,6 @@
 //! Every setting, read once from the environment; all complaints at once.
 
+mod account;
 mod data_folder;
 pub mod database_url;
 pub mod limits;
@@ -20,6 +21,7 @@ use chrono::TimeDelta;
 use secrecy::SecretString;
 use url::Url;
 
+pub use account::AccountSettings;
 pub use data_folder::prepare_data_folder;
 use limits::{Allowances, RateLimits};
 pub use origins::Origins;
@@ -109,6 +111,7 @@ pub struct Config {
     pub confirm_url: Option<Url>,
     /// Where the link to reset a password leads, in place of our own page.
     pub password_reset_url: Option<Url>,
+    pub account: AccountSettings,
     /// Whether `serve` sends the letters too.
     pub worker_inside: bool,
     pub first_admin: Option<FirstAdmin>,

@@ -17,12 +17,15 @@ pub const MAX_TRIES: i32 = 5;
 pub enum ChallengeKind {
     /// A password's reset, by link or by code.
     Reset,
+    /// A deletion that can be taken back.
+    Restore,
 }
 
 impl ChallengeKind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Reset => "reset",
+            Self::Restore => "restore",
         }
     }
 }
@@ -102,6 +105,7 @@ pub async fn bind(
                and c.used_at is null and c.expires_at > $3
                and u.email_key = lower(c.recipient collate "C")
                and (u.password_set_at is null or u.password_set_at <= c.created_at)
+               and u.deleted_at is null and (u.banned_at is null or u.banned_until <= now())
            returning before.user_id is null as "is_first!", c.data ->> 'ip' as ip"#,
         id,
         user_id,
@@ -140,6 +144,25 @@ pub async fn find_open(
     .fetch_optional(db)
     .await?;
     Ok(row.map(|row| Open { id, expires_at: row.expires_at, user: user_of!(row) }))
+}
+
+/// The newest challenge of a user that is still good.
+pub async fn find_of_user(
+    db: &mut PgConnection,
+    user_id: Uuid,
+    kind: ChallengeKind,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<Uuid>> {
+    sqlx::query_scalar!(
+        "select id from challenges
+         where user_id = $1 and kind = $2 and used_at is null and expires_at > $3
+         order by id desc limit 1",
+        user_id,
+        kind.as_str(),
+        now,
+    )
+    .fetch_optional(db)
+    .await
 }
 
 /// The address of a challenge, whether or not anybody has it.

@@ -109,6 +109,9 @@ pub(super) fn compose(
     if claimed.user_id.is_some() && user.is_none() {
         return Ok(None);
     }
+    if user.is_some_and(User::is_deleted) {
+        return Ok(None);
+    }
     match claimed.kind {
         LetterKind::Confirmation => Ok(user.and_then(|user| confirmation::compose(&draft, user))),
         LetterKind::EmailChangeNotice => {
