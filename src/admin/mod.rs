@@ -1,4 +1,5 @@
-//! Admins acting on others: every handler here asks for an `AdminUser`.
+//! Staff who read of others, and admins who act on them: every handler here asks for a `StaffUser`
+//! or an `AdminUser`.
 
 pub mod list;
 mod users;

@@ -1,4 +1,4 @@
-//! `/users/{public_id}`: one user, seen, promoted, demoted or deleted by an admin.
+//! `/users/{public_id}`: one user, seen by staff, promoted, demoted or deleted by an admin.
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use crate::account::client::ClientInfo;
 use crate::fields::{Role, RoleName};
-use crate::http::answer::{Message, UserAnswer, UserMessage};
+use crate::http::answer::{ManagedUserAnswer, ManagedUserMessage, Message};
 use crate::http::body::{OptionalJsonBody, QueryString};
 use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
-use crate::http::session::{AdminUser, CurrentUser};
+use crate::http::session::{AdminUser, CurrentUser, StaffUser};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::users::User;
@@ -64,22 +64,22 @@ impl<S: Send + Sync> FromRequestParts<S> for PublicId {
     }
 }
 
-/// Shows a user.
+/// Shows a user, also one who has asked for the account to be deleted.
 #[utoipa::path(
     get, path = "/api/v1/users/{public_id}", operation_id = "show_user", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
-    responses((status = 200, description = "The user.", body = UserAnswer)),
+    responses((status = 200, description = "The user.", body = ManagedUserAnswer)),
     extensions(("x-codes" = json!([Code::Forbidden, Code::UserNotFound]))),
 )]
 pub async fn show(
-    _: AdminUser,
+    _: StaffUser,
     State(state): State<AppState>,
     PublicId(id): PublicId,
-) -> Result<Json<UserAnswer>, ApiError> {
+) -> Result<Json<ManagedUserAnswer>, ApiError> {
     let found = state.db.read(|db| Box::pin(users::find(db, id))).await?;
     let user = found.ok_or(Code::UserNotFound)?;
-    Ok(Json(UserAnswer::new(user)))
+    Ok(Json(ManagedUserAnswer::new(user)))
 }
 
 /// Gives a user a role. A promotion needs a verified address; the last admin stays one.
@@ -92,7 +92,7 @@ pub async fn show(
             description = "Staff, Admin or User, in any case.", example = "Staff"),
     ),
     request_body = Option<RoleRequest>,
-    responses((status = 200, description = "The user has the role.", body = UserMessage)),
+    responses((status = 200, description = "The user has the role.", body = ManagedUserMessage)),
     extensions(("x-codes" = json!([
         Code::Forbidden, Code::UserNotFound, Code::EmailNotVerified, Code::LastAdmin,
     ]))),
@@ -104,7 +104,7 @@ pub async fn set_role(
     QueryString(query): QueryString,
     client: ClientInfo,
     OptionalJsonBody(body): OptionalJsonBody,
-) -> Result<Json<UserMessage>, ApiError> {
+) -> Result<Json<ManagedUserMessage>, ApiError> {
     let role = RoleRequest::parse(query, body)?;
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
@@ -124,7 +124,7 @@ pub async fn set_role(
     }
     state.commit(tx, id).await?;
     let message = format!("{} is {role} now.", user.username);
-    Ok(Json(UserMessage::new(message, user)))
+    Ok(Json(ManagedUserMessage::new(message, user)))
 }
 
 /// Deletes a user, and every session of theirs. The last admin stays.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::account::sessions::TokenPair;
-use crate::http::user::PublicUser;
+use crate::http::user::{ManagedUser, PublicUser};
 use crate::session_cache::CachedSession;
 use crate::store::users::User;
 
@@ -51,6 +51,19 @@ impl UserAnswer {
     }
 }
 
+/// A user as staff and admins see one.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ManagedUserAnswer {
+    success: bool,
+    user: ManagedUser,
+}
+
+impl ManagedUserAnswer {
+    pub fn new(user: User) -> Self {
+        Self { success: true, user: user.into() }
+    }
+}
+
 /// What was done to a user, and the user as they are now.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UserMessage {
@@ -63,6 +76,20 @@ pub struct UserMessage {
 impl UserMessage {
     pub fn new(message: impl Into<Cow<'static, str>>, user: impl Into<PublicUser>) -> Self {
         Self { success: true, message: message.into(), user: user.into() }
+    }
+}
+
+/// What was done to a user, and the user as staff and admins see them now.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ManagedUserMessage {
+    success: bool,
+    message: String,
+    user: ManagedUser,
+}
+
+impl ManagedUserMessage {
+    pub fn new(message: String, user: User) -> Self {
+        Self { success: true, message, user: user.into() }
     }
 }
 
