@@ -3,6 +3,7 @@
 pub mod attempts;
 pub mod client;
 pub mod letters;
+pub mod mailed_codes;
 pub mod password;
 pub mod recovery;
 pub mod refreshes;
