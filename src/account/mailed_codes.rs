@@ -53,6 +53,7 @@ pub async fn try_code(
 fn purpose(kind: ChallengeKind) -> CodePurpose {
     match kind {
         ChallengeKind::Reset => CodePurpose::Reset,
+        ChallengeKind::Confirm => CodePurpose::Confirm,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod attempts;
 pub mod client;
+pub mod confirmation;
 pub mod letters;
 pub mod mailed_codes;
 pub mod password;

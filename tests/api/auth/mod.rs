@@ -1,6 +1,8 @@
 //! Getting in and staying in: login, refresh, logout, the link in the mail.
 
 mod confirm;
+mod confirm_code;
+mod confirm_code_refused;
 mod confirm_disown;
 mod confirm_onward;
 pub mod confirm_page;
