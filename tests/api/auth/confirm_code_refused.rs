@@ -159,12 +159,12 @@ async fn no_code_of_a_reset_confirms_and_none_of_a_confirmation_resets() {
 #[tokio::test]
 async fn another_accounts_handle_and_one_whose_account_is_gone_confirm_nothing() {
     let app = TestApp::start().await;
-    let boss = app.admin().await;
+    let admin = app.admin().await;
     let (ada, adas) = newcomer(&app, "ada").await;
     let (bob, bobs) = newcomer(&app, "bob").await;
     confirm(&app, &adas.handle, &bobs.code).await.assert_error(400, "code_invalid");
     confirm(&app, &bobs.handle, &adas.code).await.assert_error(400, "code_invalid");
-    boss.delete(&format!("/api/v1/users/{}", ada.id())).await.assert_ok(200);
+    admin.delete(&format!("/api/v1/users/{}", ada.id())).await.assert_ok(200);
     confirm(&app, &adas.handle, &adas.code).await.assert_error(400, "code_invalid");
     let heir = app.newcomer("ada").await;
     confirm(&app, &adas.handle, &adas.code).await.assert_error(400, "code_invalid");
@@ -212,6 +212,22 @@ async fn a_code_is_void_once_its_address_is_taken_back_and_good_again_with_it() 
     let change = json!({ "old_password": PASSWORD, "new_password": NEW });
     ada.put("/api/v1/users/me/change_password", &change).await.assert_ok(200);
     confirm(&app, &third.handle, &third.code).await.assert_error(400, "code_invalid");
+}
+
+#[tokio::test]
+async fn a_used_code_stays_used_when_its_address_is_asked_for_once_more() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let mut all = Vec::new();
+    for email in ["one@example.com", "two@example.com"] {
+        let asked = ask_to_move(&ada, email).await;
+        let held = hold(&app, &asked, email).await;
+        confirm(&app, &held.handle, &held.code).await.assert_ok(200);
+        all.push(held);
+    }
+    ask_to_move(&ada, "one@example.com").await.assert_ok(200);
+    confirm(&app, &all[0].handle, &all[0].code).await.assert_error(400, "code_invalid");
+    assert_eq!(me(&ada).await["email"], "two@example.com");
 }
 
 #[tokio::test]
