@@ -2,7 +2,9 @@
 
 pub mod attempts;
 pub mod client;
+pub mod confirmation;
 pub mod letters;
+pub mod mailed_codes;
 pub mod password;
 pub mod recovery;
 pub mod refreshes;

@@ -13,14 +13,22 @@ use askama::Template;
 use super::Letter;
 
 /// The letter with the link that confirms an address. `service` is what people know it by. The link
-/// works for `hours`.
-pub fn confirmation(message_id: &str, to: &str, service: &str, link: &str, hours: i64) -> Letter {
+/// works for `hours`. `code`: eight digits, and for how many minutes they are good.
+pub fn confirmation(
+    message_id: &str,
+    to: &str,
+    service: &str,
+    link: &str,
+    hours: i64,
+    code: Option<(&str, i64)>,
+) -> Letter {
     #[derive(Template)]
     #[template(path = "mail/templates/confirmation.txt", config = ".askama.toml")]
     struct Text<'a> {
         service: &'a str,
         link: &'a str,
         hours: i64,
+        code: Option<(String, i64)>,
     }
 
     #[derive(Template)]
@@ -29,14 +37,16 @@ pub fn confirmation(message_id: &str, to: &str, service: &str, link: &str, hours
         service: &'a str,
         link: &'a str,
         hours: i64,
+        code: Option<(String, i64)>,
     }
 
+    let code = grouped(code);
     Letter {
         message_id: message_id.to_owned(),
         to: to.to_owned(),
         subject: format!("Confirm your e-mail address for {service}"),
-        text: text(&Text { service, link, hours }),
-        html: rendered(&Html { service, link, hours }),
+        text: text(&Text { service, link, hours, code: code.clone() }),
+        html: rendered(&Html { service, link, hours, code }),
     }
 }
 
@@ -105,10 +115,7 @@ pub fn reset(reset: &Reset<'_>) -> Letter {
         code: Option<(String, i64)>,
     }
 
-    let code = reset.code.map(|(code, minutes)| {
-        let (first, last) = code.split_at_checked(4).unwrap_or((code, ""));
-        (format!("{first} {last}"), minutes)
-    });
+    let code = grouped(reset.code);
     Letter {
         message_id: reset.message_id.to_owned(),
         to: reset.to.to_owned(),
@@ -161,6 +168,14 @@ pub fn test(message_id: &str, to: &str, service: &str, number: Option<u32>) -> L
         text: format!("{words}\n"),
         html: rendered(&Html { words: &words }),
     }
+}
+
+/// A code as people read it.
+fn grouped(code: Option<(&str, i64)>) -> Option<(String, i64)> {
+    code.map(|(code, minutes)| {
+        let (first, last) = code.split_at_checked(4).unwrap_or((code, ""));
+        (format!("{first} {last}"), minutes)
+    })
 }
 
 /// A paragraph is one line, however long: a mail program breaks lines where its window ends, and

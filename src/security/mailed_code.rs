@@ -18,12 +18,14 @@ pub struct MailedCodes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodePurpose {
     Reset,
+    Confirm,
 }
 
 impl CodePurpose {
     fn as_str(self) -> &'static str {
         match self {
             Self::Reset => "reset",
+            Self::Confirm => "confirm",
         }
     }
 }

@@ -63,6 +63,8 @@ pub struct NewLetter<'a> {
     pub recipient: &'a str,
     /// What its kind's file reads when it is sent; never a secret.
     pub data: Value,
+    /// What its code stands for.
+    pub challenge_id: Option<Uuid>,
 }
 
 /// A letter that the caller has claimed.
@@ -75,6 +77,7 @@ pub struct ClaimedLetter {
     pub data: Value,
     /// What its link and its code stand for.
     pub challenge_id: Option<Uuid>,
+    pub challenge_expires_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     /// Including this one.
     pub attempts: i32,
@@ -96,11 +99,12 @@ pub async fn insert(
     let kinds: Vec<&str> = letters.iter().map(|letter| letter.kind.as_str()).collect();
     let recipients: Vec<&str> = letters.iter().map(|letter| letter.recipient).collect();
     let data: Vec<&Value> = letters.iter().map(|letter| &letter.data).collect();
+    let challenges: Vec<Option<Uuid>> = letters.iter().map(|letter| letter.challenge_id).collect();
     sqlx::query!(
-        "insert into outbox (id, user_id, kind, recipient, data, created_at, next_attempt_at)
-         select asked.*, $6, least($6, now())
-         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[])
-             as asked (id, user_id, kind, recipient, data)
+        "insert into outbox (id, user_id, kind, recipient, data, challenge_id, created_at, next_attempt_at)
+         select asked.*, $7, least($7, now())
+         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::uuid[])
+             as asked (id, user_id, kind, recipient, data, challenge_id)
          where not exists (
              select from outbox
              where user_id = asked.user_id and kind = asked.kind and recipient = asked.recipient
@@ -111,6 +115,7 @@ pub async fn insert(
         &kinds as &[&str],
         &recipients as &[&str],
         &data as &[&Value],
+        &challenges as &[Option<Uuid>],
         now,
     )
     .execute(db)
@@ -157,7 +162,8 @@ pub async fn claim_next(
              limit 1
              for update skip locked
          )
-         returning id, kind, user_id, recipient, data, challenge_id, created_at, attempts",
+         returning id, kind, user_id, recipient, data, challenge_id, created_at, attempts,
+             (select expires_at from challenges where id = challenge_id) as challenge_expires_at",
         now,
         now + lease,
         &LetterKind::words() as &[&str],
@@ -172,6 +178,7 @@ pub async fn claim_next(
         recipient: row.recipient,
         data: row.data,
         challenge_id: row.challenge_id,
+        challenge_expires_at: row.challenge_expires_at,
         created_at: row.created_at,
         attempts: row.attempts,
     }))

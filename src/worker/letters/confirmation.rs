@@ -3,6 +3,7 @@
 use super::Draft;
 use crate::account::letters::LINK_LIFETIME;
 use crate::mail::{Letter, message};
+use crate::security::mailed_code::CodePurpose;
 use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::store::users::User;
 
@@ -23,5 +24,15 @@ fn render(draft: &Draft<'_>, user: &User) -> Letter {
     let token = state.keys.issue_link(&claims, now, now + LINK_LIFETIME);
     let link = draft.link(state.config.confirm_url.as_ref(), "confirm", &token);
     let hours = LINK_LIFETIME.num_hours();
-    message::confirmation(&draft.message_id, draft.recipient(), draft.service(), &link, hours)
+    let code = code(draft);
+    let code = code.as_ref().map(|(code, minutes)| (&**code, *minutes));
+    message::confirmation(&draft.message_id, draft.recipient(), draft.service(), &link, hours, code)
+}
+
+/// The code, and for how many minutes it is good; none in a letter that was held up for longer, or
+/// that a release without codes queued.
+fn code(draft: &Draft<'_>) -> Option<(String, i64)> {
+    let (challenge, until) = (draft.claimed.challenge_id?, draft.claimed.challenge_expires_at?);
+    let minutes = (until - draft.now).num_minutes();
+    (minutes >= 1).then(|| (draft.state.codes.make(CodePurpose::Confirm, challenge), minutes))
 }

@@ -12,6 +12,7 @@ pub fn letter() -> Letter {
         "Example",
         LINK,
         24,
+        Some(("01234567", 60)),
     )
 }
 
@@ -26,10 +27,27 @@ fn the_confirmation_says_what_it_is() {
 
     https://accounts.example.com/api/v1/confirm?token=eyJhbGciOiJIUzI1NiIsInR5cCI6Imxpbmsrand0In0.eyJzdWIiOiIwMTk4YjU4Zi0wYzRhLTdjM2UtYjFhMi0wMTIzNDU2Nzg5YWIifQ.c2lnbmF0dXJlLXNpZ25hdHVyZS1zaWduYXR1cmU
 
+    Or type this code where you gave the address:
+
+    0123 4567
+
+    The link works for 24 hours, the code for 60 minutes. If they have run out, sign in and ask for new ones. Give the code to nobody and type it nowhere else.
+
+    If it was not you, there is nothing to do: ignore this mail, and the address stays unconfirmed.
+    ");
+    let late = message::confirmation("<a@b>", "ada@example.com", "Example", LINK, 24, None);
+    insta::assert_snapshot!(late.text, @r"
+    Please confirm that this e-mail address is yours.
+
+    Somebody, most likely you, gave it for an account at Example. To confirm it, open this link:
+
+    https://accounts.example.com/api/v1/confirm?token=eyJhbGciOiJIUzI1NiIsInR5cCI6Imxpbmsrand0In0.eyJzdWIiOiIwMTk4YjU4Zi0wYzRhLTdjM2UtYjFhMi0wMTIzNDU2Nzg5YWIifQ.c2lnbmF0dXJlLXNpZ25hdHVyZS1zaWduYXR1cmU
+
     The link works for 24 hours. If it has run out, sign in and ask for a new one.
 
     If it was not you, there is nothing to do: ignore this mail, and the address stays unconfirmed.
     ");
+    assert!(letter.html.contains("0123 4567") && !late.html.contains("code"));
 }
 
 #[test]
@@ -69,6 +87,7 @@ fn html_is_escaped_loads_nothing_and_links_only_to_the_link() {
         "a.example",
         "https://a.example/?a=\"><b>&c=d",
         24,
+        None,
     )
     .html;
     assert!(!html.contains("<b>") && !html.contains("?a=\""), "{html}");
@@ -93,7 +112,7 @@ fn a_paragraph_is_one_line_and_a_link_has_one_of_its_own() {
 fn the_services_name_is_text_in_every_letter() {
     let name = "Bücher & <b>Söhne</b>";
     for letter in [
-        message::confirmation("<a@b>", "ada@example.com", name, LINK, 24),
+        message::confirmation("<a@b>", "ada@example.com", name, LINK, 24, None),
         message::email_change_notice("<a@b>", "ada@example.com", name, "ada", "b@example.com"),
         message::test("<a@b>", "ada@example.com", name, Some(1)),
     ] {

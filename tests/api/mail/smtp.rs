@@ -93,7 +93,7 @@ async fn no_line_on_the_wire_is_longer_than_mail_allows() {
     let name = ["Bücher & Söhne"; 4].join(", ");
     let long = format!("https://example.com/{}#token={}", "x".repeat(1_500), "y".repeat(500));
     for link in [LINK, &long] {
-        let letter = message::confirmation("<a@b>", "ada@example.com", &name, link, 24);
+        let letter = message::confirmation("<a@b>", "ada@example.com", &name, link, 24, None);
         mailer(&sink).send(&letter).await.expect("the sink accepts");
         let mail = sink.received().pop().unwrap();
         // RFC 5322, 2.1.1.
