@@ -6,6 +6,7 @@ pub mod confirmation;
 pub mod letters;
 pub mod mailed_codes;
 pub mod password;
+pub mod profile;
 pub mod recovery;
 pub mod refreshes;
 pub mod sessions;

@@ -1,8 +1,8 @@
 //! `GET /users/`: all users, page by page or as a stream.
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Json};
 use futures_util::stream;
@@ -15,6 +15,7 @@ use crate::http::body::QueryString;
 use crate::http::cursor;
 use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
+use crate::http::ndjson;
 use crate::http::session::StaffUser;
 use crate::http::user::ManagedUser;
 use crate::state::AppState;
@@ -207,8 +208,7 @@ fn all(state: AppState, caller: StaffUser, request: ListRequest) -> Response {
         let next = if is_last { None } else { Some((state, caller, request)) };
         Ok(Some((Bytes::from(lines), next)))
     });
-    let media_type = HeaderValue::from_static("application/x-ndjson");
-    ([(header::CONTENT_TYPE, media_type)], Body::from_stream(batches)).into_response()
+    ndjson::stream(batches)
 }
 
 async fn read_batch(db: &mut PgConnection, request: ListRequest) -> sqlx::Result<Vec<User>> {

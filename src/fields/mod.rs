@@ -5,7 +5,9 @@
 //! constants: a request type that holds it repeats no limit. By hand, as utoipa's attributes take
 //! literals alone.
 
+mod ban_reason;
 mod email;
+mod instant;
 mod name;
 mod password;
 mod role;
@@ -14,7 +16,9 @@ mod username;
 
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
+pub use ban_reason::BanReason;
 pub use email::Email;
+pub use instant::Instant;
 pub use name::Name;
 pub use password::{NewPassword, Password, PasswordContext};
 pub use role::{Role, RoleName};

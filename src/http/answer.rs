@@ -64,30 +64,15 @@ impl ManagedUserAnswer {
     }
 }
 
-/// What was done to a user, and the user as they are now.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct UserMessage {
-    success: bool,
-    #[schema(value_type = String)]
-    message: Cow<'static, str>,
-    user: PublicUser,
-}
-
-impl UserMessage {
-    pub fn new(message: impl Into<Cow<'static, str>>, user: impl Into<PublicUser>) -> Self {
-        Self { success: true, message: message.into(), user: user.into() }
-    }
-}
-
 /// What was done to a user, and the user as staff and admins see them now.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ManagedUserMessage {
+pub struct UserMessage {
     success: bool,
     message: String,
     user: ManagedUser,
 }
 
-impl ManagedUserMessage {
+impl UserMessage {
     pub fn new(message: String, user: User) -> Self {
         Self { success: true, message, user: user.into() }
     }

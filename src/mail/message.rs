@@ -150,6 +150,31 @@ pub fn password_changed(message_id: &str, to: &str, service: &str, username: &st
     }
 }
 
+/// Tells the user `username` at their confirmed address `to` that they are banned no longer.
+pub fn ban_lifted(message_id: &str, to: &str, service: &str, username: &str) -> Letter {
+    #[derive(Template)]
+    #[template(path = "mail/templates/ban_lifted.txt", config = ".askama.toml")]
+    struct Text<'a> {
+        service: &'a str,
+        username: &'a str,
+    }
+
+    #[derive(Template)]
+    #[template(path = "mail/templates/ban_lifted.html", config = ".askama.toml")]
+    struct Html<'a> {
+        service: &'a str,
+        username: &'a str,
+    }
+
+    Letter {
+        message_id: message_id.to_owned(),
+        to: to.to_owned(),
+        subject: format!("You can use your account at {service} again"),
+        text: text(&Text { service, username }),
+        html: rendered(&Html { service, username }),
+    }
+}
+
 /// A letter by which an operator sees that mail goes out; `number` tells several of them apart.
 pub fn test(message_id: &str, to: &str, service: &str, number: Option<u32>) -> Letter {
     #[derive(Template)]

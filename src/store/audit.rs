@@ -32,18 +32,21 @@ macro_rules! events {
 events! {
     AccountDisowned = "account_disowned";
     AlreadyTaken = "already_taken";
+    Banned = "banned";
     CreateAdmin = "create_admin";
     EmailChanged = "email_changed";
     EmailDisowned = "email_disowned";
     EmailVerified = "email_verified";
     FirstAdmin = "first_admin";
     Forbidden = "forbidden";
+    LetterSent = "letter_sent";
     Login = "login";
     LoginRefused = "login_refused";
     Logout = "logout";
     LogoutEverywhere = "logout_everywhere";
     PasswordChanged = "password_changed";
     PasswordReset = "password_reset";
+    ProfileEdited = "profile_edited";
     ProfileUpdated = "profile_updated";
     RateLimited = "rate_limited";
     RefreshTokenRepeated = "refresh_token_repeated";
@@ -51,8 +54,10 @@ events! {
     Registered = "registered";
     ResetAsked = "reset_asked";
     RoleChanged = "role_changed";
+    SessionsEnded = "sessions_ended";
     SessionsRemoved = "sessions_removed";
     StepUp = "step_up";
+    Unbanned = "unbanned";
     UserDeleted = "user_deleted";
     WrongPassword = "wrong_password";
 }
@@ -75,13 +80,15 @@ pub struct Event {
     ip: Option<IpAddr>,
     /// Never a secret and never an address.
     details: Value,
+    /// What a person wrote about it: recorded, and not logged.
+    reason: Option<String>,
 }
 
 impl Event {
     /// Without an actor: by a client that is not logged in, or by the service itself.
     pub fn new(kind: EventKind) -> Self {
         let (user_id, actor_id, session_id, ip) = (None, None, None, None);
-        Self { kind, user_id, actor_id, session_id, ip, details: Value::Null }
+        Self { kind, user_id, actor_id, session_id, ip, details: Value::Null, reason: None }
     }
 
     /// In the actor's session and from their address, to another user unless `on` says so.
@@ -121,6 +128,20 @@ impl Event {
         Self { details, ..self }
     }
 
+    #[must_use]
+    pub fn with_reason(self, reason: &str) -> Self {
+        Self { reason: Some(reason.to_owned()), ..self }
+    }
+
+    /// What is recorded of its details.
+    fn recorded(&self) -> Value {
+        let mut details = self.details.clone();
+        if let Some(reason) = &self.reason {
+            details["reason"] = reason.as_str().into();
+        }
+        details
+    }
+
     /// Logs and counts it: an event that was recorded once that is committed, one that changes
     /// nothing, such as a refusal, at once.
     pub fn log(&self, counts: &Tally) {
@@ -157,7 +178,7 @@ pub async fn insert(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) ->
         event.actor_id,
         event.session_id,
         event.ip.map(IpNetwork::from),
-        event.details,
+        event.recorded(),
         event.kind == EventKind::RefreshTokenRepeated,
     )
     .execute(db)

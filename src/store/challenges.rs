@@ -225,7 +225,8 @@ pub async fn bind_to_nobody(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()>
     Ok(())
 }
 
-/// The challenge, if it is still good.
+/// The challenge, if it is still good. That of a banned account is not, nor that of a deleted one,
+/// unless it takes the deletion back.
 pub async fn find_open(
     db: &mut PgConnection,
     id: Uuid,
@@ -238,7 +239,9 @@ pub async fn find_open(
             + r#" from challenges c join users u on u.id = c.user_id
                 where c.id = $1 and c.kind = $2 and c.used_at is null and c.expires_at > $3
                     and u.email_key = lower(c.recipient collate "C")
-                    and (u.password_set_at is null or u.password_set_at <= c.created_at)"#,
+                    and (u.password_set_at is null or u.password_set_at <= c.created_at)
+                    and (u.deleted_at is null or c.kind = 'restore')
+                    and (u.banned_at is null or u.banned_until <= now())"#,
         id,
         kind.as_str(),
         now,
@@ -319,6 +322,22 @@ pub async fn use_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx
     .execute(db)
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Uses up all of a user's, whatever they are for.
+pub async fn void_of_user(
+    db: &mut PgConnection,
+    user_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update challenges set used_at = $2 where user_id = $1 and used_at is null",
+        user_id,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Uses up all of a user's of one kind.

@@ -10,6 +10,8 @@ use uuid::Uuid;
 /// claims the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterKind {
+    /// Tells a user that they are banned no longer.
+    BanLifted,
     /// Asks the recipient to confirm that the address is theirs.
     Confirmation,
     /// Tells the old address that a new one waits to be confirmed.
@@ -24,7 +26,8 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
+        Self::BanLifted,
         Self::Confirmation,
         Self::EmailChangeNotice,
         Self::PasswordChanged,
@@ -34,6 +37,7 @@ impl LetterKind {
 
     fn as_str(self) -> &'static str {
         match self {
+            Self::BanLifted => "ban_lifted",
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
             Self::PasswordChanged => "password_changed",

@@ -3,6 +3,7 @@
 //! A kind's file decides whether its letter is still wanted, for much may have happened since it
 //! was queued, and makes the link: no secret rests in the outbox.
 
+mod ban_lifted;
 mod confirmation;
 mod email_change_notice;
 mod password_changed;
@@ -113,6 +114,7 @@ pub(super) fn compose(
         return Ok(None);
     }
     match claimed.kind {
+        LetterKind::BanLifted => Ok(user.and_then(|user| ban_lifted::compose(&draft, user))),
         LetterKind::Confirmation => Ok(user.and_then(|user| confirmation::compose(&draft, user))),
         LetterKind::EmailChangeNotice => {
             Ok(user.and_then(|user| email_change_notice::compose(&draft, user)))

@@ -10,7 +10,6 @@ use chrono::TimeDelta;
 use doorward::http::admission::Admission;
 use doorward::http::error::{ApiError, Code};
 use doorward::http::middleware::Middleware;
-use doorward::http::session::{CurrentUser, Fresh};
 use doorward::router::openapi_document;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -19,7 +18,7 @@ use tower::ServiceExt;
 use crate::harness::answer::Answer;
 use crate::harness::app::{PUBLIC_URL, TestApp, link_in};
 use crate::harness::cluster::new_database;
-use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::person::{PASSWORD, Person, email_of};
 
 const ME: &str = "/api/v1/users/me";
 const USERS: &str = "/api/v1/users";
@@ -79,7 +78,11 @@ async fn meet(code: Code) -> Answer {
             app.clock.advance(TimeDelta::seconds(20));
             ada.refresh_with(&old).await
         }
-        Code::StepUpRequired => stale(&app).await,
+        Code::StepUpRequired => {
+            let (boss, ada) = (app.admin().await, app.newcomer("ada").await);
+            app.clock.advance(TimeDelta::minutes(15));
+            boss.put(&format!("{USERS}/{}/ban", ada.id()), &json!({ "reason": "spam" })).await
+        }
         Code::AccountDeleted => {
             app.newcomer("ada").await;
             let sql = "with deleted as (
@@ -91,10 +94,17 @@ async fn meet(code: Code) -> Answer {
             stranger.log_in("ada", PASSWORD).await
         }
         Code::Banned => {
-            app.newcomer("ada").await;
-            let sql = "update users set banned_at = now()";
-            sqlx::query(sql).execute(&app.pool).await.unwrap();
+            banned(&app).await;
             stranger.log_in("ada", PASSWORD).await
+        }
+        Code::NotYourself => {
+            let boss = app.admin().await;
+            boss.put(&format!("{USERS}/{}/ban", boss.id()), &json!({ "reason": "spam" })).await
+        }
+        Code::UserBanned => {
+            let (boss, ada) = banned(&app).await;
+            let path = format!("{USERS}/{}/send", ada.id());
+            boss.post(&path, &json!({ "letter": "reset" })).await
         }
         Code::ResetRequired => {
             app.newcomer("ada").await;
@@ -166,14 +176,12 @@ async fn meet(code: Code) -> Answer {
     }
 }
 
-/// A call that asks for a fresh proof, by a caller who gave one long ago.
-async fn stale(app: &TestApp) -> Answer {
-    let ada = app.newcomer("ada").await;
-    app.clock.advance(TimeDelta::minutes(15));
-    let router = Router::new().route("/", get(async |_: Fresh<CurrentUser>| ()));
-    let gate = Admission::new(app.state.clone(), router.with_state(app.state.clone()));
-    let request = Request::get("/").header("x-access-token", ada.access_token());
-    answered(app, gate, request.body(Body::empty()).unwrap()).await
+/// An admin, and Ada, whom they have banned.
+async fn banned(app: &TestApp) -> (Person, Person) {
+    let (boss, ada) = (app.admin().await, app.newcomer("ada").await);
+    let path = format!("{USERS}/{}/ban", ada.id());
+    boss.put(&path, &json!({ "reason": "spam" })).await.assert_ok(200);
+    (boss, ada)
 }
 
 /// No handler is known that fails by itself: one that always does stands behind the same door.
@@ -250,7 +258,7 @@ fn every_code_is_in_the_document_with_its_status() {
         }
     }
     // What is on no path, and on a path by no method, is nobody's answer.
-    let nowhere = [Code::NotFound, Code::MethodNotAllowed, Code::StepUpRequired];
+    let nowhere = [Code::NotFound, Code::MethodNotAllowed];
     let expected: BTreeSet<(String, String)> = Code::ALL
         .iter()
         .filter(|code| !nowhere.contains(code))
