@@ -331,10 +331,12 @@ async fn a_stream_is_filtered_and_checked_like_a_page() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_where_its_reader_is_an_admin_no_more() {
+async fn a_stream_ends_where_its_reader_is_staff_no_more() {
     let app = TestApp::start().await;
     let boss = app.admin().await;
-    app.admin_called("eve").await;
+    let eve = app.user("eve").await;
+    let promoted = json!({ "role": "staff" });
+    boss.put(&format!("{LIST}/{}", eve.id()), &promoted).await.assert_ok(200);
     insert_users(&app, 1_200).await;
     for ends_session in [true, false] {
         let eve = app.log_in("eve", PASSWORD).await;
@@ -346,7 +348,7 @@ async fn a_stream_ends_where_its_reader_is_an_admin_no_more() {
             eve.post("/api/v1/logout", &json!({})).await.assert_ok(200);
         } else {
             let path = format!("/api/v1/users/{}", eve.id());
-            boss.put(&path, &json!({ "role": "staff" })).await.assert_ok(200);
+            boss.put(&path, &json!({ "role": "user" })).await.assert_ok(200);
         }
         let rest = body.collect().await;
         assert!(rest.is_err(), "the rest is not sent, and not passed off as all there is");
