@@ -29,8 +29,8 @@ pub async fn ask(
     now: DateTime<Utc>,
 ) -> sqlx::Result<String> {
     let recipient = user.address_to_confirm();
-    // Whoever asks now has to have the time to type it: a challenge that has waited for long with its
-    // letter is replaced there.
+    // Whoever asks now has to have the time to type it: a challenge that has waited for long with
+    // its letter is replaced there.
     let until = now + CODE_LIFETIME / 2;
     let waiting = challenges::find_waiting_confirmation(db, user.id, recipient, until).await?;
     let (id, expires_at) = if let Some(waiting) = waiting {
