@@ -1,5 +1,6 @@
 //! Every setting, read once from the environment; all complaints at once.
 
+mod color;
 mod data_folder;
 pub mod database_url;
 pub mod limits;
@@ -20,6 +21,7 @@ use chrono::TimeDelta;
 use secrecy::SecretString;
 use url::Url;
 
+pub use color::Color;
 pub use data_folder::prepare_data_folder;
 use limits::{Allowances, RateLimits};
 pub use origins::Origins;
@@ -101,6 +103,12 @@ pub struct Config {
     pub mail_from: Option<String>,
     /// What people know the service by: in letters and on pages.
     pub app_name: String,
+    /// Of the buttons in letters.
+    pub app_color: Color,
+    /// Where people get help, as it was set: shown in letters.
+    pub support_email: Option<String>,
+    /// A folder of the operator's own letters.
+    pub letters_dir: Option<PathBuf>,
     /// A PEM file of certificate authorities to trust for SMTP besides the public ones.
     pub extra_certificates: Option<PathBuf>,
     /// Where every end of the confirmation's page leads.
