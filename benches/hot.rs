@@ -29,7 +29,8 @@ use doorward::security::random_secret;
 use doorward::security::token::{AccessClaims, RefreshClaims, TokenKeys};
 use doorward::session_cache::SessionCache;
 use doorward::store::db::Db;
-use doorward::store::sessions::Session;
+use doorward::store::sessions::{Authentication, Session};
+use doorward::store::standing::Standing;
 use doorward::store::users::User;
 use futures_util::FutureExt;
 use secrecy::ExposeSecret;
@@ -54,6 +55,7 @@ fn user(now: DateTime<Utc>) -> User {
         password_hash: String::new().into(),
         created_at: now,
         modified_at: now,
+        standing: Standing::default(),
     }
 }
 
@@ -64,6 +66,8 @@ fn access_claims(user: &User) -> AccessClaims {
         sid: Uuid::now_v7(),
         jti: Uuid::now_v7().to_string(),
         generation: Some(3),
+        amr: vec!["pwd".to_owned()],
+        auth_time: Some(1_750_000_000),
         username: user.username.clone(),
         email: user.email.clone(),
         email_verified: user.is_email_verified(),
@@ -186,7 +190,13 @@ fn session_cache(bench: &mut Criterion) {
     let until = now + TimeDelta::hours(1);
     let user = user(now);
     let claims = access_claims(&user);
-    let session = Session { id: claims.sid, counter: 3, successor_used: true, expires_at: until };
+    let session = Session {
+        id: claims.sid,
+        counter: 3,
+        successor_used: true,
+        expires_at: until,
+        authentication: Authentication { amr: claims.amr.clone(), at: now },
+    };
     let token = TokenKeys::new(&random_secret().into(), None, TokenAlgorithm::Es256, ISSUER)
         .issue_access(&claims, now, until);
     let keep = || {

@@ -47,6 +47,17 @@ impl Clock {
     }
 }
 
+/// As [`rfc3339`], of an instant that may be missing.
+pub fn rfc3339_or_none<S: Serializer>(
+    at: &Option<DateTime<Utc>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => rfc3339(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// Writes an instant as RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`; for
 /// `serialize_with`.
 pub fn rfc3339<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {

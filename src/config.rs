@@ -1,5 +1,7 @@
 //! Every setting, read once from the environment; all complaints at once.
 
+mod account;
+mod color;
 mod data_folder;
 pub mod database_url;
 pub mod limits;
@@ -20,6 +22,8 @@ use chrono::TimeDelta;
 use secrecy::SecretString;
 use url::Url;
 
+pub use account::AccountSettings;
+pub use color::Color;
 pub use data_folder::prepare_data_folder;
 use limits::{Allowances, RateLimits};
 pub use origins::Origins;
@@ -101,6 +105,12 @@ pub struct Config {
     pub mail_from: Option<String>,
     /// What people know the service by: in letters and on pages.
     pub app_name: String,
+    /// Of the buttons in letters.
+    pub app_color: Color,
+    /// Where people get help, as it was set: shown in letters.
+    pub support_email: Option<String>,
+    /// A folder of the operator's own letters.
+    pub letters_dir: Option<PathBuf>,
     /// A PEM file of certificate authorities to trust for SMTP besides the public ones.
     pub extra_certificates: Option<PathBuf>,
     /// Where every end of the confirmation's page leads.
@@ -109,6 +119,7 @@ pub struct Config {
     pub confirm_url: Option<Url>,
     /// Where the link to reset a password leads, in place of our own page.
     pub password_reset_url: Option<Url>,
+    pub account: AccountSettings,
     /// Whether `serve` sends the letters too.
     pub worker_inside: bool,
     pub first_admin: Option<FirstAdmin>,

@@ -155,6 +155,8 @@ fn access_token(stage: &Stage, number: u64) -> String {
         sid: session_id(number),
         jti: Uuid::now_v7().to_string(),
         generation: None,
+        amr: vec!["pwd".to_owned()],
+        auth_time: Some(1_750_000_000),
         username: format!("user{number:07}"),
         email: format!("user{number:07}@example.com"),
         email_verified: true,

@@ -22,7 +22,7 @@ pub struct RightCode {
 /// address that the letter went to.
 pub async fn try_code(
     state: &AppState,
-    kind: ChallengeKind,
+    purpose: CodePurpose,
     handle: &str,
     code: &str,
     now: DateTime<Utc>,
@@ -35,9 +35,10 @@ pub async fn try_code(
     let wrong = Attempts::charged_if_dropped([Attempt::on(&CODE_ACCOUNT, &subject)]);
     let [counted] = attempts::count(state, [wrong], now).await?;
     // A try whose answer is lost may be counted twice, which costs one of five.
-    let trying = state.db.write(|db| Box::pin(challenges::count_try(db, id, kind, now)));
+    let trying =
+        state.db.write(|db| Box::pin(challenges::count_try(db, id, kind_of(purpose), now)));
     let may_try = trying.await?;
-    let is_right = state.codes.matches(purpose(kind), id, code);
+    let is_right = state.codes.matches(purpose, id, code);
     if !may_try {
         // Nothing was compared: a client that goes on with a dead handle uses up no owner's budget.
         counted.refund().await?;
@@ -50,10 +51,10 @@ pub async fn try_code(
     Ok(Some(RightCode { challenge_id: id, counted: counted.refunded_if_dropped() }))
 }
 
-fn purpose(kind: ChallengeKind) -> CodePurpose {
-    match kind {
-        ChallengeKind::Reset => CodePurpose::Reset,
-        ChallengeKind::Confirm => CodePurpose::Confirm,
+fn kind_of(purpose: CodePurpose) -> ChallengeKind {
+    match purpose {
+        CodePurpose::Reset => ChallengeKind::Reset,
+        CodePurpose::Confirm => ChallengeKind::Confirm,
     }
 }
 

@@ -9,9 +9,12 @@ pub mod password;
 pub mod recovery;
 pub mod refreshes;
 pub mod sessions;
+pub mod standing;
+pub mod step_up;
 
 use chrono::{DateTime, Utc};
 
+use crate::account::standing::Barred;
 use crate::limits::Refusal;
 use crate::security::password::Busy;
 use crate::store::db::{AcquireTimedOut, BeginError};
@@ -26,6 +29,8 @@ pub enum Error {
         now: DateTime<Utc>,
     },
     WrongPassword,
+    /// The credential was right, and lets nobody in.
+    Barred(Barred),
     /// The caller's session has ended meanwhile.
     SessionEnded,
     Database(sqlx::Error),

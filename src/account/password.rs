@@ -12,6 +12,7 @@ use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
 use crate::account::letters;
 use crate::account::sessions::{self, Proof, TokenPair};
+use crate::account::standing;
 use crate::fields::{self, Password};
 use crate::limits::{
     Attempt, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_NETWORK, LOGIN_STRANGERS, PASSWORD, PASSWORD_USER,
@@ -55,7 +56,8 @@ pub async fn check(
     let Prepared { user, requester, counted } = prepared;
     let (user_id, hash) = (user.as_ref().map(|u| u.id), user.as_ref().map(|u| &u.password_hash));
     let (verdict, counted) = verify(state, requester, password, hash, counted).await?;
-    let Some(user) = user.filter(|_| verdict.matches) else {
+    let is_there = |user: &User| verdict.matches && !standing::is_gone(user, state.clock.now());
+    let Some(user) = user.filter(is_there) else {
         counted.charge();
         // Never the name as it was typed: people type their password there.
         let refused = Event::new(EventKind::LoginRefused).from(client.ip);

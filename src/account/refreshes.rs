@@ -108,7 +108,8 @@ async fn settle(
             let counter = refreshes.counter;
             let refresh = RefreshClaims { sub: user_id, sid: id, counter };
             let rotated_at = refreshes.rotated_at.unwrap_or(now);
-            let pair = issue_pair(state, &user, &refresh, rotated_at, refreshes.expires_at, now);
+            let times = [rotated_at, refreshes.expires_at];
+            let pair = issue_pair(state, &user, &refresh, &refreshes.authentication, times, now);
             Ok(Refreshed::Pair(Box::new((user, pair))))
         }
         Standing::Old => {
@@ -148,9 +149,9 @@ fn renewed_pair(
     renewed: Rotated,
     now: DateTime<Utc>,
 ) -> Box<(User, TokenPair)> {
-    let Rotated { counter, rotated_at, expires_at, user } = renewed;
+    let Rotated { counter, rotated_at, expires_at, authentication, user } = renewed;
     let refresh = RefreshClaims { sub: user.id, sid: id, counter };
-    let pair = issue_pair(state, &user, &refresh, rotated_at, expires_at, now);
+    let pair = issue_pair(state, &user, &refresh, &authentication, [rotated_at, expires_at], now);
     Box::new((user, pair))
 }
 

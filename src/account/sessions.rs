@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::account::Error;
 use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
+use crate::account::standing;
 use crate::context::{self, run_to_completion};
 use crate::limits::{Attempt, Key, LOGIN_SUCCESS_ACCOUNT, LOGIN_SUCCESS_ADDRESS};
 use crate::security::token::{AccessClaims, RefreshClaims};
@@ -21,7 +22,7 @@ use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::db::{Tx, describe, with_timeout};
 use crate::store::logins::{self, NewSession};
-use crate::store::sessions::{self, Session};
+use crate::store::sessions::{self, Authentication, Session};
 use crate::store::users::{self, User};
 
 /// A refresh token expires after this long without use.
@@ -68,14 +69,15 @@ pub enum Proof {
 
 /// What became of opening a session.
 pub enum Started {
-    Opened(User, TokenPair),
-    /// The user is gone, or the hash that the password was checked against was replaced: the check
-    /// is out of date.
+    Opened(Box<(User, TokenPair)>),
+    /// The user is gone or may no longer get in, or the hash that the password was checked against
+    /// was replaced: the check is out of date.
     Stale(Option<Counted>),
 }
 
 /// Opens a session: in one statement that may be repeated and that several logins may share. Every
-/// way in ends here, and only so many an hour do.
+/// way in ends here, and only so many an hour do. An account that may not get in is an error:
+/// [`Error::Barred`].
 ///
 /// Runs to completion: a session that was opened is logged even if the client has hung up. After an
 /// error it may be open all the same, and a password's attempt is refunded.
@@ -97,9 +99,12 @@ pub fn start(
         Attempt::on(&LOGIN_SUCCESS_ACCOUNT, &user.id.to_string()),
         Attempt::by_address(&LOGIN_SUCCESS_ADDRESS, client.ip),
     ]);
-    let (id, state) = (session.id, state.clone());
+    let (id, state, user) = (session.id, state.clone(), user.clone());
     // Boxed: the many futures that may wait for a hash stay small.
     Box::pin(async move {
+        if let Some(barred) = standing::find_bar(&state, &user, now).await? {
+            return Err(Error::Barred(barred));
+        }
         let [right] = attempts::count(&state, [right], now).await?;
         let opening = {
             let state = state.clone();
@@ -109,7 +114,7 @@ pub fn start(
         let (user, counted) = run_to_completion(opening).await?;
         let Some(user) = user else { return Ok(Started::Stale(counted)) };
         let pair = first_pair(&state, &user, id, now);
-        Ok(Started::Opened(user, pair))
+        Ok(Started::Opened(Box::new((user, pair))))
     })
 }
 
@@ -153,7 +158,8 @@ fn new_session(
 
 fn first_pair(state: &AppState, user: &User, sid: Uuid, now: DateTime<Utc>) -> TokenPair {
     let refresh = RefreshClaims { sub: user.id, sid, counter: 0 };
-    issue_pair(state, user, &refresh, now, now + IDLE_LIFETIME, now)
+    let authentication = Authentication { amr: vec!["pwd".to_owned()], at: now };
+    issue_pair(state, user, &refresh, &authentication, [now, now + IDLE_LIFETIME], now)
 }
 
 /// Opens the session, after it replaced the first hash of `rehashed` by the second. The attempt
@@ -226,23 +232,39 @@ async fn remove_some_surplus_sessions(
     Ok(count)
 }
 
-/// Signs the pair. The refresh token depends on the session's state alone, so that a client that
+/// Signs the pair; the refresh token's times are from when to when it is good. It depends on the session's state alone, so that a client that
 /// asks again for the same successor gets the same token.
 pub(super) fn issue_pair(
     state: &AppState,
     user: &User,
     refresh: &RefreshClaims,
-    refreshed_at: DateTime<Utc>,
-    expires_at: DateTime<Utc>,
+    authentication: &Authentication,
+    [refreshed_at, expires_at]: [DateTime<Utc>; 2],
     now: DateTime<Utc>,
 ) -> TokenPair {
-    let lifetime = state.config.access_token_lifetime;
+    TokenPair {
+        access: issue_access(state, user, refresh, authentication, now),
+        refresh: state.keys.issue_refresh(refresh, refreshed_at, expires_at),
+        expires_in: state.config.access_token_lifetime.num_seconds(),
+    }
+}
+
+/// Signs an access token of a session, whose refresh token stays as it is.
+pub(super) fn issue_access(
+    state: &AppState,
+    user: &User,
+    refresh: &RefreshClaims,
+    authentication: &Authentication,
+    now: DateTime<Utc>,
+) -> String {
     let claims = AccessClaims {
         sub: user.id,
         public_id: user.id,
         sid: refresh.sid,
         jti: Uuid::now_v7().to_string(),
         generation: Some(refresh.counter),
+        amr: authentication.amr.clone(),
+        auth_time: Some(authentication.at.timestamp()),
         username: user.username.clone(),
         email: user.email.clone(),
         email_verified: user.is_email_verified(),
@@ -252,11 +274,7 @@ pub(super) fn issue_pair(
         is_staff: user.role.is_staff(),
         is_admin: user.role.is_admin(),
     };
-    TokenPair {
-        access: state.keys.issue_access(&claims, now, now + lifetime),
-        refresh: state.keys.issue_refresh(refresh, refreshed_at, expires_at),
-        expires_in: lifetime.num_seconds(),
-    }
+    state.keys.issue_access(&claims, now, now + state.config.access_token_lifetime)
 }
 
 /// An active session and its user, read without a lock.

@@ -19,7 +19,7 @@ use crate::http::session::{AdminUser, CurrentUser};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::users::User;
-use crate::store::{sessions, users};
+use crate::store::{admins, sessions, users};
 
 /// The role may come in the body as well as in the query.
 #[derive(ToSchema)]
@@ -163,7 +163,7 @@ async fn lock(
     id: Uuid,
     now: DateTime<Utc>,
 ) -> Result<(Vec<Uuid>, User), ApiError> {
-    let admins = users::list_admins_for_update(db).await?;
+    let admins = admins::list_for_update(db).await?;
     if !admins.contains(&caller.user.id) {
         return Err(Code::Forbidden.into());
     }

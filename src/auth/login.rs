@@ -13,7 +13,7 @@ use crate::fields::Password;
 use crate::http::answer::SessionResponse;
 use crate::http::body::OptionalJsonBody;
 use crate::http::credentials::{basic, basic_challenge, has_basic, refresh_token};
-use crate::http::error::{ApiError, Code};
+use crate::http::error::{ApiError, Code, WayOn};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 
@@ -48,7 +48,8 @@ impl LoginRequest {
 
 /// Logs in with a username or an e-mail address and a password.
 ///
-/// An unknown user and a wrong password are answered with the same bytes after the same time. A
+/// An unknown user and a wrong password are answered with the same bytes after the same time. That
+/// an account may not get in is told only to a right password. A
 /// refresh token of the account in `x-refresh-token`, ended or expired, shows that the client has
 /// logged in before, wherever it calls from.
 #[utoipa::path(
@@ -58,7 +59,7 @@ impl LoginRequest {
     responses((status = 200, description = "Logged in.", body = SessionResponse)),
     extensions(("x-codes" = json!([
         Code::MalformedRequest, Code::CredentialsMissing, Code::InvalidCredentials,
-        Code::RateLimited,
+        Code::AccountDeleted, Code::Banned, Code::ResetRequired, Code::RateLimited,
     ]))),
 )]
 pub async fn login(
@@ -67,8 +68,10 @@ pub async fn login(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Json<SessionResponse>, ApiError> {
-    let refused =
-        |code: Code| ApiError { challenge: Some(basic_challenge(&headers)), ..code.into() };
+    let refused = |code: Code| {
+        let way_on = WayOn { challenge: Some(basic_challenge(&headers)), ..WayOn::default() };
+        ApiError { way_on: Box::new(way_on), ..code.into() }
+    };
     let credentials = LoginRequest::read(request).await?;
     let LoginRequest { username, password } =
         credentials.ok_or_else(|| refused(Code::CredentialsMissing))?;
@@ -82,7 +85,10 @@ pub async fn login(
         let Some(Checked { user, proof }) = checked else { break };
         let now = state.clock.now();
         match sessions::start(&state, &user, proof, &client, now).await? {
-            Started::Opened(user, pair) => return Ok(Json(SessionResponse::new(user, pair))),
+            Started::Opened(opened) => {
+                let (user, pair) = *opened;
+                return Ok(Json(SessionResponse::new(user, pair)));
+            }
             Started::Stale(attempt) => (counted, user_id) = (attempt, Some(user.id)),
         }
     }

@@ -7,6 +7,7 @@ pub mod login;
 mod logout;
 mod refresh;
 mod reset;
+mod step_up;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,4 +22,5 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(confirm::show, confirm::confirm))
         .routes(routes!(forgot::forgot))
         .routes(routes!(reset::show, reset::reset))
+        .routes(routes!(step_up::step_up))
 }

@@ -15,6 +15,7 @@ use crate::fields::{
     Email, FieldError, MIN_USERNAME_CHARS, Name, NewPassword, PasswordContext, Role, Username,
 };
 use crate::state::AppState;
+use crate::store::admins;
 use crate::store::audit::{Event, EventKind};
 use crate::store::db;
 use crate::store::users::{self, NewUser};
@@ -115,7 +116,7 @@ pub async fn first_admin(state: &AppState) -> Result<(), Failure> {
     let Some(FirstAdmin { email, username, password }) = &state.config.first_admin else {
         return Ok(());
     };
-    if users::count_admins(&mut *state.db.acquire().await?).await? > 0 {
+    if admins::count(&mut *state.db.acquire().await?).await? > 0 {
         return Ok(());
     }
     let admin = NewAdmin::new(email, username.as_deref(), password.clone()).map_err(in_settings)?;

@@ -24,11 +24,12 @@ const fn secret(name: &'static str, default: &'static str, about: &'static str) 
 pub static SETTINGS: [Setting; TABLE.len()] = TABLE;
 
 #[rustfmt::skip]
-const TABLE: [Setting; 58] = [
+const TABLE: [Setting; 66] = [
     open("ACCESS_TOKEN_MINUTES", "30", "how long an access token is good, from 1 to 1440"),
     open("ADMIN_EMAIL", "none", "the address of the first admin, made at the first start"),
     secret("ADMIN_PASSWORD", "none", "the password of the first admin"),
     open("ADMIN_USERNAME", "made from ADMIN_EMAIL", "the username of the first admin"),
+    open("APP_COLOR", "#1d4ed8", "the colour of buttons in letters, #rrggbb"),
     open("APP_NAME", "that of MAIL_FROM, else the host of PUBLIC_URL", "what people know the service by"),
     open("AUDIT_LOG_DAYS", "365", "how long rows of audit_log are kept, from 1 to 36500 days"),
     open("CONFIRM_REDIRECT_URL", "none", "where a browser goes from the page behind a letter's link"),
@@ -39,11 +40,14 @@ const TABLE: [Setting; 58] = [
     open("DATABASE_POOLER", "auto", "whether PgBouncer stands in between: on, off or auto"),
     secret("DATABASE_READ_URL", "none", "a streaming standby, where lists of users are read"),
     secret("DATABASE_URL", "a private PostgreSQL, in development", "the database, postgres://user:password@host/name"),
+    open("DELETION_DAYS", "30", "how long a deleted account can be restored, up to 365 days; 0: not at all"),
     open("DOORWARD_ENV", "production where DATABASE_URL is set, else development", "development or production"),
     open("GMAIL_ADDRESS", "none", "a Gmail account to send with, instead of SMTP_URL"),
     secret("GMAIL_APP_PASSWORD", "none", "an app password of that account"),
     open("HOST", "127.0.0.1; in production with PORT 0.0.0.0", "the IP address to listen on"),
+    open("INVITE_URL", "our page", "a page of the frontend that invitations link to"),
     open("KEEP_ALIVE_SECONDS", "10", "how long a connection may wait for its next request, from 1 to 3600"),
+    open("LETTERS_DIR", "none", "a folder of letters' templates in place of ours"),
     open("LIMIT_CODE_ACCOUNT", "20", "wrong codes a day of letters to one e-mail address"),
     open("LIMIT_LOGIN_ACCOUNT", "5/60", "failed logins to one account from one block of addresses"),
     open("LIMIT_LOGIN_ADDRESS", "30/4", "failed logins from one address"),
@@ -68,6 +72,8 @@ const TABLE: [Setting; 58] = [
     open("MAIL_FROM", "GMAIL_ADDRESS", "the sender of the letters; needed with SMTP_URL"),
     secret("METRICS_TOKEN", "none, and no /metrics", "what Prometheus sends as a bearer token"),
     open("MIN_PASSWORD_LENGTH", "8", "the shortest password that may be chosen, from 8 to 64"),
+    open("NEW_DEVICE_LETTERS", "on", "whether a login from a new device is told of by a letter: on or off"),
+    open("NOT_ME_URL", "our page", "a page of the frontend that \"this was not me\" links to"),
     open("OTEL_EXPORTER_OTLP_ENDPOINT", "none", "where traces are sent by OTLP over HTTP"),
     open("OTEL_SERVICE_NAME", "doorward", "as whose traces they are sent"),
     open("PASSWORD_RESET_URL", "our page", "a page of the frontend that letters for forgotten passwords link to"),
@@ -80,6 +86,8 @@ const TABLE: [Setting; 58] = [
     open("SHUTDOWN_DELAY_SECONDS", "3; in development 0", "how long to answer after SIGTERM, up to 20"),
     secret("SMTP_URL", "none", "the mail server, smtps://user:password@host:465"),
     open("SSL_CERT_FILE", "none", "a PEM file of authorities to trust for SMTP as well"),
+    open("STEP_UP_MINUTES", "15", "how long a proof of who calls counts as fresh, from 1 to 1440"),
+    open("SUPPORT_EMAIL", "none", "where people get help, shown in letters"),
     open("TOKEN_ALGORITHM", "ES256", "how access tokens are signed: ES256 or EdDSA"),
     open("TRUSTED_PROXY_HOPS", "0", "how many proxies in front add to x-forwarded-for, up to 16"),
     open("WORKER", "on", "whether serve sends the letters as well: on or off"),
@@ -137,13 +145,15 @@ mod tests {
     }
 
     /// Whose value is text of one's own, or is read by others than [`Config`].
-    const FREE: [&str; 8] = [
+    const FREE: [&str; 10] = [
         "APP_NAME",
+        "LETTERS_DIR",
         "LOG",
         "MAIL_FROM",
         "OTEL_SERVICE_NAME",
         "SMTP_URL",
         "SSL_CERT_FILE",
+        "SUPPORT_EMAIL",
         "ADMIN_USERNAME",
         if cfg!(feature = "otlp") { "" } else { "OTEL_EXPORTER_OTLP_ENDPOINT" },
     ];

@@ -53,6 +53,9 @@ impl Vars<'_> {
             host,
             port,
             app_name: self.app_name(mail_from.as_deref(), &public_url),
+            app_color: self.app_color(),
+            support_email: self.get("SUPPORT_EMAIL"),
+            letters_dir: self.get("LETTERS_DIR").map(PathBuf::from),
             public_url,
             database_url,
             database_direct_url: self.database_url("DATABASE_DIRECT_URL", Role::Primary),
@@ -79,6 +82,7 @@ impl Vars<'_> {
             confirm_redirect_url: self.url("CONFIRM_REDIRECT_URL"),
             confirm_url: self.page_for_links("CONFIRM_URL"),
             password_reset_url: self.page_for_links("PASSWORD_RESET_URL"),
+            account: self.account(),
             worker_inside: self.choice("WORKER", true, &[("on", true), ("off", false)]),
             first_admin: self.first_admin(),
             audit_log_kept_for: TimeDelta::days(self.number("AUDIT_LOG_DAYS", 365, 1..=36_500)),
@@ -133,7 +137,12 @@ impl Vars<'_> {
         self.complaints.push(complaint.into());
     }
 
-    fn number<T>(&mut self, name: &str, default: T, range: std::ops::RangeInclusive<T>) -> T
+    pub(super) fn number<T>(
+        &mut self,
+        name: &str,
+        default: T,
+        range: std::ops::RangeInclusive<T>,
+    ) -> T
     where
         T: Copy + PartialOrd + fmt::Display + std::str::FromStr,
     {
@@ -151,7 +160,7 @@ impl Vars<'_> {
         }
     }
 
-    fn choice<T: Copy>(&mut self, name: &str, default: T, choices: &[(&str, T)]) -> T {
+    pub(super) fn choice<T: Copy>(&mut self, name: &str, default: T, choices: &[(&str, T)]) -> T {
         let Some(raw) = self.get(name) else { return default };
         if let Some((_, value)) = choices.iter().find(|(word, _)| raw.eq_ignore_ascii_case(word)) {
             return *value;

@@ -1,20 +1,23 @@
 //! The one outward error: a stable code, and everything that a client is told about it.
 
+mod body;
+
 use std::fmt;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
-use utoipa::ToSchema;
 
 use crate::account;
 use crate::account::attempts::Fault;
+use crate::account::standing::Barred;
 use crate::fields::FieldError;
 use crate::limits::Refusal;
 use crate::security::password::Busy;
 use crate::security::token::TokenError;
 use crate::store::db::{self, BeginError};
+pub use body::{ErrorBody, InvalidField, WayOn};
 
 /// One table: the OpenAPI document, the README's list and the answers come from it.
 macro_rules! codes {
@@ -71,7 +74,14 @@ codes! {
         "The refresh token had been replaced before. The session has ended for safety: log in \
          again.";
     TokenMismatch = UNAUTHORIZED "token_mismatch": "The two tokens belong to different sessions.";
+    StepUpRequired = UNAUTHORIZED "step_up_required":
+        "Prove once more who you are: POST /api/v1/step_up, then try again.";
     Forbidden = FORBIDDEN "forbidden": "This is for admins.";
+    AccountDeleted = FORBIDDEN "account_deleted":
+        "The account is deleted. Until it is removed, that can be taken back.";
+    Banned = FORBIDDEN "banned": "The account is banned.";
+    ResetRequired = FORBIDDEN "reset_required":
+        "The password may be known to somebody else: set a new one by a letter.";
     WrongPassword = FORBIDDEN "wrong_password": "The password is wrong.";
     NotFound = NOT_FOUND "not_found": "There is nothing here.";
     UserNotFound = NOT_FOUND "user_not_found": "There is no such user.";
@@ -97,47 +107,6 @@ codes! {
     Internal = INTERNAL_SERVER_ERROR "internal": "Something went wrong here.";
 }
 
-/// What is wrong with one field of the request.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct InvalidField {
-    pub field: String,
-    /// Stable: `required`, `invalid_type`, `too_short`, `too_long`, `too_common` ...
-    pub code: &'static str,
-    pub message: String,
-}
-
-impl InvalidField {
-    pub fn new(field: &str, error: FieldError) -> Self {
-        Self { field: field.to_owned(), code: error.code, message: error.message }
-    }
-}
-
-/// An error as a client sees it.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = Error)]
-pub struct ErrorBody<'a> {
-    /// Always `false`.
-    #[schema(example = false)]
-    pub success: bool,
-    /// Stable.
-    pub code: &'a str,
-    /// For people.
-    pub message: &'a str,
-    /// With `token_expired` only.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[schema(required = false)]
-    pub expired: bool,
-    /// With `rate_limited` only: the limit's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false)]
-    pub limit: Option<&'a str>,
-    /// With `validation_failed`, `username_taken`, `email_taken` and `wrong_password` only.
-    #[serde(skip_serializing_if = "<[InvalidField]>::is_empty")]
-    #[schema(required = false)]
-    pub errors: &'a [InvalidField],
-    pub request_id: &'a str,
-}
-
 /// Why a request is not answered as asked.
 #[derive(Clone, Debug)]
 pub struct ApiError {
@@ -150,8 +119,7 @@ pub struct ApiError {
     pub limit: Option<&'static str>,
     /// Seconds after which trying again makes sense.
     pub retry_after: Option<u32>,
-    /// `www-authenticate`, where it is not the one for tokens.
-    pub challenge: Option<&'static str>,
+    pub way_on: Box<WayOn>,
 }
 
 impl From<Code> for ApiError {
@@ -163,7 +131,7 @@ impl From<Code> for ApiError {
             cause: None,
             limit: None,
             retry_after: (code.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(2),
-            challenge: None,
+            way_on: Box::default(),
         }
     }
 }
@@ -215,7 +183,13 @@ impl ApiError {
             Code::TokenMissing | Code::RefreshTokenMissing => r#"Bearer realm="doorward""#,
             _ => r#"Bearer realm="doorward", error="invalid_token""#,
         };
-        Some(HeaderValue::from_static(self.challenge.unwrap_or(bearer)))
+        if let Some(max_age) = self.way_on.max_age {
+            let error = "insufficient_user_authentication";
+            let challenge =
+                format!(r#"Bearer realm="doorward", error="{error}", max_age={max_age}"#);
+            return HeaderValue::try_from(challenge).ok();
+        }
+        Some(HeaderValue::from_static(self.way_on.challenge.unwrap_or(bearer)))
     }
 }
 
@@ -241,9 +215,26 @@ impl From<account::Error> for ApiError {
             account::Error::Busy => Code::Busy.into(),
             account::Error::RateLimited { refusal, now } => Self::rate_limited(refusal, now),
             account::Error::WrongPassword => Self::conflict(&[("password", Code::WrongPassword)]),
+            account::Error::Barred(barred) => barred.into(),
             account::Error::SessionEnded => Code::SessionEnded.into(),
             account::Error::Database(error) => error.into(),
         }
+    }
+}
+
+impl From<Barred> for ApiError {
+    fn from(barred: Barred) -> Self {
+        let (code, way_on) = match barred {
+            Barred::Deleted { restore_token, restore_until } => {
+                let (token, until) = (Some(restore_token), Some(restore_until));
+                let way_on =
+                    WayOn { restore_token: token, restore_until: until, ..WayOn::default() };
+                (Code::AccountDeleted, way_on)
+            }
+            Barred::Banned { until } => (Code::Banned, WayOn { until, ..WayOn::default() }),
+            Barred::ResetRequired => (Code::ResetRequired, WayOn::default()),
+        };
+        Self { way_on: Box::new(way_on), ..code.into() }
     }
 }
 

@@ -273,6 +273,10 @@ fn error_body(error: &ApiError, request_id: &str) -> Vec<u8> {
         expired: error.code == Code::TokenExpired,
         limit: error.limit,
         errors: &error.errors,
+        methods: error.way_on.methods,
+        until: error.way_on.until,
+        restore_token: error.way_on.restore_token.as_deref(),
+        restore_until: error.way_on.restore_until,
         request_id,
     };
     serde_json::to_vec(&body).expect("a struct of strings is JSON")

@@ -8,8 +8,10 @@ use chrono::{DateTime, Utc};
 
 use crate::account;
 use crate::account::client::ClientInfo;
+use crate::account::step_up::is_fresh;
+use crate::fields::Role;
 use crate::http::credentials::{access_token, refresh_token};
-use crate::http::error::{ApiError, Code};
+use crate::http::error::{ApiError, Code, WayOn};
 use crate::security::token::{AccessClaims, Opened, RefreshClaims, TokenError};
 use crate::session_cache::CachedSession;
 use crate::state::AppState;
@@ -25,9 +27,18 @@ pub struct CurrentUser {
     pub session: Session,
 }
 
+/// A [`CurrentUser`] who is staff or an admin at this moment.
+#[derive(Clone, Debug)]
+pub struct StaffUser(pub CurrentUser);
+
 /// A [`CurrentUser`] who is an admin at this moment.
 #[derive(Clone, Debug)]
 pub struct AdminUser(pub CurrentUser);
+
+/// A caller who has proven not long ago who they are. Who may not call at all is told so before
+/// they are asked for a proof.
+#[derive(Clone, Debug)]
+pub struct Fresh<C>(pub C);
 
 impl FromRequestParts<AppState> for CurrentUser {
     type Rejection = ApiError;
@@ -44,6 +55,16 @@ impl CurrentUser {
     /// Who acts, for the audit log.
     pub fn actor(&self, client: &ClientInfo) -> Actor {
         Actor { user_id: self.user.id, session_id: self.session.id, ip: client.ip }
+    }
+
+    /// Refuses a caller whose last proof of who they are is not fresh (RFC 9470).
+    pub fn check_fresh(&self, state: &AppState) -> Result<(), ApiError> {
+        if is_fresh(state, &self.session, state.clock.now()) {
+            return Ok(());
+        }
+        let max_age = Some(state.config.account.step_up_within.num_seconds());
+        let way_on = WayOn { methods: &["password"], max_age, ..WayOn::default() };
+        Err(ApiError { way_on: Box::new(way_on), ..Code::StepUpRequired.into() })
     }
 
     async fn read(
@@ -92,17 +113,62 @@ impl CachedUser {
     }
 }
 
+impl CurrentUser {
+    /// The caller, if they have the role.
+    fn with_role(self, role: Role, state: &AppState) -> Result<Self, ApiError> {
+        if self.user.role >= role {
+            return Ok(self);
+        }
+        let event = Event::new(EventKind::Forbidden);
+        state.log(&event.on(self.user.id).in_session(self.session.id));
+        let message = match role {
+            Role::Admin => None,
+            _ => Some("This is for staff and admins.".to_owned()),
+        };
+        Err(ApiError { message, ..Code::Forbidden.into() })
+    }
+}
+
+impl FromRequestParts<AppState> for StaffUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let caller = CurrentUser::from_request_parts(parts, state).await?;
+        caller.with_role(Role::Staff, state).map(Self)
+    }
+}
+
 impl FromRequestParts<AppState> for AdminUser {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let caller = CurrentUser::from_request_parts(parts, state).await?;
-        if !caller.user.role.is_admin() {
-            let event = Event::new(EventKind::Forbidden);
-            state.log(&event.on(caller.user.id).in_session(caller.session.id));
-            return Err(Code::Forbidden.into());
-        }
+        caller.with_role(Role::Admin, state).map(Self)
+    }
+}
+
+impl<C> FromRequestParts<AppState> for Fresh<C>
+where
+    C: FromRequestParts<AppState, Rejection = ApiError> + AsRef<CurrentUser>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let caller = C::from_request_parts(parts, state).await?;
+        caller.as_ref().check_fresh(state)?;
         Ok(Self(caller))
+    }
+}
+
+impl AsRef<Self> for CurrentUser {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl AsRef<CurrentUser> for AdminUser {
+    fn as_ref(&self) -> &CurrentUser {
+        &self.0
     }
 }
 

@@ -52,6 +52,7 @@ events! {
     ResetAsked = "reset_asked";
     RoleChanged = "role_changed";
     SessionsRemoved = "sessions_removed";
+    StepUp = "step_up";
     UserDeleted = "user_deleted";
     WrongPassword = "wrong_password";
 }

@@ -83,8 +83,8 @@ impl Logins {
     }
 
     /// Opens a session, refunds the login's counted attempts and records it, but does not log it;
-    /// returns the user as they are now. `None`, with nothing done, if the user is gone or has
-    /// another hash by now.
+    /// returns the user as they are now. `None`, with nothing done, if the user is gone, has
+    /// another hash by now, or may not get in.
     pub async fn open(&self, session: NewSession) -> sqlx::Result<Option<User>> {
         let db = self.db.clone();
         let open = move |sessions: Vec<NewSession>| {
@@ -177,12 +177,15 @@ macro_rules! open_statement {
                        session_id, user_id, hash, opened_at, expires_at, ends_at, ip, user_agent
                    )
                ),
-               -- Of one session: the user, after a wait for the row's lock, with the hash compared again
-               -- if a password opens the session.
+               -- Of one session: the user, after a wait for the row's lock, with what may have
+               -- changed meanwhile asked again: the hash if a password opens the session, and
+               -- whether the account may get in.
                waited_for as (
                    select asked.*, u as person
                    from asked join users u on u.id = asked.user_id
                        and (asked.hash is null or u.password_hash = asked.hash)
+                       and u.deleted_at is null and (u.banned_at is null or u.banned_until <= now())
+                       and (asked.hash is null or u.reset_required_at is null)
                    where (select $9::boolean) for no key update of u
                ),
                -- Of several sessions: the users whose rows can be locked without a wait.
@@ -190,6 +193,8 @@ macro_rules! open_statement {
                    select asked.*, u as person
                    from asked join users u on u.id = asked.user_id
                        and (asked.hash is null or u.password_hash = asked.hash)
+                       and u.deleted_at is null and (u.banned_at is null or u.banned_until <= now())
+                       and (asked.hash is null or u.reset_required_at is null)
                    where not (select $9::boolean) for no key update of u skip locked
                ),
                -- One of the two is empty. A user is read from here, as the lock found the row: the

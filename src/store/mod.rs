@@ -2,6 +2,7 @@
 //! their statements, so they have a file of their own; so have refreshes and the lists of users. Queries are
 //! checked at compile time. `db/` is the connection's machinery.
 
+pub mod admins;
 pub mod audit;
 pub mod challenges;
 pub mod db;
@@ -11,5 +12,6 @@ pub mod logins;
 pub mod outbox;
 pub mod refreshes;
 pub mod sessions;
+pub mod standing;
 pub mod user_list;
 pub mod users;

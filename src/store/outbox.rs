@@ -5,8 +5,8 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// What a letter is about. A new one is a variant here with its word, and a file in
-/// `worker/letters/` with its templates. Its word must be new, too: a release that knows the word
+/// What a letter is about. A new one is a variant here with its word, a file in `worker/letters/`,
+/// and its template in `mail/letters/`. Its word must be new, too: a release that knows the word
 /// claims the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterKind {
@@ -24,7 +24,7 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    const ALL: [Self; 5] = [
+    pub const ALL: [Self; 5] = [
         Self::Confirmation,
         Self::EmailChangeNotice,
         Self::PasswordChanged,
@@ -32,7 +32,8 @@ impl LetterKind {
         Self::Test,
     ];
 
-    fn as_str(self) -> &'static str {
+    /// Its word here, and the name of its template.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",

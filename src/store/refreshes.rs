@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use sqlx::types::ipnetwork::IpNetwork;
 use uuid::Uuid;
 
+use super::sessions::Authentication;
 use super::users::{User, query_users, user_of};
 
 /// The state of a session after a refresh.
@@ -16,6 +17,7 @@ pub struct Rotated {
     pub counter: i64,
     pub rotated_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
+    pub authentication: Authentication,
     pub user: User,
 }
 
@@ -63,7 +65,8 @@ pub async fn renew(
                -- Times that lie ahead were written by a clock that was wrong.
                and (s.replaced_at[cardinality(s.replaced_at) - $7 + 1] > $9
                    and s.replaced_at[cardinality(s.replaced_at) - $7 + 1] <= $10) is not true
-           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at, "#
+           returning s.counter, s.rotated_at as "rotated_at!", s.expires_at, s.amr,
+               coalesce(s.authenticated_at, s.created_at) as "authenticated_at!", "#
             + COLUMNS,
         id,
         user_id,
@@ -82,6 +85,7 @@ pub async fn renew(
         counter: row.counter,
         rotated_at: row.rotated_at,
         expires_at: row.expires_at,
+        authentication: Authentication { amr: row.amr, at: row.authenticated_at },
         user: user_of!(row),
     }))
 }
@@ -97,6 +101,7 @@ pub struct Refreshes {
     pub replaced_at: Vec<DateTime<Utc>>,
     pub rotated_ip: Option<IpAddr>,
     pub expires_at: DateTime<Utc>,
+    pub authentication: Authentication,
 }
 
 /// The statement that reads [`Refreshes`] of an active session and its user.
@@ -104,7 +109,8 @@ macro_rules! refreshes {
     ($db:expr, $id:expr, $user_id:expr, $now:expr $(, $lock:literal)?) => {{
         let row = query_users!(
             r#"select s.counter, s.successor_used, s.successor_given_at, s.rotated_at, s.replaced_at,
-                   s.rotated_ip, s.expires_at, "#
+                   s.rotated_ip, s.expires_at, s.amr,
+                   coalesce(s.authenticated_at, s.created_at) as "authenticated_at!", "#
                 + COLUMNS
                 + " from sessions s join users u on u.id = s.user_id
                    where s.id = $1 and s.user_id = $2 and s.ended_at is null
@@ -125,6 +131,7 @@ macro_rules! refreshes {
                 replaced_at: row.replaced_at,
                 rotated_ip: row.rotated_ip.map(|network| network.ip()),
                 expires_at: row.expires_at,
+                authentication: Authentication { amr: row.amr, at: row.authenticated_at },
             };
             (refreshes, user_of!(row))
         }))

@@ -15,6 +15,15 @@ pub struct Session {
     /// Whether the newest pair of tokens has been used.
     pub successor_used: bool,
     pub expires_at: DateTime<Utc>,
+    pub authentication: Authentication,
+}
+
+/// How and when a session's user last proved who they are.
+#[derive(Clone, Debug)]
+pub struct Authentication {
+    /// By which methods (RFC 8176).
+    pub amr: Vec<String>,
+    pub at: DateTime<Utc>,
 }
 
 /// Reads an active session and its user in one query.
@@ -25,7 +34,8 @@ pub async fn find_with_user(
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<(Session, User)>> {
     let row = query_users!(
-        "select s.counter, s.successor_used, s.expires_at, "
+        r#"select s.counter, s.successor_used, s.expires_at, s.amr,
+               coalesce(s.authenticated_at, s.created_at) as "authenticated_at!", "#
             + COLUMNS
             + " from sessions s join users u on u.id = s.user_id
            where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $3",
@@ -41,6 +51,7 @@ pub async fn find_with_user(
             counter: row.counter,
             successor_used: row.successor_used,
             expires_at: row.expires_at,
+            authentication: Authentication { amr: row.amr, at: row.authenticated_at },
         };
         (session, user_of!(row))
     }))
@@ -64,6 +75,38 @@ pub async fn is_active(
     )
     .fetch_one(db)
     .await
+}
+
+/// Keeps that the session's user has proven who they are once more; `None` if it is not active.
+pub async fn set_authenticated(
+    db: &mut PgConnection,
+    id: Uuid,
+    user_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<(Session, User)>> {
+    let row = query_users!(
+        "update sessions s set authenticated_at = $3
+         from users u
+         where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $3
+             and u.id = s.user_id
+         returning s.counter, s.successor_used, s.expires_at, s.amr, "
+            + COLUMNS,
+        id,
+        user_id,
+        now,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| {
+        let session = Session {
+            id,
+            counter: row.counter,
+            successor_used: row.successor_used,
+            expires_at: row.expires_at,
+            authentication: Authentication { amr: row.amr, at: now },
+        };
+        (session, user_of!(row))
+    }))
 }
 
 /// Marks the pair with this counter as used.

@@ -77,6 +77,7 @@ pub async fn count(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> 
 }
 
 fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+    query.push(" and deleted_at is null");
     if let Some(Search { parts, id }) = &filter.search {
         query.push(" and (");
         for (number, part) in parts.iter().enumerate() {

@@ -5,6 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{FromRow, PgConnection, Postgres};
 use uuid::Uuid;
 
+use super::standing::Standing;
 use crate::fields::{Email, Name, Role, Username};
 
 #[derive(Clone, Debug, FromRow)]
@@ -22,9 +23,15 @@ pub struct User {
     pub password_hash: SecretString,
     pub created_at: DateTime<Utc>,
     pub modified_at: DateTime<Utc>,
+    #[sqlx(flatten)]
+    pub standing: Standing,
 }
 
 impl User {
+    pub fn is_deleted(&self) -> bool {
+        self.standing.deleted_at.is_some()
+    }
+
     pub fn is_email_verified(&self) -> bool {
         self.email_verified_at.is_some()
     }
@@ -56,16 +63,24 @@ impl<'r> sqlx::Decode<'r, Postgres> for Role {
 macro_rules! query_users {
     ($before:literal + COLUMNS $(+ $after:literal)* $(, $argument:expr)* $(,)?) => {
         query_users!(@[sqlx::query] [$before +] [
-            + r#", u.role as "role: crate::fields::Role", u.password_hash"# $(+ $after)*
+            + r#", u.role as "role: crate::fields::Role", u.password_hash,
+              (u.banned_at is not null and coalesce(u.banned_until > now(), true)) as "is_banned!""#
+            $(+ $after)*
             $(, $argument)*
         ])
     };
-    (COLUMNS) => { query_users!(@[concat] [] [, ", u.role, '' as password_hash"]) };
+    (COLUMNS) => {
+        query_users!(@[concat] [] [
+            , ", u.role, '' as password_hash, \
+               (u.banned_at is not null and coalesce(u.banned_until > now(), true)) as is_banned"
+        ])
+    };
     (@[$($query:tt)+] [$($before:tt)*] [$($after:tt)*]) => {
         $($query)+!(
             $($before)*
             "u.id, u.username, u.email, u.email_verified_at, u.pending_email, u.first_name, \
-             u.last_name, u.created_at, u.modified_at"
+             u.last_name, u.created_at, u.modified_at, u.deleted_at, u.purge_at, \
+             u.reset_required_at, u.banned_until, u.ban_reason, u.banned_by"
             $($after)*
         )
     };
@@ -87,6 +102,15 @@ macro_rules! user_of {
             password_hash: ::secrecy::SecretString::from($row.password_hash $($or_none)?),
             created_at: $row.created_at $($or_none)?,
             modified_at: $row.modified_at $($or_none)?,
+            standing: $crate::store::standing::Standing {
+                deleted_at: $row.deleted_at,
+                purge_at: $row.purge_at,
+                reset_required_at: $row.reset_required_at,
+                is_banned: $row.is_banned,
+                banned_until: $row.banned_until,
+                ban_reason: $row.ban_reason,
+                banned_by: $row.banned_by,
+            },
         }
     };
 }
@@ -225,7 +249,8 @@ pub async fn set_password_hash(
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update users set password_hash = $2, pending_email = null, modified_at = $3, password_set_at = $3
+        "update users set password_hash = $2, pending_email = null, modified_at = $3,
+             password_set_at = $3, reset_required_at = null
          where id = $1",
         id,
         new.expose_secret(),
@@ -293,24 +318,6 @@ pub async fn set_role(
 pub async fn delete(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
     sqlx::query!("delete from users where id = $1", id).execute(db).await?;
     Ok(())
-}
-
-/// Advisory lock for taking an admin's role away. The number is arbitrary but must never change.
-const ADMINS_LOCK: i64 = 0x6164_6d69_6e73;
-
-/// The ids of all admins, under an advisory lock until the transaction ends, so that the caller's
-/// decision about the last admin stands. Row locks would not do: a row demoted while a transaction
-/// waits for it stays locked but leaves the list, and then two transactions lock the rest in
-/// different orders.
-pub async fn list_admins_for_update(db: &mut PgConnection) -> sqlx::Result<Vec<Uuid>> {
-    sqlx::query!("select pg_advisory_xact_lock($1)", ADMINS_LOCK).execute(&mut *db).await?;
-    sqlx::query_scalar!("select id from users where role = 'admin'").fetch_all(db).await
-}
-
-pub async fn count_admins(db: &mut PgConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar!(r#"select count(*) as "count!" from users where role = 'admin'"#)
-        .fetch_one(db)
-        .await
 }
 
 /// How many there are: exact up to `most`, beyond that the planner's estimate, as a count reads

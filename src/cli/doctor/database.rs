@@ -12,7 +12,7 @@ use crate::config::database_url::ignored_parameters;
 use crate::config::{Config, Pooler};
 use crate::store::db::notifications::Notifications;
 use crate::store::db::{Db, Schema, ServerFacts, describe};
-use crate::store::{outbox, users};
+use crate::store::{admins, outbox};
 
 /// The oldest PostgreSQL that the tests run on.
 const OLDEST_POSTGRES: i32 = 130_000;
@@ -124,7 +124,7 @@ async fn asked(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Resul
 }
 
 async fn admins(config: &Config, db: &Db, findings: &mut Findings) -> sqlx::Result<()> {
-    match users::count_admins(&mut *db.acquire().await?).await? {
+    match admins::count(&mut *db.acquire().await?).await? {
         0 if config.first_admin.is_some() => findings.ok(
             "admins",
             "there is none yet: `serve` makes the one of ADMIN_EMAIL, unless its name or its address is taken",

@@ -18,18 +18,31 @@ pub enum HandleKind {
     Reset,
     /// Sent along with a code from a letter.
     Code,
+    /// Takes back the deletion of an account.
+    Restore,
+    /// The link of "this was not me".
+    NotMe,
+    /// The link of an invitation.
+    Invite,
 }
 
 static RESET: Kind = Kind { typ: "reset+jwt", keys: &[hmac_key("doorward/reset/1")] };
 static CODE: Kind = Kind { typ: "code+jwt", keys: &[hmac_key("doorward/code+jwt/1")] };
 
+static RESTORE: Kind = Kind { typ: "restore+jwt", keys: &[hmac_key("doorward/restore/1")] };
+static NOT_ME: Kind = Kind { typ: "notme+jwt", keys: &[hmac_key("doorward/notme/1")] };
+static INVITE: Kind = Kind { typ: "invite+jwt", keys: &[hmac_key("doorward/invite/1")] };
+
 impl HandleKind {
-    pub const ALL: [Self; 2] = [Self::Reset, Self::Code];
+    pub const ALL: [Self; 5] = [Self::Reset, Self::Code, Self::Restore, Self::NotMe, Self::Invite];
 
     fn kind(self) -> &'static Kind {
         match self {
             Self::Reset => &RESET,
             Self::Code => &CODE,
+            Self::Restore => &RESTORE,
+            Self::NotMe => &NOT_ME,
+            Self::Invite => &INVITE,
         }
     }
 }

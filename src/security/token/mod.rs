@@ -46,6 +46,12 @@ pub struct AccessClaims {
     /// The counter of the refresh token that was issued beside this token.
     #[serde(rename = "gen", default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
+    /// How the user has proven who they are (RFC 8176); a token of an older release does not say.
+    #[serde(default)]
+    pub amr: Vec<String>,
+    /// When they last did, in seconds since 1970 (`OpenID` Connect Core, 2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<i64>,
     pub username: String,
     pub email: String,
     pub email_verified: bool,

@@ -36,6 +36,8 @@ pub(super) fn access_claims() -> AccessClaims {
         sid: Uuid::from_u128(2),
         jti: "j".to_owned(),
         generation: Some(3),
+        amr: vec!["pwd".to_owned()],
+        auth_time: Some(1_750_000_000),
         username: "ada".to_owned(),
         email: "a@b.example".to_owned(),
         email_verified: true,

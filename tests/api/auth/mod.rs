@@ -21,3 +21,5 @@ mod refresh_calls;
 mod refresh_refused;
 mod refresh_story;
 mod refresh_tabs;
+mod standing;
+mod step_up;

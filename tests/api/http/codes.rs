@@ -10,6 +10,7 @@ use chrono::TimeDelta;
 use doorward::http::admission::Admission;
 use doorward::http::error::{ApiError, Code};
 use doorward::http::middleware::Middleware;
+use doorward::http::session::{CurrentUser, Fresh};
 use doorward::router::openapi_document;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -78,6 +79,29 @@ async fn meet(code: Code) -> Answer {
             app.clock.advance(TimeDelta::seconds(20));
             ada.refresh_with(&old).await
         }
+        Code::StepUpRequired => stale(&app).await,
+        Code::AccountDeleted => {
+            app.newcomer("ada").await;
+            let sql = "with deleted as (
+                    update users set deleted_at = now(), purge_at = now() + interval '30 days' returning id
+                )
+                insert into challenges (id, kind, user_id, created_at, expires_at)
+                select gen_random_uuid(), 'restore', id, now(), now() + interval '30 days' from deleted";
+            sqlx::query(sql).execute(&app.pool).await.unwrap();
+            stranger.log_in("ada", PASSWORD).await
+        }
+        Code::Banned => {
+            app.newcomer("ada").await;
+            let sql = "update users set banned_at = now()";
+            sqlx::query(sql).execute(&app.pool).await.unwrap();
+            stranger.log_in("ada", PASSWORD).await
+        }
+        Code::ResetRequired => {
+            app.newcomer("ada").await;
+            let sql = "update users set reset_required_at = now()";
+            sqlx::query(sql).execute(&app.pool).await.unwrap();
+            stranger.log_in("ada", PASSWORD).await
+        }
         Code::TokenMismatch => {
             let (ada, bob) = (app.newcomer("ada").await, app.newcomer("bob").await);
             let refresh = bob.refresh.as_deref().unwrap();
@@ -142,6 +166,16 @@ async fn meet(code: Code) -> Answer {
     }
 }
 
+/// A call that asks for a fresh proof, by a caller who gave one long ago.
+async fn stale(app: &TestApp) -> Answer {
+    let ada = app.newcomer("ada").await;
+    app.clock.advance(TimeDelta::minutes(15));
+    let router = Router::new().route("/", get(async |_: Fresh<CurrentUser>| ()));
+    let gate = Admission::new(app.state.clone(), router.with_state(app.state.clone()));
+    let request = Request::get("/").header("x-access-token", ada.access_token());
+    answered(app, gate, request.body(Body::empty()).unwrap()).await
+}
+
 /// No handler is known that fails by itself: one that always does stands behind the same door.
 async fn failing(app: &TestApp, panics: bool) -> Answer {
     let handler = get(async move || {
@@ -149,7 +183,10 @@ async fn failing(app: &TestApp, panics: bool) -> Answer {
         ApiError::internal("relation \"secrets\" does not exist")
     });
     let gate = Admission::new(app.state.clone(), Router::new().route("/", handler));
-    let request = Request::get("/").body(Body::empty()).unwrap();
+    answered(app, gate, Request::get("/").body(Body::empty()).unwrap()).await
+}
+
+async fn answered(app: &TestApp, gate: Admission, request: Request<Body>) -> Answer {
     let answer = Middleware::new(app.state.clone(), gate).oneshot(request).await.unwrap();
     let (parts, body) = answer.into_parts();
     let text = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();
@@ -213,7 +250,7 @@ fn every_code_is_in_the_document_with_its_status() {
         }
     }
     // What is on no path, and on a path by no method, is nobody's answer.
-    let nowhere = [Code::NotFound, Code::MethodNotAllowed];
+    let nowhere = [Code::NotFound, Code::MethodNotAllowed, Code::StepUpRequired];
     let expected: BTreeSet<(String, String)> = Code::ALL
         .iter()
         .filter(|code| !nowhere.contains(code))

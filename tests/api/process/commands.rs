@@ -37,9 +37,16 @@ async fn role_of(home: &Home, username: &str) -> Value {
 async fn help_tells_what_each_command_is_for() {
     let home = Home::new(&[]);
     let help = home.succeeds(&["--help"], "").await;
-    for command in
-        ["serve", "worker", "migrate", "create-admin", "settings", "openapi", "healthcheck"]
-    {
+    for command in [
+        "serve",
+        "worker",
+        "migrate",
+        "create-admin",
+        "letters",
+        "settings",
+        "openapi",
+        "healthcheck",
+    ] {
         let line = help.lines().find(|line| line.trim_start().starts_with(command));
         assert!(line.is_some_and(|line| line.split_whitespace().count() > 4), "{command}: {help}");
         assert!(home.succeeds(&[command, "--help"], "").await.contains("Usage: doorward"));
@@ -224,6 +231,7 @@ fn no_migration_is_changed_once_it_is_released() {
         ("0015_names_nfc.sql", "3eea7b6e6368ce00"),
         ("0016_pending_email_search.sql", "da7181deb2c1778c"),
         ("0017_challenges.sql", "1c9bfc0fcb4b78ae"),
+        ("0018_standing.sql", "0d2d78d2882756b9"),
     ];
     let mut files: Vec<_> =
         fs::read_dir(root().join("migrations")).unwrap().map(|file| file.unwrap().path()).collect();

@@ -118,6 +118,9 @@ impl Life<'_> {
         self.refused(home.post("/api/v1/confirm").json(&wrong), 400).await;
         let link = self.link_to(&new).await;
         home.post(&link).send().await.expect(200);
+        let proof = home.post("/api/v1/step_up").by(&first).json(&json!({ "password": password }));
+        let proven = proof.send().await.expect(200);
+        self.marks.add_token(proven["token"].as_str().unwrap());
         let changed = self.marks.add("password-new-zq41");
         let change = json!({ "old_password": password, "new_password": changed });
         home.put(PASSWORD_PATH).by(&first).json(&change).send().await.expect(200);

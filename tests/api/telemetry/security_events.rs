@@ -188,6 +188,10 @@ async fn account_of_ada(watch: &mut Watch<'_>, sink: &SmtpSink) -> Value {
     let link = link_to(sink, "new@example.com").await;
     watch.one(home.post(&link), 200, "email_changed", own).await;
 
+    let fields = json!({ "user_id": ada, "actor_id": ada, "session_id": "*" });
+    let proof = home.post("/api/v1/step_up").by(&pair).json(&json!({ "password": PASSWORD }));
+    watch.one(proof, 200, "step_up", fields).await;
+
     let path = "/api/v1/users/me/change_password";
     let change = |old: &str| json!({ "old_password": old, "new_password": NEW_PASSWORD });
     watch.one(put(path, change("not it")), 403, "wrong_password", refusal.clone()).await;

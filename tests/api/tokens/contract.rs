@@ -67,7 +67,7 @@ async fn an_access_token_says_what_the_contract_says() {
         json!({
             "iss": PUBLIC_URL, "aud": PUBLIC_URL, "sub": ada.id(), "public_id": ada.id(),
             "sid": claims["sid"].as_str().unwrap(), "jti": claims["jti"].as_str().unwrap(),
-            "iat": iat, "exp": iat + 1800, "gen": 0,
+            "iat": iat, "exp": iat + 1800, "gen": 0, "amr": ["pwd"], "auth_time": iat,
             "username": "Ada", "email": "ada@example.com", "email_verified": false,
             "first_name": "Ada", "last_name": "Lovelace",
             "role": "user", "is_staff": false, "is_admin": false,

@@ -12,6 +12,7 @@ use doorward::fields::{Role, Search, trimmed};
 use doorward::http::body::QueryString;
 use doorward::http::error::{ApiError, Code};
 use doorward::store::keyset::Position;
+use doorward::store::standing::Standing;
 use doorward::store::user_list::SortBy;
 use doorward::store::users::User;
 use futures_util::FutureExt;
@@ -147,5 +148,6 @@ fn user(data: &[u8]) -> User {
         password_hash: String::new().into(),
         created_at: instant(first),
         modified_at: instant(second),
+        standing: Standing::default(),
     }
 }

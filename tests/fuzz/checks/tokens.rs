@@ -30,6 +30,8 @@ static ISSUED: LazyLock<Issued> = LazyLock::new(|| {
         sid,
         jti: Uuid::from_u128(3).to_string(),
         generation: Some(4),
+        amr: vec!["pwd".to_owned()],
+        auth_time: Some(1_750_000_000),
         username: "ada".to_owned(),
         email: email.clone(),
         email_verified: true,
