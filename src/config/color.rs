@@ -35,6 +35,12 @@ impl Color {
         }
     }
 
+    /// The edge of a button of this colour on white, where a pale one would be words alone.
+    pub fn of_its_edge(self) -> Self {
+        const GREY: Color = Color([0x76; 3]);
+        if self.contrast(Self::WHITE) < 3.0 { GREY } else { self }
+    }
+
     /// WCAG 2.2's contrast ratio, from 1 to 21.
     pub fn contrast(self, other: Self) -> f64 {
         let (a, b) = (self.luminance(), other.luminance());

@@ -147,7 +147,8 @@ impl Kind {
         KINDS.iter().find(|kind| kind.word == word)
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.values.iter().any(|slot| slot.name == name)
+    /// The names of its values, and whether a letter may be without each.
+    pub fn values(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        self.values.iter().map(|slot| (slot.name, slot.is_optional))
     }
 }

@@ -42,7 +42,7 @@ pub use flaw::Flaw;
 pub use kinds::{KINDS, Kind, Reader};
 
 use super::Letter;
-use crate::config::{Color, Config};
+use crate::config::Config;
 use crate::fields::Email;
 use document::{Document, one_line};
 
@@ -136,14 +136,11 @@ impl Letters {
             remarks: Vec::new(),
         };
         let color = config.app_color;
-        // On white a pale button would be words alone.
-        let is_pale = color.contrast(Color::WHITE) < 3.0;
-        let edge = if is_pale { "#767676".to_owned() } else { color.to_string() };
         letters.common.extend([
             ("service", Value::from(one_line(&config.app_name))),
             ("color", Value::from(color.to_string())),
             ("on_color", Value::from(color.of_words_on_it().to_string())),
-            ("edge", Value::from(edge)),
+            ("edge", Value::from(color.of_its_edge().to_string())),
         ]);
         let ours = KINDS.iter().map(|kind| (format!("{}.txt", kind.word), kind.source));
         let layouts = [
@@ -199,8 +196,9 @@ impl Letters {
             .ok_or_else(|| Flaw::new(&format!("{word}.txt"), None, "there is no such kind"))?;
         let mut context = self.common.clone();
         for (name, value) in &values.0 {
-            debug_assert!(kind.has(name), "{name} is not in the table of {word}");
-            if kind.has(name) {
+            let is_known = kind.values().any(|(known, _)| known == *name);
+            debug_assert!(is_known, "{name} is not in the table of {word}");
+            if is_known {
                 context.insert(name, value.clone());
             }
         }
