@@ -55,8 +55,8 @@ pub(super) fn check(letters: &Letters) -> Vec<Flaw> {
     flaws
 }
 
-/// Names in a template that it is not given, in whichever branch: what is absent counts as false, so
-/// that a mistyped one would never be missed.
+/// Names in a template that it is not given, in whichever branch: what is absent counts as
+/// false, so that a mistyped one would never be missed.
 fn unknown_names(letters: &Letters, file: &str) -> Vec<Flaw> {
     let Ok(template) = letters.templates.get_template(file) else { return Vec::new() };
     let (stem, end) = file.rsplit_once('.').unwrap_or((file, ""));
