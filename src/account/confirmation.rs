@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::account::letters;
 use crate::security::token::HandleKind;
 use crate::state::AppState;
-use crate::store::challenges::{self, NewConfirmation};
+use crate::store::challenges::confirmation::{self, NewConfirmation};
 use crate::store::outbox;
 use crate::store::users::User;
 
@@ -29,16 +29,16 @@ pub async fn ask(
     now: DateTime<Utc>,
 ) -> sqlx::Result<String> {
     let recipient = user.address_to_confirm();
-    // Whoever asks now has to have the time to type it: a challenge that has waited for long with its
-    // letter is replaced there.
+    // Whoever asks now has to have the time to type it: a challenge that has waited for long with
+    // its letter is replaced there.
     let until = now + CODE_LIFETIME / 2;
-    let waiting = challenges::find_waiting_confirmation(db, user.id, recipient, until).await?;
+    let waiting = confirmation::find_waiting(db, user.id, recipient, until).await?;
     let (id, expires_at) = if let Some(waiting) = waiting {
         waiting
     } else {
         let (id, expires_at) = (Uuid::now_v7(), now + CODE_LIFETIME);
         let new = NewConfirmation { id, user_id: user.id, recipient, created_at: now, expires_at };
-        challenges::insert_confirmation(db, &new).await?;
+        confirmation::insert(db, &new).await?;
         (id, expires_at)
     };
     if has_letter {

@@ -22,12 +22,11 @@ pub struct RightCode {
 /// address that the letter went to.
 pub async fn try_code(
     state: &AppState,
-    kind: ChallengeKind,
+    purpose: CodePurpose,
     handle: &str,
     code: &str,
     now: DateTime<Utc>,
 ) -> Result<Option<RightCode>, Error> {
-    let Some(purpose) = purpose(kind) else { return Ok(None) };
     let opened = state.keys.open_handle(HandleKind::Code, handle, now);
     let Ok(id) = opened.and_then(Opened::unexpired) else { return Ok(None) };
     let recipient = state.db.read(|db| Box::pin(challenges::find_recipient(db, id))).await?;
@@ -36,7 +35,8 @@ pub async fn try_code(
     let wrong = Attempts::charged_if_dropped([Attempt::on(&CODE_ACCOUNT, &subject)]);
     let [counted] = attempts::count(state, [wrong], now).await?;
     // A try whose answer is lost may be counted twice, which costs one of five.
-    let trying = state.db.write(|db| Box::pin(challenges::count_try(db, id, kind, now)));
+    let trying =
+        state.db.write(|db| Box::pin(challenges::count_try(db, id, kind_of(purpose), now)));
     let may_try = trying.await?;
     let is_right = state.codes.matches(purpose, id, code);
     if !may_try {
@@ -51,12 +51,10 @@ pub async fn try_code(
     Ok(Some(RightCode { challenge_id: id, counted: counted.refunded_if_dropped() }))
 }
 
-/// What the code of a challenge is for; a kind of which no letter has a code has none.
-fn purpose(kind: ChallengeKind) -> Option<CodePurpose> {
-    match kind {
-        ChallengeKind::Reset => Some(CodePurpose::Reset),
-        ChallengeKind::Confirm => Some(CodePurpose::Confirm),
-        ChallengeKind::Restore => None,
+fn kind_of(purpose: CodePurpose) -> ChallengeKind {
+    match purpose {
+        CodePurpose::Reset => ChallengeKind::Reset,
+        CodePurpose::Confirm => ChallengeKind::Confirm,
     }
 }
 

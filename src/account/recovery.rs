@@ -12,6 +12,7 @@ use crate::account::mailed_codes::{self, RightCode};
 use crate::account::{Error, letters, password};
 use crate::context::run_to_completion;
 use crate::fields::{Email, Password};
+use crate::security::mailed_code::CodePurpose;
 use crate::security::token::{HandleKind, Opened, TokenError};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
@@ -118,7 +119,7 @@ pub async fn by_code(
     code: &str,
     now: DateTime<Utc>,
 ) -> Result<Proven, Refused> {
-    let trying = mailed_codes::try_code(state, ChallengeKind::Reset, handle, code, now);
+    let trying = mailed_codes::try_code(state, CodePurpose::Reset, handle, code, now);
     let right = trying.await?.ok_or(Refused::Code)?;
     let challenge = find(state, right.challenge_id, now).await?.ok_or(Refused::Code)?;
     Ok(Proven { challenge, code: Some(right) })

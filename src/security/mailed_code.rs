@@ -87,6 +87,7 @@ mod tests {
         for typed in [&other, "", first, &format!("{code}0"), &format!("0{code}")] {
             assert!(!codes.matches(CodePurpose::Reset, row, typed), "{typed}");
         }
+        assert!(!codes.matches(CodePurpose::Confirm, row, &code), "of another purpose");
     }
 
     #[test]

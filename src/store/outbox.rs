@@ -5,8 +5,8 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// What a letter is about. A new one is a variant here with its word, and a file in
-/// `worker/letters/` with its templates. Its word must be new, too: a release that knows the word
+/// What a letter is about. A new one is a variant here with its word, a file in `worker/letters/`,
+/// and its template in `mail/letters/`. Its word must be new, too: a release that knows the word
 /// claims the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterKind {
@@ -26,7 +26,7 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    const ALL: [Self; 6] = [
+    pub const ALL: [Self; 6] = [
         Self::BanLifted,
         Self::Confirmation,
         Self::EmailChangeNotice,
@@ -35,7 +35,8 @@ impl LetterKind {
         Self::Test,
     ];
 
-    fn as_str(self) -> &'static str {
+    /// Its word here, and the name of its template.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::BanLifted => "ban_lifted",
             Self::Confirmation => "confirmation",

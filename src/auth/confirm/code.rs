@@ -8,8 +8,9 @@ use crate::account::client::ClientInfo;
 use crate::account::mailed_codes;
 use crate::context::run_to_completion;
 use crate::http::error::{ApiError, Code};
+use crate::security::mailed_code::CodePurpose;
 use crate::state::AppState;
-use crate::store::challenges::{self, ChallengeKind};
+use crate::store::challenges::confirmation;
 use crate::store::users;
 
 /// Marks the address that the letter went to as confirmed, if it still is to be. The code is good
@@ -22,7 +23,7 @@ pub(super) async fn confirm(
     client: &ClientInfo,
 ) -> Result<Finding, ApiError> {
     let now = state.clock.now();
-    let trying = mailed_codes::try_code(state, ChallengeKind::Confirm, challenge, code, now);
+    let trying = mailed_codes::try_code(state, CodePurpose::Confirm, challenge, code, now);
     let right = trying.await?.ok_or(Code::CodeInvalid)?;
     let (state, client) = (state.clone(), client.clone());
     // To completion: a client that hangs up would leave a right code counted as a wrong one.
@@ -45,7 +46,7 @@ async fn use_up(
     client: &ClientInfo,
     now: DateTime<Utc>,
 ) -> Result<Finding, ApiError> {
-    let finding = state.db.read(|db| Box::pin(challenges::find_confirmation(db, id, now))).await?;
+    let finding = state.db.read(|db| Box::pin(confirmation::find(db, id, now))).await?;
     let (user_id, email) = finding.ok_or(Code::CodeInvalid)?;
     let mut tx = state.db.begin_for(user_id).await?;
     let user = users::find_for_update(&mut tx, user_id).await?;
@@ -53,7 +54,7 @@ async fn use_up(
     else {
         return Err(Code::CodeInvalid.into());
     };
-    if !challenges::use_up_confirmation(&mut tx, id, now).await? {
+    if !confirmation::use_up(&mut tx, id, now).await? {
         return Err(Code::CodeInvalid.into());
     }
     set_verified(state, tx, user, &email, client).await?;
