@@ -21,7 +21,7 @@ fn call(person: &Person, body: impl Into<Vec<u8>>) -> Call {
 }
 
 fn lines(all: &[Value]) -> String {
-    all.iter().map(|line| format!("{line}\n")).collect()
+    all.iter().flat_map(|line| [line.to_string(), "\n".to_owned()]).collect()
 }
 
 /// What became of each line.
