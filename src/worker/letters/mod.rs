@@ -40,6 +40,11 @@ impl<'a> Draft<'a> {
         &self.claimed.recipient
     }
 
+    /// How many minutes are left until then, to the nearest one.
+    fn minutes_until(&self, end: DateTime<Utc>) -> i64 {
+        ((end - self.now).num_seconds() + 30) / 60
+    }
+
     fn goes_to(&self, address: &str) -> bool {
         address.eq_ignore_ascii_case(self.recipient())
     }
