@@ -2,6 +2,7 @@
 
 pub mod attempts;
 pub mod client;
+pub mod deletion;
 pub mod letters;
 pub mod password;
 pub mod recovery;
@@ -29,6 +30,8 @@ pub enum Error {
     WrongPassword,
     /// The credential was right, and lets nobody in.
     Barred(Barred),
+    /// The last admin who can get in stays.
+    LastAdmin,
     /// The caller's session has ended meanwhile.
     SessionEnded,
     Database(sqlx::Error),

@@ -32,7 +32,8 @@ pub(super) async fn find_bar(
     if let Some(restore_until) = standing.purge_at.filter(|_| user.is_deleted()) {
         let (id, kind) = (user.id, ChallengeKind::Restore);
         let restore = state.db.read(|db| Box::pin(challenges::find_of_user(db, id, kind, now)));
-        let row = restore.await?.ok_or(sqlx::Error::RowNotFound)?;
+        // Restored or removed meanwhile: what opens a session sees to that.
+        let Some(row) = restore.await? else { return Ok(None) };
         let until = restore_until.min(now + RESTORE_TOKEN_LIFETIME);
         let restore_token = state.keys.issue_handle(HandleKind::Restore, row, now, until);
         return Ok(Some(Barred::Deleted { restore_token, restore_until }));

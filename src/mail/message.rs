@@ -143,6 +143,74 @@ pub fn password_changed(message_id: &str, to: &str, service: &str, username: &st
     }
 }
 
+/// What stands in the letter that tells of a deletion.
+#[derive(Clone, Copy, Debug)]
+pub struct AccountDeleted<'a> {
+    pub message_id: &'a str,
+    pub to: &'a str,
+    pub service: &'a str,
+    pub username: &'a str,
+    /// Takes the deletion back.
+    pub link: &'a str,
+    /// Until when that is good, as people say it.
+    pub until: &'a str,
+}
+
+/// Tells the user at their confirmed address that their account is deleted.
+pub fn account_deleted(letter: &AccountDeleted<'_>) -> Letter {
+    #[derive(Template)]
+    #[template(path = "mail/templates/account_deleted.txt", config = ".askama.toml")]
+    struct Text<'a> {
+        service: &'a str,
+        username: &'a str,
+        link: &'a str,
+        until: &'a str,
+    }
+
+    #[derive(Template)]
+    #[template(path = "mail/templates/account_deleted.html", config = ".askama.toml")]
+    struct Html<'a> {
+        service: &'a str,
+        username: &'a str,
+        link: &'a str,
+        until: &'a str,
+    }
+
+    let &AccountDeleted { message_id, to, service, username, link, until } = letter;
+    Letter {
+        message_id: message_id.to_owned(),
+        to: to.to_owned(),
+        subject: format!("Your account at {service} is deleted"),
+        text: text(&Text { service, username, link, until }),
+        html: rendered(&Html { service, username, link, until }),
+    }
+}
+
+/// Tells the user `username` at their confirmed address `to` that their account is restored.
+pub fn account_restored(message_id: &str, to: &str, service: &str, username: &str) -> Letter {
+    #[derive(Template)]
+    #[template(path = "mail/templates/account_restored.txt", config = ".askama.toml")]
+    struct Text<'a> {
+        service: &'a str,
+        username: &'a str,
+    }
+
+    #[derive(Template)]
+    #[template(path = "mail/templates/account_restored.html", config = ".askama.toml")]
+    struct Html<'a> {
+        service: &'a str,
+        username: &'a str,
+    }
+
+    Letter {
+        message_id: message_id.to_owned(),
+        to: to.to_owned(),
+        subject: format!("Your account at {service} is restored"),
+        text: text(&Text { service, username }),
+        html: rendered(&Html { service, username }),
+    }
+}
+
 /// A letter by which an operator sees that mail goes out; `number` tells several of them apart.
 pub fn test(message_id: &str, to: &str, service: &str, number: Option<u32>) -> Letter {
     #[derive(Template)]

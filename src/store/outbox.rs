@@ -10,6 +10,10 @@ use uuid::Uuid;
 /// claims the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterKind {
+    /// Tells a user that their account is deleted, with the link that takes that back.
+    AccountDeleted,
+    /// Tells a user that it was taken back.
+    AccountRestored,
     /// Asks the recipient to confirm that the address is theirs.
     Confirmation,
     /// Tells the old address that a new one waits to be confirmed.
@@ -24,7 +28,9 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
+        Self::AccountDeleted,
+        Self::AccountRestored,
         Self::Confirmation,
         Self::EmailChangeNotice,
         Self::PasswordChanged,
@@ -34,6 +40,8 @@ impl LetterKind {
 
     fn as_str(self) -> &'static str {
         match self {
+            Self::AccountDeleted => "account_deleted",
+            Self::AccountRestored => "account_restored",
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
             Self::PasswordChanged => "password_changed",
@@ -63,6 +71,8 @@ pub struct NewLetter<'a> {
     pub recipient: &'a str,
     /// What its kind's file reads when it is sent; never a secret.
     pub data: Value,
+    /// What its link stands for.
+    pub challenge_id: Option<Uuid>,
 }
 
 /// A letter that the caller has claimed.
@@ -96,11 +106,13 @@ pub async fn insert(
     let kinds: Vec<&str> = letters.iter().map(|letter| letter.kind.as_str()).collect();
     let recipients: Vec<&str> = letters.iter().map(|letter| letter.recipient).collect();
     let data: Vec<&Value> = letters.iter().map(|letter| &letter.data).collect();
+    let challenges: Vec<Option<Uuid>> = letters.iter().map(|letter| letter.challenge_id).collect();
     sqlx::query!(
-        "insert into outbox (id, user_id, kind, recipient, data, created_at, next_attempt_at)
+        "insert into outbox (id, user_id, kind, recipient, data, challenge_id, created_at,
+             next_attempt_at)
          select asked.*, $6, least($6, now())
-         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[])
-             as asked (id, user_id, kind, recipient, data)
+         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $7::uuid[])
+             as asked (id, user_id, kind, recipient, data, challenge_id)
          where not exists (
              select from outbox
              where user_id = asked.user_id and kind = asked.kind and recipient = asked.recipient
@@ -112,6 +124,7 @@ pub async fn insert(
         &recipients as &[&str],
         &data as &[&Value],
         now,
+        &challenges as &[Option<Uuid>],
     )
     .execute(db)
     .await?;
@@ -181,6 +194,12 @@ pub async fn set_sent(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sq
     sqlx::query!("update outbox set sent_at = $2, last_error = null where id = $1", id, now)
         .execute(db)
         .await?;
+    Ok(())
+}
+
+/// Says whom a letter is about: it goes when they are removed.
+pub async fn set_user(db: &mut PgConnection, id: Uuid, user_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("update outbox set user_id = $2 where id = $1", id, user_id).execute(db).await?;
     Ok(())
 }
 

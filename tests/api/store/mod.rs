@@ -6,5 +6,6 @@ mod forgotten;
 mod one_statement;
 mod pool;
 mod pooler;
+mod purge;
 mod route;
 mod standby;
