@@ -6,6 +6,5 @@ mod forgotten;
 mod one_statement;
 mod pool;
 mod pooler;
-mod purge;
 mod route;
 mod standby;
