@@ -24,8 +24,8 @@ async fn queue_in_psql(app: &TestApp, recipient: &str, data: &Value) {
 }
 
 async fn queue_test(app: &TestApp, recipient: &str, data: Value) {
-    let letter =
-        NewLetter { kind: LetterKind::Test, user_id: None, recipient, data, challenge_id: None };
+    let kind = LetterKind::Test;
+    let letter = NewLetter { kind, user_id: None, recipient, data, challenge_id: None };
     let mut conn = app.pool.acquire().await.unwrap();
     outbox::insert(&mut conn, &[letter], app.clock.now()).await.unwrap();
 }

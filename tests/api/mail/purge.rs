@@ -175,11 +175,12 @@ async fn what_an_admin_removes_leaves_no_more_whether_its_owner_had_deleted_it_o
 #[tokio::test]
 async fn a_large_account_goes_in_batches_and_holds_nobody_up() {
     let app = TestApp::start().await;
-    let (ada, mut bob) = (app.newcomer("ada").await, app.newcomer("bob").await);
+    let ada = app.newcomer("ada").await;
+    app.newcomer("bob").await;
     fill(&app, &ada, 50_000).await;
     ada.delete(ME).await.assert_ok(202);
     app.clock.advance(TimeDelta::days(30));
-    bob = app.log_in("bob", PASSWORD).await;
+    let mut bob = app.log_in("bob", PASSWORD).await;
     let state = app.state.clone();
     let removing = tokio::spawn(async move {
         let (mut batches, mut longest, mut most) = (0, Duration::ZERO, 0);

@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 use chrono::{DateTime, TimeDelta, Utc};
+use doorward::mail::Letter;
 use serde_json::{Value, json};
 
 use crate::harness::answer::{Answer, only_winner};
@@ -31,9 +32,12 @@ async fn asked_for_a_reset(app: &TestApp) -> (String, String, String) {
     let asked = app.anonymous().post("/api/v1/password/forgot", &email).await;
     let handle = asked.assert_ok(202)["challenge"].as_str().unwrap().to_owned();
     let letter = app.letter_to(&email_of("ada")).await;
+    (handle, link_in(&letter), code_in(&letter))
+}
+
+fn code_in(letter: &Letter) -> String {
     let is_digits = |line: &&str| line.len() == 9 && line.replace(' ', "").parse::<u32>().is_ok();
-    let code = letter.text.lines().find(is_digits).expect("a code").to_owned();
-    (handle, link_in(&letter), code)
+    letter.text.lines().find(is_digits).expect("a code").to_owned()
 }
 
 #[tokio::test]
@@ -43,10 +47,10 @@ async fn no_way_in_from_before_works_once_an_account_is_deleted() {
     let elsewhere = app.log_in("ada", PASSWORD).await;
     let (handle, reset_link, code) = asked_for_a_reset(&app).await;
     let moving = json!({ "email": "new@example.com", "password": PASSWORD });
-    ada.put(ME, &moving).await.assert_ok(200);
+    let moved = ada.put(ME, &moving).await.assert_ok(200).clone();
     let letters = app.deliver_mail().await;
     let letter = letters.iter().find(|letter| letter.to == "new@example.com").unwrap();
-    let confirm_link = link_in(letter);
+    let (confirm_link, confirm_code) = (link_in(letter), code_in(letter));
     // One more that waits.
     app.anonymous().post("/api/v1/password/forgot", &json!({ "email": email_of("ada") })).await;
     ada.post(&format!("{ME}/verify_email"), &json!({})).await.assert_ok(202);
@@ -75,6 +79,8 @@ async fn no_way_in_from_before_works_once_an_account_is_deleted() {
     stranger.post(&confirm_link, &json!({})).await.assert_error(410, "link_expired");
     let said = stranger.post(&confirm_link, &json!({ "action": "not_me" })).await;
     assert_eq!(said.assert_ok(200)["email_verified"], false, "there is nothing left to do");
+    let body = json!({ "challenge": moved["challenge"], "code": confirm_code });
+    stranger.post("/api/v1/confirm", &body).await.assert_error(400, "code_invalid");
     let page = stranger.call(Method::GET, &confirm_link).header("accept", "text/html").send().await;
     assert!(!page.text.contains("ada"), "{}", page.text);
 
