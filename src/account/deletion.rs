@@ -45,10 +45,8 @@ pub async fn ask(
     let now = state.clock.now();
     let mut tx = state.db.begin_for(user.id).await?;
     // Before the row, in the order in which an admin's calls lock them.
-    let admins = match user.role.is_admin() {
-        true => admins::list_for_update(&mut tx).await?,
-        false => Vec::new(),
-    };
+    let is_admin = user.role.is_admin();
+    let admins = if is_admin { admins::list_for_update(&mut tx).await? } else { Vec::new() };
     let locked = lock_caller(&mut tx, user.id, actor.session_id, now).await?;
     let locked = locked.ok_or(Error::SessionEnded)?;
     if admins == [user.id] {
@@ -56,7 +54,7 @@ pub async fn ask(
     }
     let is_same = locked.password_hash.expose_secret() == user.password_hash.expose_secret();
     // Another password, the same one hashed anew, or an admin by now: the client tries again.
-    if (proven.is_some() && !is_same) || locked.role.is_admin() != user.role.is_admin() {
+    if (proven.is_some() && !is_same) || locked.role.is_admin() != is_admin {
         return Err(Error::Busy);
     }
     let restore_until = mark(state, &mut tx, &locked, now).await?;

@@ -87,13 +87,14 @@ impl EventKind {
             | Self::RoleChanged
             | Self::SessionsRemoved
             | Self::StepUp => true,
-            // After these nobody is left to see them.
-            Self::AccountDisowned | Self::Purged | Self::UserDeleted => false,
-            // In the log alone, but for the first.
-            Self::AlreadyTaken
+            // After some of these nobody is left to see them, others are in the log alone.
+            Self::AccountDisowned
+            | Self::AlreadyTaken
             | Self::Forbidden
             | Self::LoginRefused
+            | Self::Purged
             | Self::RateLimited
+            | Self::UserDeleted
             | Self::WrongPassword => false,
         }
     }
