@@ -132,6 +132,8 @@ pub async fn set_successor_used(db: &mut PgConnection, id: Uuid, counter: i64) -
 pub const PASSWORD_CHANGED: &str = "password_changed";
 /// Likewise of one that was reset by a letter.
 pub const PASSWORD_RESET: &str = "password_reset";
+/// Likewise of one whose account its owner has deleted.
+pub const ACCOUNT_DELETED: &str = "account_deleted";
 
 /// Ends one session; returns whether it was active.
 pub async fn revoke(

@@ -84,7 +84,7 @@ const NOT_ME: Slot = link("not_me", sample_link!("not_me")).optional();
 /// Every kind.
 pub static KINDS: [Kind; TABLE.len()] = TABLE;
 
-const TABLE: [Kind; 5] = [
+const TABLE: [Kind; 7] = [
     Kind {
         word: "confirmation",
         reader: Reader::Anybody,
@@ -117,6 +117,22 @@ const TABLE: [Kind; 5] = [
         word: "password_changed",
         reader: Reader::Owner,
         source: include_str!("password_changed.txt"),
+        values: &[text("username", "ada"), NOT_ME],
+    },
+    Kind {
+        word: "account_deleted",
+        reader: Reader::Owner,
+        source: include_str!("account_deleted.txt"),
+        values: &[
+            text("username", "ada"),
+            text("until", "1 February 2026, 03:04 UTC"),
+            link("link", sample_link!("restore")),
+        ],
+    },
+    Kind {
+        word: "account_restored",
+        reader: Reader::Owner,
+        source: include_str!("account_restored.txt"),
         values: &[text("username", "ada"), NOT_ME],
     },
     Kind {
