@@ -44,7 +44,7 @@ impl<'a> Act<'a> {
     pub async fn begin(&self, id: Uuid) -> Result<Begun, ApiError> {
         let mut tx = self.state.db.begin().await?;
         let admins = admins::list_for_update(&mut tx).await?;
-        let CurrentUser { user: caller, session } = self.caller;
+        let CurrentUser { user: caller, session, .. } = self.caller;
         if !admins.contains(&caller.id) {
             return Err(Code::Forbidden.into());
         }

@@ -101,7 +101,7 @@ pub(super) async fn set(act: &Act<'_>, id: Uuid, terms: &BanRequest) -> Result<U
         return Err(ApiError::invalid_field("until", "out_of_range", message));
     }
     sessions::revoke_all(&mut tx, id, None, BANNED, now).await?;
-    challenges::void_of_user(&mut tx, id, now).await?;
+    challenges::void_every(&mut tx, id, now).await?;
     let details = until.map_or(Value::Null, |until| json!({ "until": in_rfc3339(until) }));
     let event = act.event(EventKind::Banned, id).with(details).with_reason(reason);
     state.record(&mut tx, event, now).await?;

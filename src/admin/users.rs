@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::act::{Act, Begun};
 use crate::account::client::ClientInfo;
+use crate::account::deletion;
 use crate::fields::{Role, RoleName};
 use crate::http::answer::{ManagedUserAnswer, Message, UserMessage};
 use crate::http::body::{OptionalJsonBody, QueryString};
@@ -18,6 +19,7 @@ use crate::http::session::{AdminUser, StaffUser};
 use crate::state::AppState;
 use crate::store::audit::EventKind;
 use crate::store::users::{self, User};
+use crate::store::{purges, standing};
 
 /// The role may come in the body as well as in the query.
 #[derive(ToSchema)]
@@ -129,7 +131,8 @@ pub(super) async fn give_role(act: &Act<'_>, id: Uuid, role: Role) -> Result<Use
     Ok(user)
 }
 
-/// Deletes a user, and every session of theirs. The last admin stays.
+/// Deletes a user, and every session of theirs: for good, also one whose owner has deleted it and
+/// could still take that back. The last admin stays.
 #[utoipa::path(
     delete, path = "/api/v1/users/{public_id}", operation_id = "delete_user", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
@@ -152,9 +155,18 @@ pub(super) async fn remove(act: &Act<'_>, id: Uuid) -> Result<(), ApiError> {
     if admins == [id] {
         return Err(Code::LastAdmin.into());
     }
-    users::delete(&mut tx, id).await?;
+    if user.is_deleted() {
+        // By its owner already: what would be removed later is removed now.
+        standing::set_purge(&mut tx, id, act.now).await?;
+    } else {
+        purges::delete_to_addresses(&mut tx, id).await?;
+        users::delete(&mut tx, id).await?;
+    }
     let event = act.event(EventKind::UserDeleted, id).with(json!({ "role": user.role }));
     act.state.record(&mut tx, event, act.now).await?;
     act.state.commit(tx, id).await?;
+    if user.is_deleted() {
+        deletion::purge(act.state, id).await;
+    }
     Ok(())
 }

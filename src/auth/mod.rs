@@ -7,6 +7,7 @@ pub mod login;
 mod logout;
 mod refresh;
 mod reset;
+mod restore;
 mod step_up;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -22,5 +23,6 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(confirm::show, confirm::confirm))
         .routes(routes!(forgot::forgot))
         .routes(routes!(reset::show, reset::reset))
+        .routes(routes!(restore::show, restore::restore))
         .routes(routes!(step_up::step_up))
 }

@@ -108,9 +108,7 @@ pub async fn reset(
     body: Result<OptionalFormBody, ApiError>,
 ) -> Response {
     let is_page = is_form(&headers);
-    if is_page && !page::is_ours(&state.config, &headers) {
-        let message = "A form is taken from our own page alone: send JSON.".to_owned();
-        let error = ApiError { message: Some(message), ..Code::Forbidden.into() };
+    if let Err(error) = link::check_form(&state.config, &headers) {
         return page::end(&state, Err(error), None);
     }
     let mut typed = None;

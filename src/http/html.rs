@@ -21,7 +21,8 @@ const ICON: &[u8] = include_bytes!("favicon.ico");
 pub const NO_FORM: &str = "form-action 'none'";
 
 /// The paths at which a browser is shown a page, whatever goes wrong; where nothing is, likewise.
-const PAGES: [&str; 4] = ["/", "/api/v1/confirm", "/api/v1/password/reset", "/dev/mailbox"];
+const PAGES: [&str; 5] =
+    ["/", "/api/v1/confirm", "/api/v1/password/reset", "/api/v1/restore", "/dev/mailbox"];
 
 /// What stands on every page, for the layout in `page.html`.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +108,15 @@ pub fn answer(status: StatusCode, page: &impl Template, directives: &str) -> Res
         HeaderValue::from_str(&policy).expect("a policy of URLs and words is a header value");
     let headers = [(header::CONTENT_SECURITY_POLICY, policy)];
     vary_by_accept((status, headers, Html(html)).into_response())
+}
+
+/// The page of an error with the headers that another client would get, and the error itself, for
+/// the log.
+pub fn with_headers_of(error: ApiError, mut page: Response) -> Response {
+    let (bare, _) = error.into_response().into_parts();
+    page.headers_mut().extend(bare.headers);
+    page.extensions_mut().extend(bare.extensions);
+    page
 }
 
 /// An error for people.

@@ -34,9 +34,11 @@ events! {
     AlreadyTaken = "already_taken";
     Banned = "banned";
     CreateAdmin = "create_admin";
+    DeletionAsked = "deletion_asked";
     EmailChanged = "email_changed";
     EmailDisowned = "email_disowned";
     EmailVerified = "email_verified";
+    Exported = "exported";
     FirstAdmin = "first_admin";
     Forbidden = "forbidden";
     LetterSent = "letter_sent";
@@ -48,11 +50,13 @@ events! {
     PasswordReset = "password_reset";
     ProfileEdited = "profile_edited";
     ProfileUpdated = "profile_updated";
+    Purged = "purged";
     RateLimited = "rate_limited";
     RefreshTokenRepeated = "refresh_token_repeated";
     RefreshTokenReused = "refresh_token_reused";
     Registered = "registered";
     ResetAsked = "reset_asked";
+    Restored = "restored";
     RoleChanged = "role_changed";
     SessionsEnded = "sessions_ended";
     SessionsRemoved = "sessions_removed";
@@ -60,6 +64,50 @@ events! {
     Unbanned = "unbanned";
     UserDeleted = "user_deleted";
     WrongPassword = "wrong_password";
+}
+
+impl EventKind {
+    /// Whether the person to whom it happened may see it: what was done with their account, and not
+    /// what others tried or read.
+    pub fn is_shown_to_person(self) -> bool {
+        match self {
+            Self::Banned
+            | Self::CreateAdmin
+            | Self::DeletionAsked
+            | Self::EmailChanged
+            | Self::EmailDisowned
+            | Self::EmailVerified
+            | Self::Exported
+            | Self::FirstAdmin
+            | Self::LetterSent
+            | Self::Login
+            | Self::Logout
+            | Self::LogoutEverywhere
+            | Self::PasswordChanged
+            | Self::PasswordReset
+            | Self::ProfileEdited
+            | Self::ProfileUpdated
+            | Self::RefreshTokenRepeated
+            | Self::RefreshTokenReused
+            | Self::Registered
+            | Self::ResetAsked
+            | Self::Restored
+            | Self::RoleChanged
+            | Self::SessionsEnded
+            | Self::SessionsRemoved
+            | Self::StepUp
+            | Self::Unbanned => true,
+            // After some of these nobody is left to see them, others are in the log alone.
+            Self::AccountDisowned
+            | Self::AlreadyTaken
+            | Self::Forbidden
+            | Self::LoginRefused
+            | Self::Purged
+            | Self::RateLimited
+            | Self::UserDeleted
+            | Self::WrongPassword => false,
+        }
+    }
 }
 
 /// A user who does something in a session of theirs.

@@ -195,7 +195,8 @@ async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()>
     let (id, now) = (claimed.id, state.clock.now());
     let mut tx = state.db.begin().await?;
     if claimed.kind == LetterKind::Reset {
-        if users::find_by_email(&mut tx, &claimed.recipient).await?.is_none() {
+        let user = users::find_by_email(&mut tx, &claimed.recipient).await?;
+        if user.is_none_or(|user| user.is_deleted()) {
             // There is nothing to keep of what a stranger typed.
             outbox::delete(&mut tx, id).await?;
             return tx.commit().await;

@@ -6,6 +6,7 @@ A call that ends its session or replaces its tokens has a session of its own; al
 import itertools
 import json
 import os
+import time
 
 import requests
 import schemathesis
@@ -28,8 +29,10 @@ REFUSALS = {
     # U+0000 anywhere, and control characters in names: a pattern for them would be longer than the words.
     "invalid_characters": ANY,
     # The role comes in the query or in the body; a verified address changes with the password; one of challenge and
-    # code needs the other.
-    "required": {"role", "password", "challenge", "code"},
+    # code needs the other; a reason of white space is none.
+    "required": {"role", "password", "challenge", "code", "reason"},
+    # A ban ends in the future.
+    "out_of_range": {"until"},
     "ambiguous": {"role"},
     # An address is confirmed by a link's token or by challenge and code, which disown nothing.
     "not_allowed": {"token", "action"},
@@ -40,8 +43,11 @@ REFUSALS = {
 }
 
 
-def log_in():
-    answer = requests.post(f"{BASE}/api/v1/login", auth=(NAME, PASSWORD), timeout=10)
+NEXT = itertools.count(int(time.time()))
+
+
+def log_in(name=NAME):
+    answer = requests.post(f"{BASE}/api/v1/login", auth=(name, PASSWORD), timeout=10)
     answer.raise_for_status()
     return answer.json()
 
@@ -54,6 +60,19 @@ class Password:
         # The body is for clients without HTTP Basic, beside which it is not read: a bad one goes alone.
         if case.meta is None or case.meta.generation.mode.is_positive:
             case.headers["authorization"] = value
+
+
+class Leaver:
+    """Somebody new each time, with an account to delete."""
+
+    def get(self, case, context):
+        name = f"leaver{next(NEXT)}"
+        person = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+        requests.post(f"{BASE}/api/v1/users/", json=person, timeout=10).raise_for_status()
+        return log_in(name)["token"]
+
+    def set(self, case, token, context):
+        case.headers["x-access-token"] = token
 
 
 class AccessToken:
@@ -83,10 +102,8 @@ def shared():
 alone().apply_to(operation_id="login")(Password)
 alone().apply_to(operation_id="refresh")(RefreshToken)
 alone().apply_to(operation_id="logout")(AccessToken)
-shared().apply_to(tag=["users", "admin"]).skip_for(operation_id="register")(AccessToken)
-
-
-NEXT = itertools.count()
+alone().apply_to(operation_id="delete_me")(Leaver)
+shared().apply_to(tag=["users", "admin"]).skip_for(operation_id=["register", "delete_me"])(AccessToken)
 
 
 @schemathesis.hook.apply_to(operation_id="register")
@@ -103,10 +120,17 @@ def map_body(context, body):
     return body
 
 
-@schemathesis.hook.apply_to(operation_id=["confirm", "confirm_by_post", "show_password_reset", "reset_password"])
+@schemathesis.hook.apply_to(operation_id=["confirm", "confirm_by_post", "show_password_reset", "reset_password",
+                                      "show_restore", "restore"])
 def before_call(context, case, kwargs):
     """As a program: most others get a page."""
     case.headers["accept"] = "application/json"
+
+
+@schemathesis.serializer("application/x-ndjson")
+def one_line(context, value):
+    """Likewise of a body."""
+    return json.dumps(value).encode() + b"\n"
 
 
 @schemathesis.deserializer("application/x-ndjson")

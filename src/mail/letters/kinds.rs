@@ -84,7 +84,7 @@ const NOT_ME: Slot = link("not_me", sample_link!("not_me")).optional();
 /// Every kind.
 pub static KINDS: [Kind; TABLE.len()] = TABLE;
 
-const TABLE: [Kind; 6] = [
+const TABLE: [Kind; 8] = [
     Kind {
         word: "confirmation",
         reader: Reader::Anybody,
@@ -124,6 +124,22 @@ const TABLE: [Kind; 6] = [
         reader: Reader::Owner,
         source: include_str!("ban_lifted.txt"),
         values: &[text("username", "ada")],
+    },
+    Kind {
+        word: "account_deleted",
+        reader: Reader::Owner,
+        source: include_str!("account_deleted.txt"),
+        values: &[
+            text("username", "ada"),
+            text("until", "1 February 2026, 03:04 UTC"),
+            link("link", sample_link!("restore")),
+        ],
+    },
+    Kind {
+        word: "account_restored",
+        reader: Reader::Owner,
+        source: include_str!("account_restored.txt"),
+        values: &[text("username", "ada"), NOT_ME],
     },
     Kind {
         word: "test",

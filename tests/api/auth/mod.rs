@@ -21,5 +21,6 @@ mod refresh_calls;
 mod refresh_refused;
 mod refresh_story;
 mod refresh_tabs;
+mod restore;
 mod standing;
 mod step_up;

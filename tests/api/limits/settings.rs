@@ -2,10 +2,10 @@
 
 use axum::http::Method;
 use doorward::limits::{
-    Allowances, CODE_ACCOUNT, LIMITS, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_NETWORK, LOGIN_STRANGERS,
-    LOGIN_SUCCESS_ACCOUNT, LOGIN_SUCCESS_ADDRESS, MAIL_ADDRESS, MAIL_FIRST, MAIL_NETWORK,
-    MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR, PASSWORD as PASSWORD_LIMIT, PASSWORD_USER, PROFILE,
-    REFRESH, REGISTER_DAY, REGISTER_HOUR, REGISTER_NETWORK, REGISTER_TAKEN,
+    Allowances, CODE_ACCOUNT, EXPORT, LIMITS, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_NETWORK,
+    LOGIN_STRANGERS, LOGIN_SUCCESS_ACCOUNT, LOGIN_SUCCESS_ADDRESS, MAIL_ADDRESS, MAIL_FIRST,
+    MAIL_NETWORK, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR, PASSWORD as PASSWORD_LIMIT,
+    PASSWORD_USER, PROFILE, REFRESH, REGISTER_DAY, REGISTER_HOUR, REGISTER_NETWORK, REGISTER_TAKEN,
 };
 use serde_json::json;
 
@@ -42,6 +42,7 @@ fn each_limit_allows_what_the_contract_says_unless_it_is_set() {
         (&PASSWORD_USER, "15"),
         (&REFRESH, "30"),
         (&PROFILE, "60"),
+        (&EXPORT, "5"),
     ];
     assert_eq!(table.len(), LIMITS.len());
     for (limit, allowed) in table {
@@ -67,6 +68,7 @@ async fn call(app: &TestApp, ann: &Person, limit: &str) -> Answer {
         "register_network" => register(app, "2001:db8::1", "bea").await,
         "register_taken" => register(app, HOME, "ann").await,
         "refresh" => ann.refresh().await,
+        "export" => ann.get("/api/v1/users/me/export").await,
         "profile" => ann.put("/api/v1/users/me", &json!({ "first_name": "Ann" })).await,
         "code_account" => {
             let email = json!({ "email": email_of("ann") });
@@ -100,6 +102,7 @@ async fn nothing_at_all_is_what_0_allows_of_any_limit() {
         ("register_day", DAY),
         ("mail_recipient_day", DAY),
         ("code_account", DAY),
+        ("export", DAY),
         ("password", 900),
         ("password_user", 900),
         ("refresh", 60),
