@@ -120,12 +120,6 @@ const TABLE: [Kind; 8] = [
         values: &[text("username", "ada"), NOT_ME],
     },
     Kind {
-        word: "ban_lifted",
-        reader: Reader::Owner,
-        source: include_str!("ban_lifted.txt"),
-        values: &[text("username", "ada")],
-    },
-    Kind {
         word: "account_deleted",
         reader: Reader::Owner,
         source: include_str!("account_deleted.txt"),
@@ -140,6 +134,12 @@ const TABLE: [Kind; 8] = [
         reader: Reader::Owner,
         source: include_str!("account_restored.txt"),
         values: &[text("username", "ada"), NOT_ME],
+    },
+    Kind {
+        word: "ban_lifted",
+        reader: Reader::Owner,
+        source: include_str!("ban_lifted.txt"),
+        values: &[text("username", "ada")],
     },
     Kind {
         word: "test",

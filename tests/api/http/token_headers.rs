@@ -32,7 +32,7 @@ fn guarded_calls(id: &str) -> Vec<(Method, String, String)> {
             }
         }
     }
-    assert_eq!(calls.len(), 16, "{calls:?}");
+    assert_eq!(calls.len(), 19, "{calls:?}");
     calls
 }
 
@@ -86,7 +86,7 @@ async fn every_call_that_needs_a_user_refuses_whoever_is_none() {
 }
 
 #[tokio::test]
-async fn every_call_of_admins_refuses_users_and_staff_but_for_what_staff_read() {
+async fn every_call_that_needs_an_admin_refuses_users_and_staff() {
     let app = TestApp::start().await;
     let (boss, ada, sam) = (app.admin().await, app.user("ada").await, app.user("sam").await);
     let role = format!("/api/v1/users/{}?role=staff", sam.id());
