@@ -78,6 +78,14 @@ impl Input {
         self.values.retain(|_, value| value.as_str().is_none_or(|text| !trimmed(text).is_empty()));
     }
 
+    /// The parameters of a list as they came, but for its cursor: for the link to the next page.
+    pub fn given(&mut self, known: &[&'static str]) -> Vec<(&'static str, String)> {
+        let names = known.iter().copied().filter(|name| *name != "after");
+        names
+            .filter_map(|name| Some((name, self.optional(name, |raw| Ok(raw.to_owned()))?)))
+            .collect()
+    }
+
     /// Complains about every name that is not one of `known`.
     pub fn refuse_unknown(&mut self, known: &[&str]) {
         let unknown = self.values.keys().filter(|name| !known.contains(&name.as_str()));

@@ -32,12 +32,17 @@ macro_rules! events {
 events! {
     AccountDisowned = "account_disowned";
     AlreadyTaken = "already_taken";
+    AuditRead = "audit_read";
     CreateAdmin = "create_admin";
     EmailChanged = "email_changed";
     EmailDisowned = "email_disowned";
     EmailVerified = "email_verified";
     FirstAdmin = "first_admin";
     Forbidden = "forbidden";
+    InvitationAccepted = "invitation_accepted";
+    InvitationRevoked = "invitation_revoked";
+    Invited = "invited";
+    LetterRetried = "letter_retried";
     Login = "login";
     LoginRefused = "login_refused";
     Logout = "logout";
@@ -55,6 +60,17 @@ events! {
     StepUp = "step_up";
     UserDeleted = "user_deleted";
     WrongPassword = "wrong_password";
+}
+
+impl EventKind {
+    /// Of those that a client can cause at will the span of time in which they are one row, counted.
+    fn counted_by(self) -> Option<&'static str> {
+        match self {
+            Self::RefreshTokenRepeated => Some("minute"),
+            Self::AuditRead => Some("hour"),
+            _ => None,
+        }
+    }
 }
 
 /// A user who does something in a session of theirs.
@@ -121,6 +137,11 @@ impl Event {
         Self { details, ..self }
     }
 
+    /// Whether only the first of a row is logged: a list is read page by page.
+    pub fn is_told_once(&self) -> bool {
+        self.kind == EventKind::AuditRead
+    }
+
     /// Logs and counts it: an event that was recorded once that is committed, one that changes
     /// nothing, such as a refusal, at once.
     pub fn log(&self, counts: &Tally) {
@@ -141,16 +162,24 @@ impl Event {
     }
 }
 
-/// Writes the event, in the transaction of what happened. One that a client can cause at will is
-/// counted in the row of its minute.
-pub async fn insert(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query!(
+/// Writes the event, in the transaction of what happened, with the request that it is of; whether it
+/// is a row of its own. One that a client can cause at will may be counted in an older one.
+pub async fn insert(
+    db: &mut PgConnection,
+    event: &Event,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let request = context::current();
+    let count = sqlx::query_scalar!(
         "insert into audit_log as a
-             (at, event, user_id, actor_id, session_id, ip, details, minute)
+             (at, event, user_id, actor_id, session_id, ip, details, minute, request_id, user_agent,
+                 off_clock)
          values ($1, $2, $3, $4, $5, $6, coalesce(nullif($7::jsonb, 'null'), '{}'),
-             case when $8 then date_trunc('minute', $1::timestamptz) end)
+             date_trunc($8, $1::timestamptz), $9, $10,
+             nullif(abs(extract(epoch from $1::timestamptz - now())) > 30, false))
          on conflict (user_id, event, ip, minute) where minute is not null
-         do update set count = a.count + 1",
+         do update set count = a.count + 1
+         returning count",
         now,
         event.kind.as_str(),
         event.user_id,
@@ -158,11 +187,13 @@ pub async fn insert(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) ->
         event.session_id,
         event.ip.map(IpNetwork::from),
         event.details,
-        event.kind == EventKind::RefreshTokenRepeated,
+        event.kind.counted_by(),
+        request.request_id,
+        request.user_agent,
     )
-    .execute(db)
+    .fetch_one(db)
     .await?;
-    Ok(())
+    Ok(count == 1)
 }
 
 /// Deletes at most 1,000 rows from before `before`. Skips locked rows.

@@ -4,9 +4,11 @@
 
 pub mod admins;
 pub mod audit;
+pub mod audit_list;
 pub mod challenges;
 pub mod db;
 pub mod keyset;
+pub mod letter_list;
 pub mod limits;
 pub mod logins;
 pub mod outbox;

@@ -5,6 +5,10 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+/// How long a claimed letter is its claimer's. Longer than a letter takes at most, or it would go out
+/// twice: until it is begun, sent and settled.
+pub const LEASE: TimeDelta = TimeDelta::seconds(140);
+
 /// What a letter is about. A new one is a variant here with its word, and a file in
 /// `worker/letters/` with its templates. Its word must be new, too: a release that knows the word
 /// claims the letter.
@@ -24,7 +28,7 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    const ALL: [Self; 5] = [
+    pub const ALL: [Self; 5] = [
         Self::Confirmation,
         Self::EmailChangeNotice,
         Self::PasswordChanged,
@@ -32,7 +36,7 @@ impl LetterKind {
         Self::Test,
     ];
 
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
@@ -200,6 +204,40 @@ pub async fn set_failed(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// What a letter that is tried once more is, and whom it is about.
+#[derive(Clone, Debug)]
+pub struct Retried {
+    pub kind: String,
+    pub user_id: Option<Uuid>,
+}
+
+/// Makes a letter that waits or was given up due at once, with as many attempts as a new one if it was
+/// given up; `None` if it is neither. One that is due before a lease could end may be on its way: its
+/// time stays, else it would go out twice.
+pub async fn set_due(
+    db: &mut PgConnection,
+    id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<Retried>> {
+    sqlx::query_as!(
+        Retried,
+        "update outbox set failed_at = null,
+             attempts = case when failed_at is null then attempts else 0 end,
+             next_attempt_at = case
+                 when failed_at is null and attempts > 0 and next_attempt_at <= $3
+                     then next_attempt_at
+                 else least($2, now())
+             end
+         where id = $1 and sent_at is null
+         returning kind, user_id",
+        id,
+        now,
+        now + LEASE,
+    )
+    .fetch_optional(db)
+    .await
 }
 
 /// Forgets a letter.

@@ -20,11 +20,9 @@ use crate::metrics::{DELAYED, FAILED, SENT};
 use crate::security;
 use crate::state::AppState;
 use crate::store::db;
-use crate::store::outbox::{self, ClaimedLetter, LetterKind};
+use crate::store::outbox::{self, ClaimedLetter, LEASE, LetterKind};
 use crate::store::users;
 
-/// Longer than a letter takes at most, or it would go out twice: until it is begun, sent and settled.
-const LEASE: TimeDelta = TimeDelta::seconds(140);
 /// How long after its claim a letter may be begun: the database can be slow before that.
 const BEGIN_WITHIN: Duration = Duration::from_secs(12);
 /// For how long what became of a letter is written down again if that fails: a fail-over takes some
