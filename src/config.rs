@@ -1,6 +1,7 @@
 //! Every setting, read once from the environment; all complaints at once.
 
 mod account;
+mod color;
 mod data_folder;
 pub mod database_url;
 pub mod limits;
@@ -22,6 +23,7 @@ use secrecy::SecretString;
 use url::Url;
 
 pub use account::AccountSettings;
+pub use color::Color;
 pub use data_folder::prepare_data_folder;
 use limits::{Allowances, RateLimits};
 pub use origins::Origins;
@@ -103,6 +105,12 @@ pub struct Config {
     pub mail_from: Option<String>,
     /// What people know the service by: in letters and on pages.
     pub app_name: String,
+    /// Of the buttons in letters and on pages.
+    pub app_color: Color,
+    /// Where people get help, as it was set: shown in letters.
+    pub support_email: Option<String>,
+    /// A folder of the operator's own letters.
+    pub letters_dir: Option<PathBuf>,
     /// A PEM file of certificate authorities to trust for SMTP besides the public ones.
     pub extra_certificates: Option<PathBuf>,
     /// Where every end of the confirmation's page leads.

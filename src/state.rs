@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::mail::Mailer;
+use crate::mail::letters::Letters;
 use crate::metrics::Metrics;
 use crate::security::mailed_code::MailedCodes;
 use crate::security::password::Hasher;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub limits: Limits,
     pub session_cache: SessionCache,
     pub mailer: Mailer,
+    /// What they say.
+    pub letters: Letters,
     pub readiness: Readiness,
     pub metrics: Metrics,
     /// Notified when a letter was queued, so that the worker does not have to wait for its next
@@ -56,6 +59,7 @@ impl AppState {
         clock: Clock,
         db: Db,
         mailer: Mailer,
+        letters: Letters,
         hasher: Hasher,
     ) -> Self {
         let previous = config.secret_key_previous.as_ref();
@@ -69,6 +73,7 @@ impl AppState {
             limits: Limits::new(config.rate_limits, config.allowances.clone(), secret),
             session_cache: SessionCache::new(config.session_cache),
             mailer,
+            letters,
             readiness: Readiness::default(),
             metrics: Metrics::default(),
             mail_queued: MailQueued::default(),

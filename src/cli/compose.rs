@@ -12,6 +12,7 @@ use crate::config::database_url::{Hosts, Role, ignored_parameters};
 use crate::config::{Config, Pooler, SmtpAccess, development_secret, prepare_data_folder};
 use crate::local_postgres::{Durability, LocalPostgres};
 use crate::machine::hashing_threads;
+use crate::mail::letters::Letters;
 use crate::mail::{self, Mailer, SmtpSettings};
 use crate::security::password::{Hasher, production_params};
 use crate::security::random_secret;
@@ -47,6 +48,14 @@ pub fn mailer(config: &Config, complaints: &mut Vec<String>) -> Mailer {
             Mailer::Off
         },
     )
+}
+
+/// The letters that the configuration asks for; what is wrong with them is added to `complaints`.
+pub fn letters(config: &Config, complaints: &mut Vec<String>) -> Letters {
+    Letters::new(config).unwrap_or_else(|wrong| {
+        complaints.extend(wrong);
+        Letters::built_in(config)
+    })
 }
 
 /// The database that the configuration names, and the private server behind it where it names
@@ -91,7 +100,12 @@ fn hosts(variable: &str, url: &SecretString, role: Role) -> Result<Hosts, Failur
 }
 
 /// The state of a process that runs on the system's clock, with the production cost of a hash.
-pub fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure> {
+pub fn state(
+    config: Config,
+    db: Db,
+    mailer: Mailer,
+    letters: Letters,
+) -> Result<AppState, Failure> {
     if !config.is_production() {
         prepare_folder()?;
     }
@@ -104,7 +118,7 @@ pub fn state(config: Config, db: Db, mailer: Mailer) -> Result<AppState, Failure
     let params = production_params();
     let threads = hashing_threads(u64::from(params.m_cost()) * 1024);
     let hasher = Hasher::new(params, threads);
-    Ok(AppState::compose(config, &secret, Clock::system(), db, mailer, hasher))
+    Ok(AppState::compose(config, &secret, Clock::system(), db, mailer, letters, hasher))
 }
 
 /// Finds out about a pooler, then migrates.

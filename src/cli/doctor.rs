@@ -13,10 +13,11 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::compose::mailer;
+use super::compose::{letters, mailer};
 use super::sources::Sources;
 use super::{Failure, print};
 use crate::config::Config;
+use crate::mail::letters::{KINDS, Letters};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -102,8 +103,11 @@ pub async fn doctor(arguments: &Arguments, sources: &Sources) -> Result<(), Fail
 async fn examine(arguments: &Arguments, sources: &Sources) -> Findings {
     let (config, mut complaints) = Config::read(|name| sources.value(name));
     let mailer = mailer(&config, &mut complaints);
+    let mut of_letters = Vec::new();
+    let letters = letters(&config, &mut of_letters);
     let mut findings = settings::examine(&config, &complaints);
     sources.remarks().into_iter().for_each(|remark| findings.warn("settings", remark));
+    templates(&letters, of_letters, &mut findings);
     let send_to = arguments.send_to.as_deref();
     let database = async {
         if DATABASE_URLS.iter().all(|name| is_usable(name, &complaints)) {
@@ -112,10 +116,28 @@ async fn examine(arguments: &Arguments, sources: &Sources) -> Findings {
             Findings::default()
         }
     };
-    let (database, mail) = tokio::join!(database, mail::examine(&config, &mailer, send_to));
+    let (database, mail) =
+        tokio::join!(database, mail::examine(&config, (&mailer, &letters), send_to));
     findings.0.extend(database.0);
     findings.0.extend(mail.0);
     findings
+}
+
+/// Whether every letter can be written.
+fn templates(letters: &Letters, complaints: Vec<String>, findings: &mut Findings) {
+    if complaints.is_empty() {
+        let own = match letters.overrides() {
+            [] => String::new(),
+            own => format!(", with LETTERS_DIR's own {}", own.join(", ")),
+        };
+        findings.ok("letters", format!("all {} kinds can be written{own}", KINDS.len()));
+    }
+    for complaint in complaints {
+        findings.fail("letters", complaint);
+    }
+    for remark in letters.remarks() {
+        findings.warn("letters", format!("LETTERS_DIR: {remark}"));
+    }
 }
 
 /// Whether nothing has been said against a setting.

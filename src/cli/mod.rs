@@ -5,6 +5,7 @@ mod create_admin;
 mod doctor;
 mod dotenv;
 mod healthcheck;
+mod letters;
 mod serve;
 mod settings;
 mod signals;
@@ -20,6 +21,7 @@ use self::sources::Sources;
 
 use crate::config::{Complaints, Config};
 use crate::mail::Mailer;
+use crate::mail::letters::Letters;
 use crate::state::AppState;
 use crate::{router, telemetry};
 
@@ -48,6 +50,8 @@ enum Command {
     CreateAdmin(create_admin::Arguments),
     /// Check every setting, the database and the mail server, and say how to fix what is wrong
     Doctor(doctor::Arguments),
+    /// Write every letter with made-up values into a folder, to be looked at
+    Letters(letters::Arguments),
     /// List every setting: its default, what it is, and where its present value comes from
     Settings,
     /// Print the OpenAPI 3.1 document
@@ -118,12 +122,16 @@ fn run(command: Command, sources: &Sources) -> Result<(), Failure> {
             Command::Doctor(arguments) => doctor::doctor(&arguments, sources).await,
             Command::Settings => settings::settings(sources),
             Command::Serve(_) => {
-                let (config, mailer) = start(sources)?;
-                serve::serve(config, mailer).await
+                let (config, mailer, letters) = start_with_letters(sources)?;
+                serve::serve(config, mailer, letters).await
             }
             Command::Worker => {
-                let (config, mailer) = start(sources)?;
-                serve::worker(config, mailer).await
+                let (config, mailer, letters) = start_with_letters(sources)?;
+                serve::worker(config, mailer, letters).await
+            }
+            Command::Letters(arguments) => {
+                let (_, _, letters) = start_with_letters(sources)?;
+                letters::letters(&letters, &arguments)
             }
             Command::Migrate => {
                 with_state(sources, async |state| {
@@ -165,7 +173,26 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// The configuration and the mailer, with logging as the configuration wants it.
 fn start(sources: &Sources) -> Result<(Config, Mailer), Complaints> {
-    let (config, mailer) = load(sources)?;
+    let (config, mailer, complaints) = read(sources);
+    refuse(complaints, sources)?;
+    log(&config, sources);
+    Ok((config, mailer))
+}
+
+/// The same with the letters, where they are needed: a template that was broken while the service
+/// runs does not make its health check fail.
+fn start_with_letters(sources: &Sources) -> Result<(Config, Mailer, Letters), Complaints> {
+    let (config, mailer, mut complaints) = read(sources);
+    let letters = compose::letters(&config, &mut complaints);
+    refuse(complaints, sources)?;
+    log(&config, sources);
+    for remark in letters.remarks() {
+        tracing::warn!("LETTERS_DIR: {remark}");
+    }
+    Ok((config, mailer, letters))
+}
+
+fn log(config: &Config, sources: &Sources) {
     telemetry::init(&config.log, config.is_production());
     if !telemetry::is_filter(&config.log) {
         tracing::warn!("LOG cannot be read and counts as info: see .env.example");
@@ -173,16 +200,19 @@ fn start(sources: &Sources) -> Result<(Config, Mailer), Complaints> {
     for remark in sources.remarks() {
         tracing::warn!("settings: {remark}");
     }
-    Ok((config, mailer))
 }
 
-/// The configuration and the mailer that it asks for, or every complaint about the two. What may
-/// have been meant by another name comes with them: it may be the cause.
-fn load(sources: &Sources) -> Result<(Config, Mailer), Complaints> {
+/// The configuration and the mailer that it asks for, with every complaint about the two.
+fn read(sources: &Sources) -> (Config, Mailer, Vec<String>) {
     let (config, mut complaints) = Config::read(|name| sources.value(name));
     let mailer = compose::mailer(&config, &mut complaints);
+    (config, mailer, complaints)
+}
+
+/// What may have been meant by another name comes with the complaints: it may be the cause.
+fn refuse(mut complaints: Vec<String>, sources: &Sources) -> Result<(), Complaints> {
     if complaints.is_empty() {
-        return Ok((config, mailer));
+        return Ok(());
     }
     complaints.extend(sources.remarks());
     Err(Complaints(complaints))
@@ -195,7 +225,8 @@ async fn with_state(
 ) -> Result<(), Failure> {
     let (config, mailer) = start(sources)?;
     let (db, server) = compose::open_database(&config).await?;
-    let state = compose::state(config, db.clone(), mailer)?;
+    let letters = Letters::built_in(&config);
+    let state = compose::state(config, db.clone(), mailer, letters)?;
     let outcome = command(state).await;
     db.close().await;
     if let Some(server) = server {

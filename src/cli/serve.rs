@@ -16,6 +16,7 @@ use super::{Failure, create_admin};
 use crate::config::Config;
 use crate::config::limits::RateLimits;
 use crate::mail::Mailer;
+use crate::mail::letters::Letters;
 use crate::state::AppState;
 use crate::store::db;
 use crate::{changes, listener, router, telemetry, worker};
@@ -23,7 +24,7 @@ use crate::{changes, listener, router, telemetry, worker};
 /// How long to wait before the database is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
-pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
+pub async fn serve(config: Config, mailer: Mailer, letters: Letters) -> Result<(), Failure> {
     raise_descriptor_limit();
     let address = (config.host, config.port);
     let port =
@@ -32,7 +33,7 @@ pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
         telemetry::export_traces(&config.service_name);
     }
     let (db, server) = open_database(&config).await?;
-    let state = state(config, db.clone(), mailer)?;
+    let state = state(config, db.clone(), mailer, letters)?;
     announce(&state, &port);
 
     let (stop, stopped) = watch::channel(false);
@@ -58,9 +59,9 @@ pub async fn serve(config: Config, mailer: Mailer) -> Result<(), Failure> {
     outcome
 }
 
-pub async fn worker(config: Config, mailer: Mailer) -> Result<(), Failure> {
+pub async fn worker(config: Config, mailer: Mailer, letters: Letters) -> Result<(), Failure> {
     let (db, server) = open_database(&config).await?;
-    let state = state(config, db.clone(), mailer)?;
+    let state = state(config, db.clone(), mailer, letters)?;
     let (stop, stopped) = watch::channel(false);
     let on_signal = tokio::spawn(stop_on_signal(state.clone(), stop));
     let outcome = prepare(&state, stopped.clone()).await;

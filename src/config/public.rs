@@ -3,7 +3,7 @@
 use url::{Host, Url};
 
 use super::vars::Vars;
-use super::{Config, sender, without_port};
+use super::{Color, Config, sender, without_port};
 
 /// The most characters of an `APP_NAME`.
 const MAX_CHARS: usize = 60;
@@ -52,6 +52,14 @@ impl Vars<'_> {
             self.complain(format!("{name} must hold no fragment: #token=... is added to it."));
         }
         Some(url)
+    }
+
+    pub(super) fn app_color(&mut self) -> Color {
+        let Some(raw) = self.get("APP_COLOR") else { return Color::DEFAULT };
+        Color::parse(&raw).unwrap_or_else(|| {
+            self.complain("APP_COLOR must be # and six hexadecimal digits, such as #1d4ed8.");
+            Color::DEFAULT
+        })
     }
 
     pub(super) fn app_name(&mut self, mail_from: Option<&str>, public_url: &str) -> String {

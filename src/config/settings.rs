@@ -24,11 +24,12 @@ const fn secret(name: &'static str, default: &'static str, about: &'static str) 
 pub static SETTINGS: [Setting; TABLE.len()] = TABLE;
 
 #[rustfmt::skip]
-const TABLE: [Setting; 63] = [
+const TABLE: [Setting; 66] = [
     open("ACCESS_TOKEN_MINUTES", "30", "how long an access token is good, from 1 to 1440"),
     open("ADMIN_EMAIL", "none", "the address of the first admin, made at the first start"),
     secret("ADMIN_PASSWORD", "none", "the password of the first admin"),
     open("ADMIN_USERNAME", "made from ADMIN_EMAIL", "the username of the first admin"),
+    open("APP_COLOR", "#1d4ed8", "the colour of buttons in letters and on pages"),
     open("APP_NAME", "that of MAIL_FROM, else the host of PUBLIC_URL", "what people know the service by"),
     open("AUDIT_LOG_DAYS", "365", "how long rows of audit_log are kept, from 1 to 36500 days"),
     open("CONFIRM_REDIRECT_URL", "none", "where a browser goes from the page behind a letter's link"),
@@ -46,6 +47,7 @@ const TABLE: [Setting; 63] = [
     open("HOST", "127.0.0.1; in production with PORT 0.0.0.0", "the IP address to listen on"),
     open("INVITE_URL", "our page", "a page of the frontend that invitations link to"),
     open("KEEP_ALIVE_SECONDS", "10", "how long a connection may wait for its next request, from 1 to 3600"),
+    open("LETTERS_DIR", "none", "a folder of letters' templates in place of ours"),
     open("LIMIT_CODE_ACCOUNT", "20", "wrong codes a day of letters to one e-mail address"),
     open("LIMIT_LOGIN_ACCOUNT", "5/60", "failed logins to one account from one block of addresses"),
     open("LIMIT_LOGIN_ADDRESS", "30/4", "failed logins from one address"),
@@ -85,6 +87,7 @@ const TABLE: [Setting; 63] = [
     secret("SMTP_URL", "none", "the mail server, smtps://user:password@host:465"),
     open("SSL_CERT_FILE", "none", "a PEM file of authorities to trust for SMTP as well"),
     open("STEP_UP_MINUTES", "15", "how long a proof of who calls counts as fresh, from 1 to 1440"),
+    open("SUPPORT_EMAIL", "none", "where people get help, shown in letters"),
     open("TOKEN_ALGORITHM", "ES256", "how access tokens are signed: ES256 or EdDSA"),
     open("TRUSTED_PROXY_HOPS", "0", "how many proxies in front add to x-forwarded-for, up to 16"),
     open("WORKER", "on", "whether serve sends the letters as well: on or off"),
@@ -142,13 +145,15 @@ mod tests {
     }
 
     /// Whose value is text of one's own, or is read by others than [`Config`].
-    const FREE: [&str; 8] = [
+    const FREE: [&str; 10] = [
         "APP_NAME",
+        "LETTERS_DIR",
         "LOG",
         "MAIL_FROM",
         "OTEL_SERVICE_NAME",
         "SMTP_URL",
         "SSL_CERT_FILE",
+        "SUPPORT_EMAIL",
         "ADMIN_USERNAME",
         if cfg!(feature = "otlp") { "" } else { "OTEL_EXPORTER_OTLP_ENDPOINT" },
     ];

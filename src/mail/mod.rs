@@ -1,7 +1,7 @@
 //! Letters: their words, and the ways they leave the house.
 //!
 //! A tool: it knows nothing of users, tables or requests. The worker makes a [`Letter`] with
-//! [`message`], hands it to the [`Mailer`], and decides by the answer whether to try again.
+//! [`letters`], hands it to the [`Mailer`], and decides by the answer whether to try again.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ pub use lettre::message::Mailbox;
 mod advice;
 mod conversation;
 mod folder;
+pub mod letters;
 mod memory;
-pub mod message;
 mod mime;
 mod refusal;
 mod reply;

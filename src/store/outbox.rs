@@ -9,8 +9,8 @@ use uuid::Uuid;
 /// twice: until it is begun, sent and settled.
 pub const LEASE: TimeDelta = TimeDelta::seconds(140);
 
-/// What a letter is about. A new one is a variant here with its word, and a file in
-/// `worker/letters/` with its templates. Its word must be new, too: a release that knows the word
+/// What a letter is about. A new one is a variant here with its word, a file in `worker/letters/`,
+/// and its template in `mail/letters/`. Its word must be new, too: a release that knows the word
 /// claims the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterKind {
@@ -36,6 +36,7 @@ impl LetterKind {
         Self::Test,
     ];
 
+    /// Its word here, and the name of its template.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Confirmation => "confirmation",

@@ -161,8 +161,7 @@ async fn deliver(state: &AppState, (claimed, since): Claim) -> sqlx::Result<()> 
         }
         Ok(Some(letter)) => send(state, &letter).await,
         Ok(None) => return db::with_timeout(withdraw(state, &claimed)).await,
-        // Another release may read it. The error's own words could hold what stands there.
-        Err(_) => Err(SendError::Transient("its data cannot be read".to_owned())),
+        Err(error) => Err(error),
     };
     let outcome = Outcome::of(&claimed, sent, state.clock.now());
     let until = Instant::now() + SETTLE_WITHIN;
@@ -213,7 +212,7 @@ async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()>
         // The letter went with its user.
         return Ok(());
     }
-    if let Ok(Some(_)) = letters::compose(state, claimed, user.as_ref(), now) {
+    if !matches!(letters::compose(state, claimed, user.as_ref(), now), Ok(None)) {
         outbox::set_next_attempt(&mut tx, id, "the account was being changed", now).await?;
         return tx.commit().await;
     }

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use doorward::clock::Clock;
 use doorward::config::Config;
+use doorward::mail::letters::Letters;
 use doorward::mail::{Letter, Mailer, SentLetters};
 use doorward::router::{App, app, openapi_document};
 use doorward::security::password::Hasher;
@@ -164,7 +165,9 @@ impl TestApp {
         for _ in 0..instances() {
             let db = way_to(database).await;
             let (clock, mailer, hasher) = (clock.clone(), mailer.clone(), hasher.clone());
-            let state = AppState::compose(config.clone(), secret, clock, db, mailer, hasher);
+            let letters = Letters::new(&config).unwrap();
+            let config = config.clone();
+            let state = AppState::compose(config, secret, clock, db, mailer, letters, hasher);
             all.push(Instance { app: app(state.clone()), state });
         }
         let (state, instances) = (all[0].state.clone(), all.into());

@@ -6,16 +6,25 @@ use tokio::time::timeout;
 
 use super::{Findings, PATIENCE};
 use crate::config::Config;
-use crate::mail::{Mailer, SendError, SmtpSettings, advice, message};
+use crate::mail::letters::{Letters, Values};
+use crate::mail::{Mailer, SendError, SmtpSettings, advice};
 
 /// Longer than the mailer takes at most.
 const SENDING_PATIENCE: Duration = Duration::from_secs(100);
 
-pub(super) async fn examine(config: &Config, mailer: &Mailer, send_to: Option<&str>) -> Findings {
+pub(super) async fn examine(
+    config: &Config,
+    (mailer, letters): (&Mailer, &Letters),
+    send_to: Option<&str>,
+) -> Findings {
     let mut findings = Findings::default();
     match mailer {
         Mailer::Smtp(smtp) => {
-            over_smtp(config, mailer, smtp.settings(), send_to, &mut findings).await;
+            if over_smtp(mailer, smtp.settings(), &mut findings).await
+                && let Some(to) = send_to
+            {
+                send(config, (mailer, letters), to, &mut findings).await;
+            }
         }
         // The settings have been complained about.
         Mailer::Off if config.smtp.is_some() => {}
@@ -38,13 +47,8 @@ pub(super) async fn examine(config: &Config, mailer: &Mailer, send_to: Option<&s
     findings
 }
 
-async fn over_smtp(
-    config: &Config,
-    mailer: &Mailer,
-    settings: &SmtpSettings,
-    send_to: Option<&str>,
-    findings: &mut Findings,
-) {
+/// Whether the mail server can be used.
+async fn over_smtp(mailer: &Mailer, settings: &SmtpSettings, findings: &mut Findings) -> bool {
     if let Err(error) = in_time(
         "connecting to the mail server",
         PATIENCE + PATIENCE / 10,
@@ -52,7 +56,8 @@ async fn over_smtp(
     )
     .await
     {
-        return findings.fail("mail", with_advice(&error));
+        findings.fail("mail", with_advice(&error));
+        return false;
     }
     if settings.is_exposed() {
         findings.warn(
@@ -64,9 +69,20 @@ async fn over_smtp(
     let login = if settings.login.is_some() { "lets us in" } else { "is not asked for a login" };
     let how = format!("the mail server answers, {login}, and lets MAIL_FROM send");
     findings.ok("mail", how);
-    let Some(to) = send_to else { return };
+    true
+}
+
+async fn send(
+    config: &Config,
+    (mailer, letters): (&Mailer, &Letters),
+    to: &str,
+    findings: &mut Findings,
+) {
     let message_id = format!("<{}@{}>", uuid::Uuid::now_v7(), config.site());
-    let letter = message::test(&message_id, to, &config.app_name, None);
+    let letter = match letters.render("test", &message_id, to, &Values::new()) {
+        Ok(letter) => letter,
+        Err(flaw) => return findings.fail("letters", flaw.to_string()),
+    };
     match in_time("sending", SENDING_PATIENCE, Box::pin(mailer.send(&letter))).await {
         Ok(()) => findings.ok("mail", "the letter was taken: look for it in the mailbox"),
         Err(error @ SendError::Permanent(_)) => {

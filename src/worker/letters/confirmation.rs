@@ -1,13 +1,13 @@
 //! The letter that asks to confirm an address.
 
-use super::Draft;
+use super::{Composed, Draft};
 use crate::account::letters::LINK_LIFETIME;
-use crate::mail::{Letter, message};
+use crate::mail::letters::Values;
 use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::store::users::User;
 
-pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Option<Letter> {
-    is_wanted(draft, user).then(|| render(draft, user))
+pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Composed {
+    if is_wanted(draft, user) { write(draft, user) } else { Ok(None) }
 }
 
 /// Whether the address still waits to be confirmed.
@@ -16,12 +16,12 @@ fn is_wanted(draft: &Draft<'_>, user: &User) -> bool {
     is_pending || (!user.is_email_verified() && draft.goes_to(&user.email))
 }
 
-fn render(draft: &Draft<'_>, user: &User) -> Letter {
+fn write(draft: &Draft<'_>, user: &User) -> Composed {
     let (state, now) = (draft.state, draft.now);
     let email = draft.recipient().to_owned();
     let claims = LinkClaims { sub: user.id, email, purpose: LinkPurpose::ConfirmEmail };
     let token = state.keys.issue_link(&claims, now, now + LINK_LIFETIME);
     let link = draft.link(state.config.confirm_url.as_ref(), "confirm", &token);
-    let hours = LINK_LIFETIME.num_hours();
-    message::confirmation(&draft.message_id, draft.recipient(), draft.service(), &link, hours)
+    let values = Values::new().set("link", link).set("hours", LINK_LIFETIME.num_hours());
+    draft.letter(draft.recipient(), &values)
 }

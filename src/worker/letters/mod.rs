@@ -1,4 +1,4 @@
-//! What each letter says when it is sent: a file a kind.
+//! What each letter is given when it is sent: a file a kind. Its words are in `mail/letters/`.
 //!
 //! A kind's file decides whether its letter is still wanted, for much may have happened since it
 //! was queued, and makes the link: no secret rests in the outbox.
@@ -10,15 +10,21 @@ mod reset;
 mod test;
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use url::Url;
 use uuid::Uuid;
 
-use crate::mail::Letter;
+use crate::mail::letters::Values;
+use crate::mail::{Letter, SendError};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::outbox::{ClaimedLetter, LetterKind};
 use crate::store::users::{self, User};
 use crate::store::{challenges, db};
+
+/// The letter; `None` if it is no longer wanted. The error is for the log: another release, or
+/// another template, may write it.
+type Composed = Result<Option<Letter>, SendError>;
 
 /// What a letter is made of.
 struct Draft<'a> {
@@ -29,7 +35,7 @@ struct Draft<'a> {
     now: DateTime<Utc>,
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
     fn recipient(&self) -> &str {
         &self.claimed.recipient
     }
@@ -48,9 +54,20 @@ impl Draft<'_> {
         page.into()
     }
 
-    /// What people know the service by.
-    fn service(&self) -> &str {
-        &self.state.config.app_name
+    /// What the outbox has for its kind.
+    fn data<T: Deserialize<'a>>(&self) -> Result<T, SendError> {
+        // The error's own words could hold what stands there.
+        let unreadable = |_| SendError::Transient("its data cannot be read".to_owned());
+        T::deserialize(&self.claimed.data).map_err(unreadable)
+    }
+
+    /// The letter to `to`.
+    fn letter(&self, to: &str, values: &Values) -> Composed {
+        let word = self.claimed.kind.as_str();
+        let letter = self.state.letters.render(word, &self.message_id, to, values);
+        letter.map(Some).map_err(|flaw| {
+            SendError::Transient(format!("it cannot be written: {}", flaw.without_values()))
+        })
     }
 }
 
@@ -97,13 +114,13 @@ async fn bound(
 }
 
 /// The letter as it is sent now to or about `user`; `None` if it is no longer wanted, which one
-/// whose user is gone never is. An error if its data is not what its kind's file reads.
+/// whose user is gone never is.
 pub(super) fn compose(
     state: &AppState,
     claimed: &ClaimedLetter,
     user: Option<&User>,
     now: DateTime<Utc>,
-) -> serde_json::Result<Option<Letter>> {
+) -> Composed {
     let message_id = format!("<{}@{}>", claimed.id, state.config.site());
     let draft = Draft { state, claimed, message_id, now };
     if claimed.user_id.is_some() && user.is_none() {
@@ -112,15 +129,30 @@ pub(super) fn compose(
     if user.is_some_and(User::is_deleted) {
         return Ok(None);
     }
+    let to_user = |compose: fn(&Draft<'_>, &User) -> Composed| {
+        user.map_or(Ok(None), |user| compose(&draft, user))
+    };
     match claimed.kind {
-        LetterKind::Confirmation => Ok(user.and_then(|user| confirmation::compose(&draft, user))),
-        LetterKind::EmailChangeNotice => {
-            Ok(user.and_then(|user| email_change_notice::compose(&draft, user)))
+        LetterKind::Confirmation => to_user(confirmation::compose),
+        LetterKind::EmailChangeNotice => to_user(email_change_notice::compose),
+        LetterKind::PasswordChanged => to_user(password_changed::compose),
+        LetterKind::Reset => to_user(reset::compose),
+        LetterKind::Test => test::compose(&draft),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::mail::letters::Kind;
+    use crate::store::outbox::LetterKind;
+
+    #[test]
+    fn each_kind_has_its_words() {
+        for kind in LetterKind::ALL {
+            assert!(
+                Kind::called(kind.as_str()).is_some(),
+                "{kind:?} is not in mail/letters/kinds.rs"
+            );
         }
-        LetterKind::PasswordChanged => {
-            Ok(user.and_then(|user| password_changed::compose(&draft, user)))
-        }
-        LetterKind::Reset => Ok(user.and_then(|user| reset::compose(&draft, user))),
-        LetterKind::Test => test::compose(&draft).map(Some),
     }
 }

@@ -2,35 +2,34 @@
 
 use chrono::{DateTime, Utc};
 
-use super::Draft;
+use super::{Composed, Draft};
 use crate::account::recovery::{CODE_LIFETIME, LINK_LIFETIME};
-use crate::mail::{Letter, message};
+use crate::mail::letters::Values;
 use crate::security::mailed_code::CodePurpose;
 use crate::security::token::HandleKind;
 use crate::store::users::User;
 
 /// To the account's own spelling of its address, whatever was typed: some providers tell capitals
 /// apart. `None` once its link has run out.
-pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Option<Letter> {
-    let challenge = draft.claimed.challenge_id?;
+pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Composed {
+    let Some(challenge) = draft.claimed.challenge_id else { return Ok(None) };
     let (state, at) = (draft.state, draft.claimed.created_at);
     let minutes_until = |end: DateTime<Utc>| (end - draft.now).num_minutes();
     let minutes = minutes_until(at + LINK_LIFETIME);
     if minutes < 1 {
-        return None;
+        return Ok(None);
     }
     let token = state.keys.issue_handle(HandleKind::Reset, challenge, at, at + LINK_LIFETIME);
     let page = state.config.password_reset_url.as_ref();
     let link = draft.link(page, "password/reset", &token);
     let code = state.codes.make(CodePurpose::Reset, challenge);
     let code_minutes = minutes_until(at + CODE_LIFETIME);
-    Some(message::reset(&message::Reset {
-        message_id: &draft.message_id,
-        to: &user.email,
-        service: draft.service(),
-        link: &link,
-        // A letter that was held up has one that is good no longer.
-        code: Some((&*code, code_minutes)).filter(|_| code_minutes >= 1),
-        minutes,
-    }))
+    // A letter that was held up has one that is good no longer.
+    let is_code_good = code_minutes >= 1;
+    let values = Values::new()
+        .set("link", link)
+        .set("minutes", minutes)
+        .set_if("digits", is_code_good.then_some(&*code))
+        .set_if("code_minutes", is_code_good.then_some(code_minutes));
+    draft.letter(&user.email, &values)
 }

@@ -8,8 +8,8 @@
 
 use serde::Deserialize;
 
-use super::Draft;
-use crate::mail::{Letter, message};
+use super::{Composed, Draft};
+use crate::mail::letters::Values;
 
 #[derive(Deserialize)]
 struct Data {
@@ -18,7 +18,7 @@ struct Data {
 }
 
 /// It is always wanted.
-pub(super) fn compose(draft: &Draft<'_>) -> serde_json::Result<Letter> {
-    let Data { number } = Data::deserialize(&draft.claimed.data)?;
-    Ok(message::test(&draft.message_id, draft.recipient(), draft.service(), number))
+pub(super) fn compose(draft: &Draft<'_>) -> Composed {
+    let Data { number } = draft.data()?;
+    draft.letter(draft.recipient(), &Values::new().set_if("number", number))
 }

@@ -9,6 +9,7 @@ mod replies;
 mod sender;
 mod smtp;
 mod smtp_security;
+mod templates;
 mod trouble;
 mod without_server;
 mod worker;

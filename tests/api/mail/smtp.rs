@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use doorward::fields::Email;
-use doorward::mail::{Letter, Mailbox, Mailer, SendError, SmtpSettings, message, sender};
+use doorward::mail::{Letter, Mailbox, Mailer, SendError, SmtpSettings, sender};
 
 use crate::harness::machine::root;
 use crate::harness::smtp_sink::{Kind, Mode, SmtpSink};
-use crate::mail::letters::{LINK, letter};
+use crate::mail::letters::{LINK, confirmation, letter};
 
 pub fn letter_to(to: &str) -> Letter {
     Letter { to: to.to_owned(), ..letter() }
@@ -90,10 +90,11 @@ async fn we_are_a_domain_or_an_address_and_never_the_name_of_a_container() {
 #[tokio::test]
 async fn no_line_on_the_wire_is_longer_than_mail_allows() {
     let sink = SmtpSink::start().await;
-    let name = ["Bücher & Söhne"; 4].join(", ");
+    // About as long as APP_NAME may be.
+    let name = ["Bücher & Söhne"; 4].join(" ");
     let long = format!("https://example.com/{}#token={}", "x".repeat(1_500), "y".repeat(500));
     for link in [LINK, &long] {
-        let letter = message::confirmation("<a@b>", "ada@example.com", &name, link, 24);
+        let letter = confirmation(&name, link);
         mailer(&sink).send(&letter).await.expect("the sink accepts");
         let mail = sink.received().pop().unwrap();
         // RFC 5322, 2.1.1.

@@ -21,7 +21,8 @@ use crate::harness::wait::{eventually, lock_waits};
 pub fn with_mailer(app: &TestApp, mailer: Mailer) -> AppState {
     let (config, secret) = (app.state.config.clone(), SECRET_KEY.to_owned().into());
     let (clock, db, hasher) = (app.clock.clone(), app.state.db.clone(), app.state.hasher.clone());
-    AppState::compose(config, &secret, clock, db, mailer, hasher)
+    let letters = app.state.letters.clone();
+    AppState::compose(config, &secret, clock, db, mailer, letters, hasher)
 }
 
 pub fn over(sink: &SmtpSink) -> Mailer {

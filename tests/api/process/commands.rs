@@ -37,9 +37,16 @@ async fn role_of(home: &Home, username: &str) -> Value {
 async fn help_tells_what_each_command_is_for() {
     let home = Home::new(&[]);
     let help = home.succeeds(&["--help"], "").await;
-    for command in
-        ["serve", "worker", "migrate", "create-admin", "settings", "openapi", "healthcheck"]
-    {
+    for command in [
+        "serve",
+        "worker",
+        "migrate",
+        "create-admin",
+        "letters",
+        "settings",
+        "openapi",
+        "healthcheck",
+    ] {
         let line = help.lines().find(|line| line.trim_start().starts_with(command));
         assert!(line.is_some_and(|line| line.split_whitespace().count() > 4), "{command}: {help}");
         assert!(home.succeeds(&[command, "--help"], "").await.contains("Usage: doorward"));

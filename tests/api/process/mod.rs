@@ -11,6 +11,7 @@ mod first_start;
 mod idle;
 pub mod instances;
 mod least_privilege;
+mod letters;
 mod listening;
 mod local_postgres;
 mod local_postgres_trouble;
