@@ -2,6 +2,7 @@
 
 pub mod attempts;
 pub mod client;
+pub mod invitations;
 pub mod letters;
 pub mod password;
 pub mod recovery;

@@ -43,6 +43,11 @@ pub(super) async fn find_bar(
     Ok(standing.reset_required_at.map(|_| Barred::ResetRequired))
 }
 
+/// Whether the account is neither deleted nor banned.
+pub(super) fn may_get_in(user: &User) -> bool {
+    !user.is_deleted() && !user.standing.is_banned
+}
+
 /// Whether the account is as good as gone: it was deleted, and that can be taken back no longer.
 pub(super) fn is_gone(user: &User, now: DateTime<Utc>) -> bool {
     user.is_deleted() && user.standing.purge_at.is_none_or(|at| at <= now)

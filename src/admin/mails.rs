@@ -143,9 +143,9 @@ pub async fn list(
 /// It is sent as it would be written now: one whose link has run out meanwhile is not. One that may
 /// be on its way at this moment, or is due within two minutes, is left as it is.
 #[utoipa::path(
-    post, path = "/api/v1/admin/mails/{id}/retry", operation_id = "retry_mail", tag = "admin",
+    post, path = "/api/v1/admin/mails/{public_id}/retry", operation_id = "retry_mail", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
-    params(("id" = Uuid, Path)),
+    params(("public_id" = Uuid, Path, description = "The `id` of the letter.")),
     responses((status = 202, description = "It is due.", body = Message)),
     extensions(("x-codes" = json!([Code::Forbidden, Code::NotFound]))),
 )]

@@ -1,6 +1,7 @@
 //! Admins acting on others: every handler here asks for an `AdminUser`.
 
 mod audit;
+mod invitations;
 pub mod list;
 mod mails;
 mod stream;
@@ -20,6 +21,8 @@ use crate::state::AppState;
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(audit::list))
+        .routes(routes!(invitations::list, invitations::invite))
+        .routes(routes!(invitations::revoke))
         .routes(routes!(mails::list))
         .routes(routes!(mails::retry))
         .routes(routes!(list::list))

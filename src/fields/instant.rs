@@ -1,6 +1,6 @@
 //! Instants.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 
 use super::FieldError;
 
@@ -8,7 +8,9 @@ use super::FieldError;
 pub fn parse_instant(raw: &str) -> Result<DateTime<Utc>, FieldError> {
     // In a query a plus that is not escaped is a blank.
     let read = DateTime::parse_from_rfc3339(&raw.replace(' ', "+"));
-    read.map(|at| at.with_timezone(&Utc)).map_err(|_| {
+    let at = read.ok().map(|at| at.with_timezone(&Utc));
+    // PostgreSQL's text knows no year 0.
+    at.filter(|at| (1..=9999).contains(&at.year())).ok_or_else(|| {
         let text = "Use an instant with its zone, such as 2026-01-02T03:04:05Z.";
         FieldError::new("invalid_format", text)
     })
@@ -33,6 +35,8 @@ mod tests {
             "1767323045",
             "yesterday",
             "2026-13-02T03:04:05Z",
+            "0001-01-01T00:00:00+01:00",
+            "9999-12-31T23:30:00-01:00",
         ] {
             assert_eq!(super::super::code(at(bad)), "invalid_format", "{bad}");
         }

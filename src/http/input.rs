@@ -51,6 +51,11 @@ impl Input {
         parsed.map_err(|error| self.refuse(field, error)).ok()
     }
 
+    /// A string as it was sent, for a page that shows it again.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        self.values.get(field).and_then(Value::as_str)
+    }
+
     /// A yes or no of a query that may be left out: `true` or `false`, in any case, `1` or `0`.
     pub fn flag(&mut self, field: &str) -> Option<bool> {
         self.optional(field, |raw| match raw.to_ascii_lowercase().as_str() {

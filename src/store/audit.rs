@@ -63,7 +63,7 @@ events! {
 }
 
 impl EventKind {
-    /// Of those that a client can cause at will the span of time in which they are one row, counted.
+    /// Of those that a client can cause at will the span of time in which they are one row.
     fn counted_by(self) -> Option<&'static str> {
         match self {
             Self::RefreshTokenRepeated => Some("minute"),
@@ -137,11 +137,6 @@ impl Event {
         Self { details, ..self }
     }
 
-    /// Whether only the first of a row is logged: a list is read page by page.
-    pub fn is_told_once(&self) -> bool {
-        self.kind == EventKind::AuditRead
-    }
-
     /// Logs and counts it: an event that was recorded once that is committed, one that changes
     /// nothing, such as a refusal, at once.
     pub fn log(&self, counts: &Tally) {
@@ -163,14 +158,15 @@ impl Event {
 }
 
 /// Writes the event, in the transaction of what happened, with the request that it is of; whether it
-/// is a row of its own. One that a client can cause at will may be counted in an older one.
+/// was written or counted. One that a client can cause at will is counted in the row of its minute;
+/// that somebody reads is written once an hour.
 pub async fn insert(
     db: &mut PgConnection,
     event: &Event,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
     let request = context::current();
-    let count = sqlx::query_scalar!(
+    let written = sqlx::query_scalar!(
         "insert into audit_log as a
              (at, event, user_id, actor_id, session_id, ip, details, minute, request_id, user_agent,
                  off_clock)
@@ -178,8 +174,8 @@ pub async fn insert(
              date_trunc($8, $1::timestamptz), $9, $10,
              nullif(abs(extract(epoch from $1::timestamptz - now())) > 30, false))
          on conflict (user_id, event, ip, minute) where minute is not null
-         do update set count = a.count + 1
-         returning count",
+         do update set count = a.count + 1 where a.event <> 'audit_read'
+         returning id",
         now,
         event.kind.as_str(),
         event.user_id,
@@ -191,9 +187,9 @@ pub async fn insert(
         request.request_id,
         request.user_agent,
     )
-    .fetch_one(db)
+    .fetch_optional(db)
     .await?;
-    Ok(count == 1)
+    Ok(written.is_some())
 }
 
 /// Deletes at most 1,000 rows from before `before`. Skips locked rows.

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod audit_list;
 pub mod challenges;
 pub mod db;
+pub mod invitations;
 pub mod keyset;
 pub mod letter_list;
 pub mod limits;

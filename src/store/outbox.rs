@@ -18,6 +18,8 @@ pub enum LetterKind {
     Confirmation,
     /// Tells the old address that a new one waits to be confirmed.
     EmailChangeNotice,
+    /// Has the link by which an invited person makes an account.
+    Invitation,
     /// Tells a user that their password was changed, by whoever.
     PasswordChanged,
     /// Has the link and the code by which a password is reset.
@@ -28,9 +30,10 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Confirmation,
         Self::EmailChangeNotice,
+        Self::Invitation,
         Self::PasswordChanged,
         Self::Reset,
         Self::Test,
@@ -41,6 +44,7 @@ impl LetterKind {
         match self {
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
+            Self::Invitation => "invitation",
             Self::PasswordChanged => "password_changed",
             Self::Reset => "reset",
             Self::Test => "test",
@@ -68,6 +72,8 @@ pub struct NewLetter<'a> {
     pub recipient: &'a str,
     /// What its kind's file reads when it is sent; never a secret.
     pub data: Value,
+    /// What its link stands for.
+    pub challenge_id: Option<Uuid>,
 }
 
 /// A letter that the caller has claimed.
@@ -101,11 +107,12 @@ pub async fn insert(
     let kinds: Vec<&str> = letters.iter().map(|letter| letter.kind.as_str()).collect();
     let recipients: Vec<&str> = letters.iter().map(|letter| letter.recipient).collect();
     let data: Vec<&Value> = letters.iter().map(|letter| &letter.data).collect();
+    let challenges: Vec<Option<Uuid>> = letters.iter().map(|letter| letter.challenge_id).collect();
     sqlx::query!(
-        "insert into outbox (id, user_id, kind, recipient, data, created_at, next_attempt_at)
-         select asked.*, $6, least($6, now())
-         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[])
-             as asked (id, user_id, kind, recipient, data)
+        "insert into outbox (id, user_id, kind, recipient, data, challenge_id, created_at, next_attempt_at)
+         select asked.*, $7, least($7, now())
+         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::uuid[])
+             as asked (id, user_id, kind, recipient, data, challenge_id)
          where not exists (
              select from outbox
              where user_id = asked.user_id and kind = asked.kind and recipient = asked.recipient
@@ -116,6 +123,7 @@ pub async fn insert(
         &kinds as &[&str],
         &recipients as &[&str],
         &data as &[&Value],
+        &challenges as &[Option<Uuid>],
         now,
     )
     .execute(db)
@@ -300,7 +308,7 @@ pub async fn delete_settled(db: &mut PgConnection, before: DateTime<Utc>) -> sql
     let done = sqlx::query!(
         "delete from outbox where id in (
              select id from outbox
-             where created_at < $1 and (coalesce(sent_at, failed_at) < $1 or kind = 'reset')
+             where created_at < $1 and (coalesce(sent_at, failed_at) < $1 or kind in ('reset', 'invitation'))
              order by created_at limit 1000
              for update skip locked
          )",

@@ -154,6 +154,9 @@ async fn claim(state: &AppState) -> sqlx::Result<Option<Claim>> {
 }
 
 async fn deliver(state: &AppState, (claimed, since): Claim) -> sqlx::Result<()> {
+    if letters::is_void(state, &claimed, state.clock.now()).await? {
+        return db::with_timeout(withdraw(state, &claimed)).await;
+    }
     let user = letters::addressee(state, &claimed, state.clock.now()).await?;
     let sent = match letters::compose(state, &claimed, user.as_ref(), state.clock.now()) {
         Ok(Some(_)) if since.elapsed() > BEGIN_WITHIN => {
@@ -192,8 +195,10 @@ async fn send(state: &AppState, letter: &Letter) -> Result<(), SendError> {
 async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()> {
     let (id, now) = (claimed.id, state.clock.now());
     let mut tx = state.db.begin().await?;
-    if claimed.kind == LetterKind::Reset {
-        if users::find_by_email(&mut tx, &claimed.recipient).await?.is_none() {
+    if let LetterKind::Reset | LetterKind::Invitation = claimed.kind {
+        if claimed.kind == LetterKind::Reset
+            && users::find_by_email(&mut tx, &claimed.recipient).await?.is_none()
+        {
             // There is nothing to keep of what a stranger typed.
             outbox::delete(&mut tx, id).await?;
             return tx.commit().await;

@@ -1,11 +1,10 @@
 //! The page on which a new password is typed, and what became of it.
 
 use askama::Template;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 
 use crate::account::recovery::Proven;
-use crate::config::Config;
 use crate::http::error::{ApiError, Code};
 use crate::http::html::{self, Frame};
 use crate::state::AppState;
@@ -22,16 +21,6 @@ struct ResetPage<'a> {
     /// What is wrong.
     complaints: Vec<String>,
     min_length: usize,
-}
-
-/// Whether a form was sent by our own page: a browser says so by itself, where it is not too old
-/// for that.
-pub(super) fn is_ours(config: &Config, headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    match text("sec-fetch-site") {
-        Some(site) => site == "same-origin",
-        None => text(header::ORIGIN.as_str()) == Some(config.origin().as_str()),
-    }
 }
 
 /// The page as it is opened.
@@ -66,7 +55,7 @@ pub(super) fn end(
                 complaints.push(error.message().to_owned());
             }
             let page = form(state, error.code.status(), &typed.token, &typed.username, complaints);
-            with_headers_of(error, page)
+            html::tell(error, page)
         }
         (Err(error), _) => refused(state, error),
     }
@@ -99,15 +88,7 @@ fn refused(state: &AppState, error: ApiError) -> Response {
     let complaints = vec![error.message().to_owned()];
     let page = ResetPage { complaints, ..page(state, title) };
     let response = html::answer(error.code.status(), &page, html::NO_FORM);
-    with_headers_of(error, response)
-}
-
-fn with_headers_of(error: ApiError, mut response: Response) -> Response {
-    // The headers that another client would get, and the error itself, for the log.
-    let (bare, _) = error.into_response().into_parts();
-    response.headers_mut().extend(bare.headers);
-    response.extensions_mut().extend(bare.extensions);
-    response
+    html::tell(error, response)
 }
 
 fn page<'a>(state: &'a AppState, title: &'a str) -> ResetPage<'a> {

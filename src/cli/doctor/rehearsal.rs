@@ -56,6 +56,7 @@ async fn rehearse(db: &Db, now: DateTime<Utc>) -> sqlx::Result<()> {
         user_id: Some(id),
         recipient: email.as_str(),
         data: json!({}),
+        challenge_id: None,
     };
     outbox::insert(&mut tx, &[letter], now).await?;
     let challenge = NewChallenge {

@@ -62,7 +62,7 @@ async fn every_path_answers_the_same_with_and_without_a_slash_at_its_end() {
         }
     }
     // What anybody may read, twice, and what the admin reads.
-    assert_eq!(found, 2 * 4 + 3);
+    assert_eq!(found, 2 * 4 + 6);
 }
 
 #[tokio::test]
