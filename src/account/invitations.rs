@@ -60,8 +60,8 @@ pub async fn by_link(
     if may_give(inviter.as_ref(), invitation.role) { Ok(invitation) } else { Err(OVER) }
 }
 
-/// Whether the inviter may still give this role: what they decided as an admin counts for no more than
-/// they do.
+/// Whether the inviter may still give this role: what they decided as an admin counts for no more
+/// than they do.
 fn may_give(inviter: Option<&User>, role: Role) -> bool {
     role == Role::User
         || inviter.is_some_and(|user| user.role.is_admin() && standing::may_get_in(user))
@@ -105,8 +105,8 @@ pub async fn accept(
     }
 }
 
-/// The inviter's row first, so that a demotion comes before this or after it; the link is used up by
-/// one of all who try at once.
+/// The inviter's row first, so that a demotion comes before this or after it; the link is used up
+/// by one of all who try at once.
 async fn insert(
     state: &AppState,
     invitation: &Invitation,

@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::account::Error;
 use crate::account::attempts::{self, Attempts, Counted};
@@ -18,23 +19,15 @@ use crate::store::users::User;
 /// How long the link in a letter is good.
 pub const LINK_LIFETIME: TimeDelta = TimeDelta::hours(24);
 
-/// Queues the letter that asks to confirm the user's address: the pending one where there is one.
-pub async fn queue_confirmation(
-    db: &mut PgConnection,
-    user: &User,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    outbox::insert(db, &[confirmation(user)], now).await
-}
-
 /// Whether such a letter waits to be sent, for the first time or once more.
 pub async fn is_confirmation_waiting(db: &mut PgConnection, user: &User) -> sqlx::Result<bool> {
     outbox::is_waiting(db, user.id, LetterKind::Confirmation, user.address_to_confirm()).await
 }
 
-/// The letter that asks to confirm the user's address.
-pub fn confirmation(user: &User) -> NewLetter<'_> {
-    to_user(LetterKind::Confirmation, user, user.address_to_confirm())
+/// The letter that asks to confirm the user's address: the pending one where there is one.
+pub fn confirmation(user: &User, challenge_id: Uuid) -> NewLetter<'_> {
+    let letter = to_user(LetterKind::Confirmation, user, user.address_to_confirm());
+    NewLetter { challenge_id: Some(challenge_id), ..letter }
 }
 
 /// The letter that tells the user's old address of a new one.

@@ -2,8 +2,10 @@
 
 pub mod attempts;
 pub mod client;
+pub mod confirmation;
 pub mod invitations;
 pub mod letters;
+pub mod mailed_codes;
 pub mod password;
 pub mod recovery;
 pub mod refreshes;

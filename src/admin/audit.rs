@@ -111,9 +111,9 @@ impl AuditEvent {
 /// Lists what happened, newest first unless sorted otherwise.
 ///
 /// Paged by keyset: a page far down costs what the first one does. `accept: application/x-ndjson`
-/// streams all of it, one JSON object a line. A parameter that is not known is refused; an empty one
-/// counts as left out. Staff see no addresses and no user agents, and search for none. That the log
-/// was read is written down as well: `audit_read`, once an hour for each reader and address.
+/// streams all of it, one JSON object a line. A parameter that is not known is refused; an empty
+/// one counts as left out. Staff see no addresses and no user agents, and search for none. That the
+/// log was read is written down as well: `audit_read`, once an hour for each reader and address.
 #[utoipa::path(
     get, path = "/api/v1/admin/audit", operation_id = "list_audit", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),

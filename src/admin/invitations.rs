@@ -115,8 +115,8 @@ impl InviteRequest {
 
 /// Invites somebody to make an account: sends a letter whose link is good for 72 hours.
 ///
-/// The account will have this address, verified, and this role, if the admin still is one by then. An
-/// address that is invited already is invited anew: the link before it is void.
+/// The account will have this address, verified, and this role, if the admin still is one by then.
+/// An address that is invited already is invited anew: the link before it is void.
 #[utoipa::path(
     post, path = "/api/v1/admin/invitations", operation_id = "invite", tag = "admin",
     security(("access_token" = []), ("bearer" = [])), request_body = InviteRequest,
@@ -161,8 +161,8 @@ pub async fn invite(
     Ok((StatusCode::CREATED, Json(InvitationResponse { success: true, invitation })))
 }
 
-/// Lists invitations, newest first: those that are good, and those that were accepted, taken back or
-/// ran out in the last 30 days.
+/// Lists invitations, newest first: those that are good, and those that were accepted, taken back
+/// or ran out in the last 30 days.
 #[utoipa::path(
     get, path = "/api/v1/admin/invitations", operation_id = "list_invitations", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),

@@ -18,9 +18,9 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
     accepts_by_name(headers, NDJSON)
 }
 
-/// Every row of a list. `read` gives a batch, and what the next one is asked for by if there is one.
-/// Each batch is a query of its own, so that a slow reader holds neither memory nor a connection;
-/// before each it is checked that the caller still may read it.
+/// Every row of a list. `read` gives a batch, and what the next one is asked for by if there is
+/// one. Each batch is a query of its own, so that a slow reader holds neither memory nor a
+/// connection; before each it is checked that the caller still may read it.
 pub(super) fn lines<R, T, F>(
     state: AppState,
     caller: StaffUser,

@@ -84,8 +84,8 @@ pub async fn show(State(state): State<AppState>, uri: Uri, headers: HeaderMap) -
 
 /// Makes the account that the letter invites to, with its address, verified, and its role.
 ///
-/// It logs nobody in. A link that was used, is void or ran out is 410 `link_expired`; a name that is
-/// taken or a password that will not do leaves it good.
+/// It logs nobody in. A link that was used, is void or ran out is 410 `link_expired`; a name that
+/// is taken or a password that will not do leaves it good.
 #[utoipa::path(
     post, path = "/api/v1/invitations/accept", operation_id = "accept_invitation", tag = "auth",
     request_body(content(

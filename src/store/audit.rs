@@ -157,9 +157,9 @@ impl Event {
     }
 }
 
-/// Writes the event, in the transaction of what happened, with the request that it is of; whether it
-/// was written or counted. One that a client can cause at will is counted in the row of its minute;
-/// that somebody reads is written once an hour.
+/// Writes the event, in the transaction of what happened, with the request that it is of; whether
+/// it was written or counted. One that a client can cause at will is counted in the row of its
+/// minute; that somebody reads is written once an hour.
 pub async fn insert(
     db: &mut PgConnection,
     event: &Event,

@@ -51,8 +51,8 @@ const DISORDER: TimeDelta = TimeDelta::minutes(2);
 /// One page: at most `limit` events after the one with the id `after`, in the order of their ids.
 ///
 /// What an index cannot find in that order at once is asked for in parts that it can, and put
-/// together: events of oneself and of others (migration 0022), and those of a span of time, which are
-/// a span of ids and a few beside (migration 0019).
+/// together: events of oneself and of others (migration 0022), and those of a span of time, which
+/// are a span of ids and a few beside (migration 0019).
 pub async fn list(
     db: &mut PgConnection,
     filter: &Filter,
@@ -89,11 +89,11 @@ fn push_order(query: &mut QueryBuilder<Postgres>, descending: bool, limit: i64) 
     query.push(format_args!(" order by id {direction} limit {limit}"));
 }
 
-/// Whom it happened to and who did it, as conditions: of an actor what they did to others and what to
-/// themselves, where the filter does not say which.
+/// Whom it happened to and who did it, as conditions: of an actor what they did to others and what
+/// to themselves, where the filter does not say which.
 ///
-/// What one did to oneself is told behind a `coalesce`, which the planner takes for half of the rows:
-/// told plainly it is taken for next to none, and all of a user's rows are read and sorted.
+/// What one did to oneself is told behind a `coalesce`, which the planner takes for half of the
+/// rows: told plainly it is taken for next to none, and all of a user's rows are read and sorted.
 fn own_or_others(filter: &Filter) -> Vec<String> {
     let others =
         |actor: Uuid| format!(" and actor_id = '{actor}' and actor_id is distinct from user_id");
@@ -108,8 +108,8 @@ fn own_or_others(filter: &Filter) -> Vec<String> {
 }
 
 /// A span of time, as conditions: on what is in order, between two ids, and on what is not. In the
-/// first the time stands behind a `coalesce`, since it leaves what the ids do: told plainly the planner
-/// takes both for chances of their own, and reads all of a short span and sorts it.
+/// first the time stands behind a `coalesce`, since it leaves what the ids do: told plainly the
+/// planner takes both for chances of their own, and reads all of a short span and sorts it.
 async fn find_span(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<Vec<String>> {
     let Filter { since, until, .. } = *filter;
     if since.is_none() && until.is_none() {

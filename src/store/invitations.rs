@@ -54,8 +54,8 @@ pub struct NewInvitation<'a> {
     pub challenge_id: Uuid,
 }
 
-/// Invites an address. An invitation of it that is neither accepted nor revoked is made anew, and its
-/// link is void.
+/// Invites an address. An invitation of it that is neither accepted nor revoked is made anew, and
+/// its link is void.
 pub async fn insert(
     db: &mut PgConnection,
     new: &NewInvitation<'_>,
@@ -143,8 +143,8 @@ pub async fn revoke(
 /// The order of the list.
 pub const ORDER: SortColumn = SortColumn::Instant("created_at");
 
-/// One page: at most `limit` invitations, newest first, after the one at `after`. Without those that
-/// were over before `since`.
+/// One page: at most `limit` invitations, newest first, after the one at `after`. Without those
+/// that were over before `since`.
 pub async fn list(
     db: &mut PgConnection,
     since: DateTime<Utc>,

@@ -98,6 +98,7 @@ pub async fn list(
         query.push(" and user_id = ").push_bind(id);
     }
     ORDER.push_page(&mut query, true, after, limit);
-    // Planned for its values each time: of a rare kind, or of few that wait, another index is the best.
+    // Planned for its values each time: of a rare kind, or of few that wait, another index is the
+    // best.
     query.build_query_as().persistent(false).fetch_all(db).await
 }

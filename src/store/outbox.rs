@@ -72,7 +72,7 @@ pub struct NewLetter<'a> {
     pub recipient: &'a str,
     /// What its kind's file reads when it is sent; never a secret.
     pub data: Value,
-    /// What its link stands for.
+    /// What its link and its code stand for.
     pub challenge_id: Option<Uuid>,
 }
 
@@ -86,6 +86,7 @@ pub struct ClaimedLetter {
     pub data: Value,
     /// What its link and its code stand for.
     pub challenge_id: Option<Uuid>,
+    pub challenge_expires_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     /// Including this one.
     pub attempts: i32,
@@ -170,7 +171,8 @@ pub async fn claim_next(
              limit 1
              for update skip locked
          )
-         returning id, kind, user_id, recipient, data, challenge_id, created_at, attempts",
+         returning id, kind, user_id, recipient, data, challenge_id, created_at, attempts,
+             (select expires_at from challenges where id = challenge_id) as challenge_expires_at",
         now,
         now + lease,
         &LetterKind::words() as &[&str],
@@ -185,6 +187,7 @@ pub async fn claim_next(
         recipient: row.recipient,
         data: row.data,
         challenge_id: row.challenge_id,
+        challenge_expires_at: row.challenge_expires_at,
         created_at: row.created_at,
         attempts: row.attempts,
     }))

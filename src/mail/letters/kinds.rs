@@ -89,7 +89,12 @@ const TABLE: [Kind; 6] = [
         word: "confirmation",
         reader: Reader::Anybody,
         source: include_str!("confirmation.txt"),
-        values: &[link("link", sample_link!("confirm")), number("hours", 24)],
+        values: &[
+            link("link", sample_link!("confirm")),
+            number("hours", 24),
+            digits("digits", "12345678").optional(),
+            number("code_minutes", 60).optional(),
+        ],
     },
     Kind {
         word: "reset",

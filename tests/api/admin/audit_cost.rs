@@ -11,8 +11,8 @@ use crate::harness::app::TestApp;
 
 const EVENTS: i64 = 100_000;
 const PAGE: i64 = 20;
-/// A page's own rows, as many again of its parts, and those within the disorder that is allowed for,
-/// which are a minute apart here.
+/// A page's own rows, as many again of its parts, and those within the disorder that is allowed
+/// for, which are a minute apart here.
 const FEW: i64 = 100;
 
 fn id(number: i64) -> Uuid {
@@ -23,8 +23,8 @@ fn start() -> DateTime<Utc> {
     "2026-01-01T00:00:00Z".parse().unwrap()
 }
 
-/// A minute apart: half of them logins; each 20,000th a role that an admin gave somebody, each 10,000th
-/// from a rare address; of 500 users each did what they did to themselves.
+/// A minute apart: half of them logins; each 20,000th a role that an admin gave somebody, each
+/// 10,000th from a rare address; of 500 users each did what they did to themselves.
 async fn populate(app: &TestApp) {
     let person = "('00000000-0000-0000-0000-' || lpad(to_hex(n % 500 + 1), 12, '0'))::uuid";
     let sql = format!(

@@ -27,8 +27,8 @@ async fn retry(person: &Person, mail: &Value) -> crate::harness::answer::Answer 
     person.post(&format!("{MAILS}/{}/retry", mail["id"].as_str().unwrap()), &json!({})).await
 }
 
-/// An admin, a letter that was sent, one that was refused for good, and one that waits for its second
-/// attempt.
+/// An admin, a letter that was sent, one that was refused for good, and one that waits for its
+/// second attempt.
 async fn office() -> (TestApp, Person) {
     let app = TestApp::start().await;
     let boss = app.admin().await;

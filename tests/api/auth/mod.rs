@@ -1,6 +1,8 @@
 //! Getting in and staying in: login, refresh, logout, the link in the mail.
 
 mod confirm;
+mod confirm_code;
+mod confirm_code_refused;
 mod confirm_disown;
 mod confirm_onward;
 pub mod confirm_page;
@@ -11,6 +13,9 @@ mod login_sessions;
 mod login_together;
 mod logout;
 mod recovery;
+mod recovery_code;
+mod recovery_link;
+mod recovery_page;
 mod refresh;
 mod refresh_automaton;
 mod refresh_calls;
