@@ -1,21 +1,19 @@
 //! `GET /users/`: all users, page by page or as a stream.
 
-use axum::body::Bytes;
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::{BoxError, Json};
-use futures_util::stream;
 use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
+use crate::admin::stream;
 use crate::fields::{Role, Search, login_key};
 use crate::http::body::QueryString;
 use crate::http::cursor;
 use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
-use crate::http::ndjson;
 use crate::http::session::StaffUser;
 use crate::http::user::ManagedUser;
 use crate::state::AppState;
@@ -83,12 +81,7 @@ pub async fn list(
     QueryString(form): QueryString,
 ) -> Result<Response, ApiError> {
     let request = ListRequest::parse(form)?;
-    let wants_stream = headers.get_all(header::ACCEPT).iter().any(|value| {
-        value
-            .to_str()
-            .is_ok_and(|value| value.to_ascii_lowercase().contains("application/x-ndjson"))
-    });
-    if wants_stream {
+    if stream::is_wanted(&headers) {
         return Ok(all(state, caller, request));
     }
 
@@ -131,12 +124,7 @@ impl ListRequest {
     pub fn parse(mut form: Input) -> Result<Self, ApiError> {
         form.drop_empty();
         form.refuse_unknown(&PARAMETERS);
-        let mut given = Vec::new();
-        for name in PARAMETERS.into_iter().filter(|name| *name != "after") {
-            if let Some(value) = form.optional(name, |raw| Ok(raw.to_owned())) {
-                given.push((name, value));
-            }
-        }
+        let given = form.given(&PARAMETERS);
         let limit = form.optional("limit", |raw| cursor::parse_limit(raw, MAX_LIMIT));
         let sort = form.optional("sort", |raw| cursor::parse_sort(raw, &SORTS));
         let sort = sort.unwrap_or((SortBy::CreatedAt, false));
@@ -187,28 +175,15 @@ const SORTS: [(&str, SortBy); 4] = [
     ("email", SortBy::Email),
 ];
 
-/// Every user that matches, one JSON object a line. Each batch is a query of its own, so that a
-/// slow reader holds neither memory nor a connection; before each it is checked that the caller
-/// still may read it.
+/// Every user that matches, one JSON object a line.
 fn all(state: AppState, caller: StaffUser, request: ListRequest) -> Response {
-    let start = Some((state, caller, request));
-    let batches = stream::try_unfold(start, async |position| {
-        let Some((state, caller, mut request)) = position else { return Ok(None) };
-        if !caller.is_still_staff(&state).await? {
-            return Err(BoxError::from("the reader is neither staff nor an admin any more"));
-        }
+    stream::lines(state, caller, request, |state, mut request: ListRequest| async move {
         let found = state.db.read_many(|db| Box::pin(read_batch(db, request.clone()))).await?;
         let is_last = i64::try_from(found.len()).is_ok_and(|found| found < STREAM_BATCH);
         request.after = found.last().map(|last| request.sort.0.position(last));
-        let mut lines = Vec::new();
-        for user in found {
-            serde_json::to_writer(&mut lines, &ManagedUser::from(user))?;
-            lines.push(b'\n');
-        }
-        let next = if is_last { None } else { Some((state, caller, request)) };
-        Ok(Some((Bytes::from(lines), next)))
-    });
-    ndjson::stream(batches)
+        let users: Vec<_> = found.into_iter().map(ManagedUser::from).collect();
+        Ok((users, (!is_last).then_some(request)))
+    })
 }
 
 async fn read_batch(db: &mut PgConnection, request: ListRequest) -> sqlx::Result<Vec<User>> {

@@ -15,6 +15,7 @@ mod search;
 mod username;
 
 use utoipa::openapi::schema::{ObjectBuilder, Type};
+use uuid::Uuid;
 
 pub use ban_reason::BanReason;
 pub use email::Email;
@@ -50,6 +51,12 @@ impl FieldError {
 /// books and chat programs add unseen.
 pub fn trimmed(raw: &str) -> &str {
     raw.trim_matches(|c: char| c.is_whitespace() || is_invisible_mark(c))
+}
+
+/// Reads an id.
+pub fn parse_uuid(raw: &str) -> Result<Uuid, FieldError> {
+    let text = "Use an id such as 019a2e4c-7f00-7000-8000-000000000000.";
+    Uuid::try_parse(trimmed(raw)).map_err(|_| FieldError::new("invalid_format", text))
 }
 
 /// The name or the address of a login, in the form in which it is unique.

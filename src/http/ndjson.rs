@@ -11,7 +11,7 @@ use crate::http::body::{is_text_of, parse_object, read_body};
 use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
 
-const MEDIA_TYPE: &str = "application/x-ndjson";
+pub const MEDIA_TYPE: &str = "application/x-ndjson";
 /// Largest body in bytes, and in lines.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 pub const MAX_LINES: usize = 500;

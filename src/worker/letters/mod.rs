@@ -8,6 +8,7 @@ mod account_restored;
 mod ban_lifted;
 mod confirmation;
 mod email_change_notice;
+mod invitation;
 mod password_changed;
 mod reset;
 mod test;
@@ -23,7 +24,7 @@ use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::outbox::{ClaimedLetter, LetterKind};
 use crate::store::users::{self, User};
-use crate::store::{challenges, db, outbox};
+use crate::store::{challenges, db, invitations, outbox};
 
 /// The letter; `None` if it is no longer wanted. The error is for the log: another release, or
 /// another template, may write it.
@@ -43,9 +44,10 @@ impl<'a> Draft<'a> {
         &self.claimed.recipient
     }
 
-    /// How many minutes are left until then, to the nearest one.
-    fn minutes_until(&self, end: DateTime<Utc>) -> i64 {
-        ((end - self.now).num_seconds() + 30) / 60
+    /// How many minutes are left until then, to the nearest one; `None` where it is less than one.
+    fn minutes_until(&self, end: DateTime<Utc>) -> Option<i64> {
+        let left = (end - self.now).num_seconds();
+        (left >= 60).then_some((left + 30) / 60)
     }
 
     fn goes_to(&self, address: &str) -> bool {
@@ -93,6 +95,19 @@ pub(super) async fn addressee(
         (_, _, Some(id)) => state.db.read(|db| Box::pin(users::find(db, id))).await,
         _ => Ok(None),
     }
+}
+
+/// Whether the letter's link is void by now: of an invitation that was taken back, or made anew.
+pub(super) async fn is_void(
+    state: &AppState,
+    claimed: &ClaimedLetter,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let (LetterKind::Invitation, Some(id)) = (claimed.kind, claimed.challenge_id) else {
+        return Ok(false);
+    };
+    let open = state.db.read(|db| Box::pin(invitations::find_open(db, id, now))).await?;
+    Ok(open.is_none())
 }
 
 async fn bound(
@@ -147,6 +162,7 @@ pub(super) fn compose(
         LetterKind::BanLifted => to_user(ban_lifted::compose),
         LetterKind::Confirmation => to_user(confirmation::compose),
         LetterKind::EmailChangeNotice => to_user(email_change_notice::compose),
+        LetterKind::Invitation => invitation::compose(&draft),
         LetterKind::PasswordChanged => to_user(password_changed::compose),
         LetterKind::Reset => to_user(reset::compose),
         LetterKind::Test => test::compose(&draft),

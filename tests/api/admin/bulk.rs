@@ -164,7 +164,7 @@ async fn a_line_that_fails_stands_in_the_way_of_no_other() {
         [
             vec![("op", "invalid_choice")],
             vec![("role", "required")],
-            vec![("reason", "required"), ("until", "invalid_instant")],
+            vec![("reason", "required"), ("until", "invalid_format")],
             vec![("public_id", "required")],
             vec![("until", "out_of_range")],
             vec![("note", "invalid_characters")],
