@@ -51,6 +51,20 @@ pub fn invitation(invitation: &Invitation) -> NewLetter<'_> {
     }
 }
 
+/// The letter that tells a user that their account is deleted, with the link that takes that back.
+pub fn account_deleted(user: &User, challenge: Uuid, until: DateTime<Utc>) -> NewLetter<'_> {
+    NewLetter {
+        data: json!({ "restore_until": until }),
+        challenge_id: Some(challenge),
+        ..to_user(LetterKind::AccountDeleted, user, &user.email)
+    }
+}
+
+/// The letter that tells a user that the deletion of their account was taken back.
+pub fn account_restored(user: &User) -> NewLetter<'_> {
+    to_user(LetterKind::AccountRestored, user, &user.email)
+}
+
 /// Counts a letter that resets a password; `None` if a limit is reached, which no client is told. It is
 /// limited by itself for each block of addresses that asks: what others have caused does not keep
 /// the owner's back, until all of them together have filled the box.

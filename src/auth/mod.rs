@@ -8,6 +8,7 @@ pub mod login;
 mod logout;
 mod refresh;
 mod reset;
+mod restore;
 mod step_up;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -25,5 +26,6 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(invitation::show))
         .routes(routes!(invitation::accept))
         .routes(routes!(reset::show, reset::reset))
+        .routes(routes!(restore::show, restore::restore))
         .routes(routes!(step_up::step_up))
 }

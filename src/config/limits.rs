@@ -100,6 +100,8 @@ limits! {
     /// Changes of one user's own data: each leaves its row in the audit log, and asks whether a
     /// name is taken.
     PROFILE = "profile" "LIMIT_PROFILE" window(60, 60), MOST;
+    /// Exports of one user's data: each reads all that is held about them.
+    EXPORT = "export" "LIMIT_EXPORT" window(5, 24 * 60), MOST;
 }
 
 impl Limit {

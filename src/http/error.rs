@@ -96,6 +96,8 @@ codes! {
         "The user's e-mail address has to be verified first.";
     LastAdmin = CONFLICT "last_admin": "This is the last admin.";
     LinkExpired = GONE "link_expired": "This link is no longer valid: ask for a new one.";
+    ChallengeExpired = GONE "challenge_expired":
+        "This was used, or has run out: begin again from the start.";
     PayloadTooLarge = PAYLOAD_TOO_LARGE "payload_too_large": "A body has at most 16 KiB.";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type":
         "Send the body as application/json, in UTF-8, and not compressed.";
@@ -218,6 +220,7 @@ impl From<account::Error> for ApiError {
             account::Error::RateLimited { refusal, now } => Self::rate_limited(refusal, now),
             account::Error::WrongPassword => Self::conflict(&[("password", Code::WrongPassword)]),
             account::Error::Barred(barred) => barred.into(),
+            account::Error::LastAdmin => Code::LastAdmin.into(),
             account::Error::SessionEnded => Code::SessionEnded.into(),
             account::Error::Database(error) => error.into(),
         }

@@ -20,6 +20,7 @@ use axum::extract::Request;
 use axum::http::response::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
+use secrecy::ExposeSecret;
 use tower::Service;
 use tracing::field::display;
 use uuid::Uuid;
@@ -276,7 +277,7 @@ fn error_body(error: &ApiError, request_id: &str) -> Vec<u8> {
         errors: &error.errors,
         methods: error.way_on.methods,
         until: error.way_on.until,
-        restore_token: error.way_on.restore_token.as_deref(),
+        restore_token: error.way_on.restore_token.as_ref().map(ExposeSecret::expose_secret),
         restore_until: error.way_on.restore_until,
         request_id,
     };

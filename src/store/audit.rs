@@ -34,9 +34,11 @@ events! {
     AlreadyTaken = "already_taken";
     AuditRead = "audit_read";
     CreateAdmin = "create_admin";
+    DeletionAsked = "deletion_asked";
     EmailChanged = "email_changed";
     EmailDisowned = "email_disowned";
     EmailVerified = "email_verified";
+    Exported = "exported";
     FirstAdmin = "first_admin";
     Forbidden = "forbidden";
     InvitationAccepted = "invitation_accepted";
@@ -50,11 +52,13 @@ events! {
     PasswordChanged = "password_changed";
     PasswordReset = "password_reset";
     ProfileUpdated = "profile_updated";
+    Purged = "purged";
     RateLimited = "rate_limited";
     RefreshTokenRepeated = "refresh_token_repeated";
     RefreshTokenReused = "refresh_token_reused";
     Registered = "registered";
     ResetAsked = "reset_asked";
+    Restored = "restored";
     RoleChanged = "role_changed";
     SessionsRemoved = "sessions_removed";
     StepUp = "step_up";
@@ -69,6 +73,48 @@ impl EventKind {
             Self::RefreshTokenRepeated => Some("minute"),
             Self::AuditRead => Some("hour"),
             _ => None,
+        }
+    }
+
+    /// Whether the person to whom it happened may see it: what was done with their account, and not
+    /// what others tried or read.
+    pub fn is_shown_to_person(self) -> bool {
+        match self {
+            Self::AuditRead
+            | Self::CreateAdmin
+            | Self::DeletionAsked
+            | Self::EmailChanged
+            | Self::EmailDisowned
+            | Self::EmailVerified
+            | Self::Exported
+            | Self::FirstAdmin
+            | Self::InvitationAccepted
+            | Self::Login
+            | Self::Logout
+            | Self::LogoutEverywhere
+            | Self::PasswordChanged
+            | Self::PasswordReset
+            | Self::ProfileUpdated
+            | Self::RefreshTokenRepeated
+            | Self::RefreshTokenReused
+            | Self::Registered
+            | Self::ResetAsked
+            | Self::Restored
+            | Self::RoleChanged
+            | Self::SessionsRemoved
+            | Self::StepUp => true,
+            // After some of these nobody is left to see them, others are in the log alone.
+            Self::AccountDisowned
+            | Self::AlreadyTaken
+            | Self::Forbidden
+            | Self::InvitationRevoked
+            | Self::Invited
+            | Self::LetterRetried
+            | Self::LoginRefused
+            | Self::Purged
+            | Self::RateLimited
+            | Self::UserDeleted
+            | Self::WrongPassword => false,
         }
     }
 }

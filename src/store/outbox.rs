@@ -14,6 +14,10 @@ pub const LEASE: TimeDelta = TimeDelta::seconds(140);
 /// claims the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterKind {
+    /// Tells a user that their account is deleted, with the link that takes that back.
+    AccountDeleted,
+    /// Tells a user that it was taken back.
+    AccountRestored,
     /// Asks the recipient to confirm that the address is theirs.
     Confirmation,
     /// Tells the old address that a new one waits to be confirmed.
@@ -30,7 +34,9 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
+        Self::AccountDeleted,
+        Self::AccountRestored,
         Self::Confirmation,
         Self::EmailChangeNotice,
         Self::Invitation,
@@ -42,6 +48,8 @@ impl LetterKind {
     /// Its word here, and the name of its template.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::AccountDeleted => "account_deleted",
+            Self::AccountRestored => "account_restored",
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
             Self::Invitation => "invitation",
@@ -72,7 +80,7 @@ pub struct NewLetter<'a> {
     pub recipient: &'a str,
     /// What its kind's file reads when it is sent; never a secret.
     pub data: Value,
-    /// What its link and its code stand for.
+    /// What its link or its code stands for.
     pub challenge_id: Option<Uuid>,
 }
 
@@ -197,6 +205,12 @@ pub async fn set_sent(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sq
     sqlx::query!("update outbox set sent_at = $2, last_error = null where id = $1", id, now)
         .execute(db)
         .await?;
+    Ok(())
+}
+
+/// Says whom a letter is about: it goes when they are removed.
+pub async fn set_user(db: &mut PgConnection, id: Uuid, user_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("update outbox set user_id = $2 where id = $1", id, user_id).execute(db).await?;
     Ok(())
 }
 

@@ -1,7 +1,10 @@
 //! A person and their own account.
 
+mod activity;
 mod change_password;
 mod change_profile;
+mod delete;
+mod export;
 mod me;
 mod profile_changes;
 mod register;
@@ -21,7 +24,15 @@ use crate::store::users;
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(register::register))
-        .routes(routes!(me::show, me::show_by_post, change_profile::update, change_profile::patch))
+        .routes(routes!(
+            me::show,
+            me::show_by_post,
+            change_profile::update,
+            change_profile::patch,
+            delete::delete
+        ))
+        .routes(routes!(activity::list))
+        .routes(routes!(export::export))
         .routes(routes!(change_password::change_password))
         .routes(routes!(verify_email::verify_email))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio::sync::watch;
 
+use crate::account::deletion;
 use crate::state::AppState;
 use crate::store::{audit, challenges, db, invitations, limits, outbox, sessions};
 
@@ -17,10 +18,11 @@ const RETENTION: TimeDelta = TimeDelta::days(30);
 /// How long a challenge is kept after its end.
 const CHALLENGE_RETENTION: TimeDelta = TimeDelta::days(1);
 
-/// Removes rows that no request will ask for again, a thousand at a time.
+/// Removes rows that no request will ask for again, and accounts that were deleted long enough ago, a
+/// thousand rows at a time.
 pub(super) async fn clean_up(state: AppState, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
-        let pause = match db::with_timeout(delete_old_rows(&state)).await {
+        let pause = match remove(&state).await {
             Ok(0) => CLEANUP_INTERVAL,
             Ok(_) => BATCH_PAUSE,
             Err(error) => {
@@ -34,6 +36,11 @@ pub(super) async fn clean_up(state: AppState, mut stop: watch::Receiver<bool>) {
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }
+}
+
+async fn remove(state: &AppState) -> sqlx::Result<u64> {
+    let deleted = db::with_timeout(delete_old_rows(state)).await?;
+    Ok(deleted + deletion::purge_some(state).await?)
 }
 
 async fn delete_old_rows(state: &AppState) -> sqlx::Result<u64> {

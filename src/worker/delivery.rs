@@ -196,9 +196,9 @@ async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()>
     let (id, now) = (claimed.id, state.clock.now());
     let mut tx = state.db.begin().await?;
     if let LetterKind::Reset | LetterKind::Invitation = claimed.kind {
-        if claimed.kind == LetterKind::Reset
-            && users::find_by_email(&mut tx, &claimed.recipient).await?.is_none()
-        {
+        let user = users::find_by_email(&mut tx, &claimed.recipient).await?;
+        let is_for_nobody = user.is_none_or(|user| user.is_deleted());
+        if claimed.kind == LetterKind::Reset && is_for_nobody {
             // There is nothing to keep of what a stranger typed.
             outbox::delete(&mut tx, id).await?;
             return tx.commit().await;

@@ -85,7 +85,7 @@ pub(super) fn end(
                 complaints.push(error.message().to_owned());
             }
             let page = form(state, error.code.status(), typed, complaints);
-            html::tell(error, page)
+            html::with_headers_of(error, page)
         }
         (Err(error), _) => refused(state, error),
     }
@@ -105,7 +105,7 @@ fn refused(state: &AppState, error: ApiError) -> Response {
     let complaints = vec![error.message().to_owned()];
     let page = InvitationPage { complaints, ..page(state, title) };
     let response = html::answer(error.code.status(), &page, html::NO_FORM);
-    html::tell(error, response)
+    html::with_headers_of(error, response)
 }
 
 fn page<'a>(state: &'a AppState, title: &'a str) -> InvitationPage<'a> {

@@ -84,7 +84,7 @@ const NOT_ME: Slot = link("not_me", sample_link!("not_me")).optional();
 /// Every kind.
 pub static KINDS: [Kind; TABLE.len()] = TABLE;
 
-const TABLE: [Kind; 6] = [
+const TABLE: [Kind; 8] = [
     Kind {
         word: "confirmation",
         reader: Reader::Anybody,
@@ -111,13 +111,7 @@ const TABLE: [Kind; 6] = [
         word: "invitation",
         reader: Reader::Anybody,
         source: include_str!("invitation.txt"),
-        values: &[
-            link(
-                "link",
-                "https://accounts.example.com/api/v1/invitations?token=eyJhbGciOiJIUzI1NiIsInR5cCI6Imludml0ZStqd3QifQ.eyJqdGkiOiIwMTk4YjU4ZiJ9.c2FtcGxl",
-            ),
-            number("hours", 72),
-        ],
+        values: &[link("link", sample_link!("invitations")), number("hours", 72)],
     },
     Kind {
         word: "email_change_notice",
@@ -129,6 +123,22 @@ const TABLE: [Kind; 6] = [
         word: "password_changed",
         reader: Reader::Owner,
         source: include_str!("password_changed.txt"),
+        values: &[text("username", "ada"), NOT_ME],
+    },
+    Kind {
+        word: "account_deleted",
+        reader: Reader::Owner,
+        source: include_str!("account_deleted.txt"),
+        values: &[
+            text("username", "ada"),
+            text("until", "1 February 2026, 03:04 UTC"),
+            link("link", sample_link!("restore")),
+        ],
+    },
+    Kind {
+        word: "account_restored",
+        reader: Reader::Owner,
+        source: include_str!("account_restored.txt"),
         values: &[text("username", "ada"), NOT_ME],
     },
     Kind {

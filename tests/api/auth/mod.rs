@@ -22,5 +22,6 @@ mod refresh_calls;
 mod refresh_refused;
 mod refresh_story;
 mod refresh_tabs;
+mod restore;
 mod standing;
 mod step_up;

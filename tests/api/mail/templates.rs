@@ -83,7 +83,7 @@ fn a_layout_of_ones_own_is_every_letters() {
         assert!(letter.text.ends_with("\n\n-- Acme, #1d4ed8\n"), "{kind}: {}", letter.text);
         all += 1;
     }
-    assert_eq!(all, 6);
+    assert_eq!(all, 8);
     assert!(confirmation(&letters).2.contains(&format!("[{LINK}]")));
 }
 

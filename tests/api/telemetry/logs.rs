@@ -126,6 +126,7 @@ impl Life<'_> {
         home.put(PASSWORD_PATH).by(&first).json(&change).send().await.expect(200);
         self.refresh_until_reused(database, &first).await;
         let changed = self.recover(&new).await;
+        self.leave_and_come_back(&username, &changed, &new).await;
         let last = home.log_in_with(&username, &changed).send().await.expect(200);
         self.marks.add_pair(last)
     }
@@ -147,6 +148,26 @@ impl Life<'_> {
         home.post("/api/v1/password/reset").json(&set).send().await.expect(200);
         home.post("/api/v1/password/reset").json(&set).send().await.expect(410);
         new
+    }
+
+    /// Takes along what is held, deletes the account, and restores it by the letter's link.
+    async fn leave_and_come_back(&mut self, username: &str, password: &str, email: &str) {
+        let home = self.home;
+        let pair = home.log_in_with(username, password).send().await.expect(200);
+        let pair = self.marks.add_pair(pair);
+        for path in ["/api/v1/users/me/activity", "/api/v1/users/me/export"] {
+            home.get(path).by(&pair).send().await.expect(200);
+        }
+        let proof = json!({ "password": password });
+        home.call(Method::DELETE, ME).by(&pair).json(&proof).send().await.expect(202);
+        let refused = home.log_in_with(username, password).send().await.expect(403);
+        self.marks.add_token(refused["restore_token"].as_str().unwrap());
+        let link = self.newest_link("/api/v1/restore?token=", email).await;
+        let page = home.get(&link).header("accept", "text/html").send().await;
+        assert_eq!(page.status, 200);
+        let handle = json!({ "restore_token": link.split_once('=').unwrap().1 });
+        home.post("/api/v1/restore").json(&handle).send().await.expect(200);
+        home.post("/api/v1/restore").json(&handle).send().await.expect(410);
     }
 
     async fn refresh_until_reused(&mut self, database: &str, first: &Value) {

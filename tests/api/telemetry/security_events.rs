@@ -247,6 +247,41 @@ async fn recovery_of(watch: &mut Watch<'_>, sink: &SmtpSink, ada: &Value) {
     watch.none(call(), 410).await;
 }
 
+/// Takes along what is held, leaves, comes back, and leaves for good.
+async fn leaving(watch: &mut Watch<'_>) {
+    let home = watch.home;
+    let made = json!({ "user_id": "*", "actor_id": "*" });
+    let dan = watch.one(home.register("dan"), 201, "registered", made).await;
+    let dan = &dan["user"]["public_id"];
+    let in_session = json!({ "user_id": dan, "actor_id": dan, "session_id": "*" });
+    let pair = watch.log_in("dan", PASSWORD).await;
+    let export = home.get("/api/v1/users/me/export").by(&pair);
+    watch.one(export, 200, "exported", in_session.clone()).await;
+    watch.none(home.get("/api/v1/users/me/activity").by(&pair), 200).await;
+    let delete = || home.call(Method::DELETE, ME);
+    watch.one(delete().by(&pair), 202, "deletion_asked", in_session.clone()).await;
+    watch.none(delete().by(&pair), 401).await;
+    let told = watch.none(home.log_in("dan"), 403).await;
+    let restore = json!({ "restore_token": told["restore_token"] });
+    let call = || home.post("/api/v1/restore").json(&restore);
+    watch.one(call(), 200, "restored", json!({ "user_id": dan, "actor_id": dan })).await;
+    watch.none(call(), 410).await;
+    let pair = watch.log_in("dan", PASSWORD).await;
+    watch.one(delete().by(&pair), 202, "deletion_asked", in_session).await;
+    // The worker looks for such accounts once an hour: what it does at that time is done now, by an
+    // admin.
+    let boss = watch.log_in("boss", PASSWORD).await;
+    let user = format!("/api/v1/users/{}", dan.as_str().unwrap());
+    home.call(Method::DELETE, &user).by(&boss).send().await.expect(200);
+    let (logged, recorded) = (watch.take_logged(), watch.take_recorded().await);
+    for events in [&logged, &recorded] {
+        let names: Vec<_> = events.iter().map(|event| &event["event"]).collect();
+        assert_eq!(names, ["user_deleted", "purged"], "{events:?}");
+        assert_eq!(&events[1]["user_id"], dan);
+    }
+    watch.seen.insert(("purged".to_owned(), true));
+}
+
 async fn sessions_of(watch: &mut Watch<'_>, ada: &Value) {
     let home = watch.home;
     let own = json!({ "user_id": ada, "actor_id": ada, "session_id": "*" });
@@ -377,6 +412,7 @@ async fn each_event_is_logged_once_with_who_and_where_and_recorded_if_something_
     let ada = account_of_ada(&mut watch, &sink).await;
     disowned(&mut watch, &sink).await;
     recovery_of(&mut watch, &sink, &ada).await;
+    leaving(&mut watch).await;
     sessions_of(&mut watch, &ada).await;
     too_many_sessions_of(&mut watch, &ada).await;
     what_the_office_does(&mut watch, &sink).await;
