@@ -2,7 +2,9 @@
 
 mod audit;
 mod audit_cost;
+mod audit_readers;
 pub mod invitations;
+mod invitations_list;
 mod invitations_races;
 mod list;
 mod list_cost;
