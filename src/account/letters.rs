@@ -40,17 +40,6 @@ pub fn password_changed(user: &User) -> NewLetter<'_> {
     to_user(LetterKind::PasswordChanged, user, &user.email)
 }
 
-/// The letter that invites somebody to make an account.
-pub fn invitation(invitation: &Invitation) -> NewLetter<'_> {
-    NewLetter {
-        kind: LetterKind::Invitation,
-        user_id: None,
-        recipient: &invitation.email,
-        data: json!({}),
-        challenge_id: Some(invitation.challenge_id),
-    }
-}
-
 /// The letter that tells a user that their account is deleted, with the link that takes that back.
 pub fn account_deleted(user: &User, challenge: Uuid, until: DateTime<Utc>) -> NewLetter<'_> {
     NewLetter {
@@ -63,6 +52,17 @@ pub fn account_deleted(user: &User, challenge: Uuid, until: DateTime<Utc>) -> Ne
 /// The letter that tells a user that the deletion of their account was taken back.
 pub fn account_restored(user: &User) -> NewLetter<'_> {
     to_user(LetterKind::AccountRestored, user, &user.email)
+}
+
+/// The letter that invites somebody to make an account.
+pub fn invitation(invitation: &Invitation) -> NewLetter<'_> {
+    NewLetter {
+        kind: LetterKind::Invitation,
+        user_id: None,
+        recipient: &invitation.email,
+        data: json!({}),
+        challenge_id: Some(invitation.challenge_id),
+    }
 }
 
 /// Counts a letter that resets a password; `None` if a limit is reached, which no client is told. It is

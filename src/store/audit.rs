@@ -67,21 +67,11 @@ events! {
 }
 
 impl EventKind {
-    /// Of those that a client can cause at will the span of time in which they are one row.
-    fn counted_by(self) -> Option<&'static str> {
-        match self {
-            Self::RefreshTokenRepeated => Some("minute"),
-            Self::AuditRead => Some("hour"),
-            _ => None,
-        }
-    }
-
     /// Whether the person to whom it happened may see it: what was done with their account, and not
     /// what others tried or read.
     pub fn is_shown_to_person(self) -> bool {
         match self {
-            Self::AuditRead
-            | Self::CreateAdmin
+            Self::CreateAdmin
             | Self::DeletionAsked
             | Self::EmailChanged
             | Self::EmailDisowned
@@ -106,6 +96,7 @@ impl EventKind {
             // After some of these nobody is left to see them, others are in the log alone.
             Self::AccountDisowned
             | Self::AlreadyTaken
+            | Self::AuditRead
             | Self::Forbidden
             | Self::InvitationRevoked
             | Self::Invited
@@ -115,6 +106,15 @@ impl EventKind {
             | Self::RateLimited
             | Self::UserDeleted
             | Self::WrongPassword => false,
+        }
+    }
+
+    /// Of those that a client can cause at will the span of time in which they are one row.
+    fn counted_by(self) -> Option<&'static str> {
+        match self {
+            Self::RefreshTokenRepeated => Some("minute"),
+            Self::AuditRead => Some("hour"),
+            _ => None,
         }
     }
 }

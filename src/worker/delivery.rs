@@ -197,8 +197,7 @@ async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()>
     let mut tx = state.db.begin().await?;
     if let LetterKind::Reset | LetterKind::Invitation = claimed.kind {
         let user = users::find_by_email(&mut tx, &claimed.recipient).await?;
-        let is_for_nobody = user.is_none_or(|user| user.is_deleted());
-        if claimed.kind == LetterKind::Reset && is_for_nobody {
+        if claimed.kind == LetterKind::Reset && user.is_none_or(|user| user.is_deleted()) {
             // There is nothing to keep of what a stranger typed.
             outbox::delete(&mut tx, id).await?;
             return tx.commit().await;
