@@ -76,7 +76,7 @@ pub async fn accept(
 ) -> Result<User, Refused> {
     // A look for names that are taken has the same budget as at sign-up.
     let taken = Attempts::refunded_if_dropped([Attempt::by_address(&REGISTER_TAKEN, client.ip)]);
-    let [taken] = attempts::count(state, [taken], state.clock.now()).await?;
+    let [counted] = attempts::count(state, [taken], state.clock.now()).await?;
     let hash = state.hasher.hash(client.requester(true), new.password.clone()).await?;
     let now = state.clock.now();
     let email = Email::parse(&invitation.email).map_err(|_| OVER)?;
@@ -91,17 +91,25 @@ pub async fn accept(
         password_hash: &hash,
     };
     match insert(state, invitation, &user, client, now).await {
-        Err(Refused::Account(Error::Database(error)))
-            if db::unique_violation(&error) == Some("users_username_key") =>
-        {
-            taken.charge();
+        Err(Refused::Account(Error::Database(error))) if taken_name(&error).is_some() => {
+            counted.charge();
             let event = Event::new(EventKind::AlreadyTaken).from(client.ip);
+            let event = event.with(json!({ "code": taken_name(&error) }));
             let mut tx = state.db.begin().await?;
-            state.record(&mut tx, event.with(json!({ "code": "username_taken" })), now).await?;
+            state.record(&mut tx, event, now).await?;
             tx.commit().await?;
             Err(error.into())
         }
         done => done,
+    }
+}
+
+/// What somebody else has by now, as its error is called.
+fn taken_name(error: &sqlx::Error) -> Option<&'static str> {
+    match db::unique_violation(error)? {
+        "users_username_key" => Some("username_taken"),
+        "users_email_key" => Some("email_taken"),
+        _ => None,
     }
 }
 

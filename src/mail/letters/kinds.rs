@@ -111,13 +111,7 @@ const TABLE: [Kind; 9] = [
         word: "invitation",
         reader: Reader::Anybody,
         source: include_str!("invitation.txt"),
-        values: &[
-            link(
-                "link",
-                "https://accounts.example.com/api/v1/invitations?token=eyJhbGciOiJIUzI1NiIsInR5cCI6Imludml0ZStqd3QifQ.eyJqdGkiOiIwMTk4YjU4ZiJ9.c2FtcGxl",
-            ),
-            number("hours", 72),
-        ],
+        values: &[link("link", sample_link!("invitations")), number("hours", 72)],
     },
     Kind {
         word: "email_change_notice",

@@ -5,9 +5,8 @@ use doorward::mail::{Letter, SendError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::audit::staff;
 use crate::harness::answer::Answer;
-use crate::harness::app::{PUBLIC_URL, TestApp, link_in};
+use crate::harness::app::{TestApp, link_in};
 use crate::harness::person::{PASSWORD, Person, email_of};
 
 pub const INVITATIONS: &str = "/api/v1/admin/invitations";
@@ -117,7 +116,7 @@ async fn names_and_a_role_may_be_left_out_and_an_invited_person_may_choose_other
     assert_eq!((&user["first_name"], &user["last_name"]), (&json!(""), &json!("L")));
 }
 
-/// T33: what the invited one sends decides nothing but the name and the password.
+/// What the invited one sends decides nothing but the name and the password.
 #[tokio::test]
 async fn role_and_address_are_the_invitations_whatever_is_sent() {
     let app = TestApp::start().await;
@@ -301,98 +300,6 @@ async fn what_will_not_do_leaves_the_invitation_open() {
     taken.assert_error(409, "username_taken");
     assert_eq!(taken.json["errors"][0]["field"], "username");
     accept(&app, &token, "ada").await.assert_ok(201);
-}
-
-#[tokio::test]
-async fn what_is_no_invitation_is_refused() {
-    let app = TestApp::start().await;
-    let boss = app.admin().await;
-    for (body, field, code) in [
-        (json!({}), "email", "required"),
-        (json!({ "email": "nobody" }), "email", "invalid_email"),
-        (json!({ "email": email_of("ada"), "role": "owner" }), "role", "invalid_choice"),
-        (
-            json!({ "email": email_of("ada"), "first_name": "\u{7}" }),
-            "first_name",
-            "invalid_characters",
-        ),
-    ] {
-        boss.post(INVITATIONS, &body).await.assert_fields(&[(field, code)]);
-    }
-    for (query, field, code) in [
-        ("state=open", "state", "unknown_parameter"),
-        ("limit=0", "limit", "out_of_range"),
-        ("after=nonsense", "after", "invalid_cursor"),
-    ] {
-        boss.get(&format!("{INVITATIONS}?{query}")).await.assert_fields(&[(field, code)]);
-    }
-    for id in [&*Uuid::now_v7().to_string(), "nobody", "%FF"] {
-        let answer = boss.delete(&format!("{INVITATIONS}/{id}")).await;
-        answer.assert_error(404, "invitation_not_found");
-    }
-    assert_eq!(app.deliver_mail().await, []);
-}
-
-#[tokio::test]
-async fn admins_invite_staff_look_on_and_others_do_neither() {
-    let app = TestApp::start().await;
-    let (boss, deputy, ada) = (app.admin().await, staff(&app).await, app.user("ada").await);
-    let open = invite(&boss, "eve", "user").await.assert_ok(201)["invitation"].clone();
-    let path = format!("{INVITATIONS}/{}", open["public_id"].as_str().unwrap());
-    let listed = deputy.get(INVITATIONS).await;
-    assert_eq!(listed.assert_ok(200)["invitations"], json!([open]));
-    for person in [&deputy, &ada] {
-        invite(person, "fay", "user").await.assert_error(403, "forbidden");
-        person.delete(&path).await.assert_error(403, "forbidden");
-    }
-    ada.get(INVITATIONS).await.assert_error(403, "forbidden");
-    let stranger = app.anonymous();
-    invite(&stranger, "fay", "user").await.assert_error(401, "token_missing");
-    stranger.get(INVITATIONS).await.assert_error(401, "token_missing");
-    stranger.delete(&path).await.assert_error(401, "token_missing");
-}
-
-#[tokio::test]
-async fn the_list_is_paged_newest_first_and_forgets_what_was_over_for_30_days() {
-    let app = TestApp::start().await;
-    let boss = app.admin().await;
-    let mut ids = Vec::new();
-    for number in 0..7 {
-        let answer = invite(&boss, &format!("guest{number}"), "user").await;
-        ids.push(answer.assert_ok(201)["invitation"]["public_id"].clone());
-    }
-    ids.reverse();
-    let mut path = format!("{INVITATIONS}?limit=3");
-    let mut seen = Vec::new();
-    loop {
-        let answer = boss.get(&path).await;
-        let all = answer.assert_ok(200)["invitations"].as_array().unwrap();
-        seen.extend(all.iter().map(|one| one["public_id"].clone()));
-        let Some(link) = answer.header("link") else { break };
-        let url = link.strip_prefix('<').unwrap().split_once('>').unwrap().0;
-        path = url.strip_prefix(PUBLIC_URL).unwrap().to_owned();
-    }
-    assert_eq!(seen, ids);
-    let letters = app.deliver_mail().await;
-    let last = letters.iter().find(|letter| letter.to == email_of("guest6")).unwrap();
-    accept(&app, &token_in(last), "guest6").await.assert_ok(201);
-    boss.delete(&format!("{INVITATIONS}/{}", ids[1].as_str().unwrap())).await.assert_ok(200);
-    let first =
-        boss.get(&format!("{INVITATIONS}?limit=2")).await.assert_ok(200)["invitations"].clone();
-    assert!(first[0]["accepted_at"].is_string() && first[0]["revoked_at"].is_null(), "{first}");
-    assert!(first[1]["revoked_at"].is_string() && first[1]["accepted_at"].is_null(), "{first}");
-    app.clock.advance(TimeDelta::days(30));
-    let boss = app.log_in("boss", PASSWORD).await;
-    let count = async |boss: &Person| {
-        let answer = boss.get(INVITATIONS).await;
-        answer.assert_ok(200)["invitations"].as_array().unwrap().len()
-    };
-    assert_eq!(count(&boss).await, 7);
-    app.clock.advance(TimeDelta::seconds(1));
-    assert_eq!(count(&boss).await, 5, "neither the accepted nor the revoked one");
-    app.clock.advance(TimeDelta::hours(72));
-    let boss = app.log_in("boss", PASSWORD).await;
-    assert_eq!(count(&boss).await, 0);
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ async fn an_address_that_is_invited_many_times_at_once_has_one_invitation_and_on
     accept(&app, &token_in(&letters[0]), "ada").await.assert_ok(201);
 }
 
-/// T33: invited as admin by one who is none by the time that it is accepted.
+/// Invited as admin by one who is none by the time that it is accepted.
 #[tokio::test]
 async fn an_inviter_who_is_no_admin_any_more_gives_no_role_above_user() {
     for (role, status) in [("admin", 410), ("staff", 410), ("user", 201)] {

@@ -9,8 +9,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::staff;
+use crate::harness::answer::Answer;
 use crate::harness::app::{PUBLIC_URL, TestApp, link_in};
-use crate::harness::person::{Person, email_of};
+use crate::harness::person::{PASSWORD, Person, email_of};
 
 const MAILS: &str = "/api/v1/admin/mails";
 
@@ -23,7 +24,7 @@ fn recipients(mails: &[Value]) -> Vec<&str> {
     mails.iter().map(|mail| mail["recipient"].as_str().unwrap()).collect()
 }
 
-async fn retry(person: &Person, mail: &Value) -> crate::harness::answer::Answer {
+async fn retry(person: &Person, mail: &Value) -> Answer {
     person.post(&format!("{MAILS}/{}/retry", mail["id"].as_str().unwrap()), &json!({})).await
 }
 
@@ -110,7 +111,7 @@ async fn an_admin_tries_a_letter_once_more_and_it_is_sent_as_it_is_written_now()
     // Long after a letter of its age would have been given up.
     app.clock.advance(TimeDelta::days(3));
     app.deliver_mail().await;
-    let boss = app.log_in("boss", crate::harness::person::PASSWORD).await;
+    let boss = app.log_in("boss", PASSWORD).await;
     retry(&boss, &failed).await.assert_ok(202);
     let waiting = mails(&boss, "state=waiting&kind=confirmation").await;
     let again = waiting.iter().find(|mail| mail["id"] == failed["id"]).unwrap();
@@ -119,9 +120,7 @@ async fn an_admin_tries_a_letter_once_more_and_it_is_sent_as_it_is_written_now()
         app.letters.fail_next(SendError::Transient("away".into()));
         app.deliver_mail().await;
         app.clock.advance(TimeDelta::hours(4));
-        let state =
-            mails(&app.log_in("boss", crate::harness::person::PASSWORD).await, "state=failed")
-                .await;
+        let state = mails(&app.log_in("boss", PASSWORD).await, "state=failed").await;
         assert!(!recipients(&state).contains(&&*email_of("refused")), "it is really tried");
     }
     let letters = app.deliver_mail().await;
@@ -170,7 +169,8 @@ async fn a_letter_whose_link_has_run_out_is_not_sent_with_a_dead_one() {
     app.deliver_mail().await;
     let failed = mails(&boss, "kind=reset").await.remove(0);
     assert_eq!(failed["state"], "failed");
-    app.clock.advance(TimeDelta::minutes(29) + TimeDelta::seconds(30));
+    app.clock.advance(TimeDelta::minutes(30));
+    let boss = app.log_in("boss", PASSWORD).await;
     retry(&boss, &failed).await.assert_ok(202);
     assert_eq!(app.deliver_mail().await, []);
     let failed = mails(&boss, "kind=reset").await.remove(0);

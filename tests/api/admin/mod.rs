@@ -2,11 +2,13 @@
 
 mod audit;
 mod audit_cost;
+mod audit_readers;
 pub mod ban;
 mod ban_races;
 mod bulk;
 mod edit;
 pub mod invitations;
+mod invitations_list;
 mod invitations_races;
 mod list;
 mod list_cost;

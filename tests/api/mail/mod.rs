@@ -13,4 +13,4 @@ mod smtp_security;
 mod templates;
 mod trouble;
 mod without_server;
-mod worker;
+pub mod worker;

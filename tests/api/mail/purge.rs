@@ -43,7 +43,7 @@ async fn zuleika(app: &TestApp) -> Person {
         app.anonymous().post("/api/v1/password/forgot", &forgot).await.assert_ok(202);
     }
     let call = person.call(Method::PUT, ME).json(&json!({ "first_name": "Zuleika II" }));
-    call.from("2001:db8::dead").header("user-agent", "Dobson/1").send().await.assert_ok(200);
+    call.from("2001:db8::dead").header("user-agent", "zprogram/1").send().await.assert_ok(200);
     person
 }
 
@@ -106,7 +106,7 @@ async fn no_table_holds_a_name_or_an_address_of_an_account_that_was_removed() {
     app.clock.advance(TimeDelta::milliseconds(1));
     let gone = "select count(*) from users where username = 'zuleika'";
     tidy_until(&app, "the account is removed", async || count(&app, gone).await == 0).await;
-    let marks = [&MARKS[..], &["2001:db8::dead"]].concat();
+    let marks = [&MARKS[..], &["2001:db8::dead", "zprogram"]].concat();
     assert_eq!(rows_with(&app, &marks).await, [""; 0]);
     // Its rows in the audit log have ids, times and events.
     assert_eq!(kept().await, events + 1);
