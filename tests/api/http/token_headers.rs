@@ -32,7 +32,7 @@ fn guarded_calls(id: &str) -> Vec<(Method, String, String)> {
             }
         }
     }
-    assert_eq!(calls.len(), 10, "{calls:?}");
+    assert_eq!(calls.len(), 14, "{calls:?}");
     calls
 }
 
