@@ -14,6 +14,7 @@ use crate::account::password::{self, attempts_to_prove};
 use crate::account::sessions::lock_caller;
 use crate::account::standing::{Barred, is_gone};
 use crate::account::{Error, letters};
+use crate::context::run_to_completion;
 use crate::fields::Password;
 use crate::security::token::{HandleKind, Opened, TokenError};
 use crate::state::AppState;
@@ -155,19 +156,24 @@ pub async fn restore(state: &AppState, handle: &str, client: &ClientInfo) -> Res
     Ok(())
 }
 
-/// Removes a deleted account at once. What an error leaves is for the worker.
+/// Removes a deleted account at once, whether or not the client waits for it. What an error leaves is
+/// for the worker.
 pub async fn purge(state: &AppState, user_id: Uuid) {
-    loop {
-        match with_timeout(purge_batch(state, Some(user_id))).await {
-            Ok(None) => return,
-            Ok(Some(_)) => {}
-            Err(error) => {
-                let error = describe(&error);
-                tracing::warn!(error, %user_id, "deletion: left to the worker");
-                return;
+    let state = state.clone();
+    run_to_completion(async move {
+        loop {
+            match with_timeout(purge_batch(&state, Some(user_id))).await {
+                Ok(None) => return,
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    let error = describe(&error);
+                    tracing::warn!(error, %user_id, "deletion: left to the worker");
+                    return;
+                }
             }
         }
-    }
+    })
+    .await;
 }
 
 /// Removes some of what is left of accounts that can be restored no longer; about how many rows.
