@@ -4,6 +4,7 @@ pub mod attempts;
 pub mod client;
 pub mod confirmation;
 pub mod deletion;
+pub mod invitations;
 pub mod letters;
 pub mod mailed_codes;
 pub mod password;

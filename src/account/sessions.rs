@@ -160,6 +160,7 @@ fn new_session(
         ends_at: now + SESSION_LIFETIME,
         ip: client.ip,
         user_agent: client.user_agent.clone(),
+        request_id: context::current().request_id,
         counted,
     }
 }

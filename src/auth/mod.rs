@@ -2,6 +2,7 @@
 
 mod confirm;
 mod forgot;
+mod invitation;
 mod link;
 pub mod login;
 mod logout;
@@ -22,6 +23,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(logout::logout))
         .routes(routes!(confirm::show, confirm::confirm))
         .routes(routes!(forgot::forgot))
+        .routes(routes!(invitation::show))
+        .routes(routes!(invitation::accept))
         .routes(routes!(reset::show, reset::reset))
         .routes(routes!(restore::show, restore::restore))
         .routes(routes!(step_up::step_up))

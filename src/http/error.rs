@@ -85,6 +85,8 @@ codes! {
     WrongPassword = FORBIDDEN "wrong_password": "The password is wrong.";
     NotFound = NOT_FOUND "not_found": "There is nothing here.";
     UserNotFound = NOT_FOUND "user_not_found": "There is no such user.";
+    InvitationNotFound = NOT_FOUND "invitation_not_found":
+        "There is no such invitation, or it is accepted or taken back.";
     MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed": "This method is not allowed here.";
     UsernameTaken = CONFLICT "username_taken": "This username is taken.";
     EmailTaken = CONFLICT "email_taken": "This e-mail address is taken.";

@@ -21,8 +21,15 @@ const ICON: &[u8] = include_bytes!("favicon.ico");
 pub const NO_FORM: &str = "form-action 'none'";
 
 /// The paths at which a browser is shown a page, whatever goes wrong; where nothing is, likewise.
-const PAGES: [&str; 5] =
-    ["/", "/api/v1/confirm", "/api/v1/password/reset", "/api/v1/restore", "/dev/mailbox"];
+const PAGES: [&str; 7] = [
+    "/",
+    "/api/v1/confirm",
+    "/api/v1/invitations",
+    "/api/v1/invitations/accept",
+    "/api/v1/password/reset",
+    "/api/v1/restore",
+    "/dev/mailbox",
+];
 
 /// What stands on every page, for the layout in `page.html`.
 #[derive(Clone, Copy, Debug)]

@@ -32,6 +32,7 @@ macro_rules! events {
 events! {
     AccountDisowned = "account_disowned";
     AlreadyTaken = "already_taken";
+    AuditRead = "audit_read";
     CreateAdmin = "create_admin";
     DeletionAsked = "deletion_asked";
     EmailChanged = "email_changed";
@@ -40,6 +41,10 @@ events! {
     Exported = "exported";
     FirstAdmin = "first_admin";
     Forbidden = "forbidden";
+    InvitationAccepted = "invitation_accepted";
+    InvitationRevoked = "invitation_revoked";
+    Invited = "invited";
+    LetterRetried = "letter_retried";
     Login = "login";
     LoginRefused = "login_refused";
     Logout = "logout";
@@ -73,6 +78,7 @@ impl EventKind {
             | Self::EmailVerified
             | Self::Exported
             | Self::FirstAdmin
+            | Self::InvitationAccepted
             | Self::Login
             | Self::Logout
             | Self::LogoutEverywhere
@@ -90,12 +96,25 @@ impl EventKind {
             // After some of these nobody is left to see them, others are in the log alone.
             Self::AccountDisowned
             | Self::AlreadyTaken
+            | Self::AuditRead
             | Self::Forbidden
+            | Self::InvitationRevoked
+            | Self::Invited
+            | Self::LetterRetried
             | Self::LoginRefused
             | Self::Purged
             | Self::RateLimited
             | Self::UserDeleted
             | Self::WrongPassword => false,
+        }
+    }
+
+    /// Of those that a client can cause at will the span of time in which they are one row.
+    fn counted_by(self) -> Option<&'static str> {
+        match self {
+            Self::RefreshTokenRepeated => Some("minute"),
+            Self::AuditRead => Some("hour"),
+            _ => None,
         }
     }
 }
@@ -184,16 +203,25 @@ impl Event {
     }
 }
 
-/// Writes the event, in the transaction of what happened. One that a client can cause at will is
-/// counted in the row of its minute.
-pub async fn insert(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query!(
+/// Writes the event, in the transaction of what happened, with the request that it is of; whether
+/// it was written or counted. One that a client can cause at will is counted in the row of its
+/// minute; that somebody reads is written once an hour.
+pub async fn insert(
+    db: &mut PgConnection,
+    event: &Event,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let request = context::current();
+    let written = sqlx::query_scalar!(
         "insert into audit_log as a
-             (at, event, user_id, actor_id, session_id, ip, details, minute)
+             (at, event, user_id, actor_id, session_id, ip, details, minute, request_id, user_agent,
+                 off_clock)
          values ($1, $2, $3, $4, $5, $6, coalesce(nullif($7::jsonb, 'null'), '{}'),
-             case when $8 then date_trunc('minute', $1::timestamptz) end)
+             date_trunc($8, $1::timestamptz), $9, $10,
+             nullif(abs(extract(epoch from $1::timestamptz - now())) > 30, false))
          on conflict (user_id, event, ip, minute) where minute is not null
-         do update set count = a.count + 1",
+         do update set count = a.count + 1 where a.event <> 'audit_read'
+         returning id",
         now,
         event.kind.as_str(),
         event.user_id,
@@ -201,11 +229,13 @@ pub async fn insert(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) ->
         event.session_id,
         event.ip.map(IpNetwork::from),
         event.details,
-        event.kind == EventKind::RefreshTokenRepeated,
+        event.kind.counted_by(),
+        request.request_id,
+        request.user_agent,
     )
-    .execute(db)
+    .fetch_optional(db)
     .await?;
-    Ok(())
+    Ok(written.is_some())
 }
 
 /// Deletes at most 1,000 rows from before `before`. Skips locked rows.

@@ -5,10 +5,13 @@
 pub mod activity;
 pub mod admins;
 pub mod audit;
+pub mod audit_list;
 pub mod challenges;
 pub mod db;
 pub mod exports;
+pub mod invitations;
 pub mod keyset;
+pub mod letter_list;
 pub mod limits;
 pub mod logins;
 pub mod outbox;

@@ -5,6 +5,10 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+/// How long a claimed letter is its claimer's. Longer than a letter takes at most, or it would go out
+/// twice: until it is begun, sent and settled.
+pub const LEASE: TimeDelta = TimeDelta::seconds(140);
+
 /// What a letter is about. A new one is a variant here with its word, a file in `worker/letters/`,
 /// and its template in `mail/letters/`. Its word must be new, too: a release that knows the word
 /// claims the letter.
@@ -18,6 +22,8 @@ pub enum LetterKind {
     Confirmation,
     /// Tells the old address that a new one waits to be confirmed.
     EmailChangeNotice,
+    /// Has the link by which an invited person makes an account.
+    Invitation,
     /// Tells a user that their password was changed, by whoever.
     PasswordChanged,
     /// Has the link and the code by which a password is reset.
@@ -28,11 +34,12 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AccountDeleted,
         Self::AccountRestored,
         Self::Confirmation,
         Self::EmailChangeNotice,
+        Self::Invitation,
         Self::PasswordChanged,
         Self::Reset,
         Self::Test,
@@ -45,6 +52,7 @@ impl LetterKind {
             Self::AccountRestored => "account_restored",
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
+            Self::Invitation => "invitation",
             Self::PasswordChanged => "password_changed",
             Self::Reset => "reset",
             Self::Test => "test",
@@ -224,6 +232,40 @@ pub async fn set_failed(
     Ok(())
 }
 
+/// What a letter that is tried once more is, and whom it is about.
+#[derive(Clone, Debug)]
+pub struct Retried {
+    pub kind: String,
+    pub user_id: Option<Uuid>,
+}
+
+/// Makes a letter that waits or was given up due at once, with as many attempts as a new one if it was
+/// given up; `None` if it is neither. One that is due before a lease could end may be on its way: its
+/// time stays, else it would go out twice.
+pub async fn set_due(
+    db: &mut PgConnection,
+    id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<Retried>> {
+    sqlx::query_as!(
+        Retried,
+        "update outbox set failed_at = null,
+             attempts = case when failed_at is null then attempts else 0 end,
+             next_attempt_at = case
+                 when failed_at is null and attempts > 0 and next_attempt_at <= $3
+                     then next_attempt_at
+                 else least($2, now())
+             end
+         where id = $1 and sent_at is null
+         returning kind, user_id",
+        id,
+        now,
+        now + LEASE,
+    )
+    .fetch_optional(db)
+    .await
+}
+
 /// Forgets a letter.
 pub async fn delete(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
     sqlx::query!("delete from outbox where id = $1", id).execute(db).await?;
@@ -283,7 +325,7 @@ pub async fn delete_settled(db: &mut PgConnection, before: DateTime<Utc>) -> sql
     let done = sqlx::query!(
         "delete from outbox where id in (
              select id from outbox
-             where created_at < $1 and (coalesce(sent_at, failed_at) < $1 or kind = 'reset')
+             where created_at < $1 and (coalesce(sent_at, failed_at) < $1 or kind in ('reset', 'invitation'))
              order by created_at limit 1000
              for update skip locked
          )",

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::account::deletion;
 use crate::state::AppState;
-use crate::store::{audit, challenges, db, limits, outbox, sessions};
+use crate::store::{audit, challenges, db, invitations, limits, outbox, sessions};
 
 /// How often old rows are removed, and how old they have to be.
 const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
@@ -48,7 +48,8 @@ async fn delete_old_rows(state: &AppState) -> sqlx::Result<u64> {
     let mut tx = state.db.begin().await?;
     let mut deleted = outbox::delete_settled(&mut tx, now - RETENTION).await?
         + sessions::delete_expired(&mut tx, now).await?
-        + challenges::delete_expired(&mut tx, now - CHALLENGE_RETENTION).await?;
+        + challenges::delete_expired(&mut tx, now - CHALLENGE_RETENTION).await?
+        + invitations::delete_old(&mut tx, now - RETENTION).await?;
     deleted += audit::delete_older(&mut tx, now - state.config.audit_log_kept_for).await?;
     // Last: logins may wait for these rows.
     deleted += limits::delete_expired(&mut tx, now).await?;

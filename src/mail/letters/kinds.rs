@@ -84,7 +84,7 @@ const NOT_ME: Slot = link("not_me", sample_link!("not_me")).optional();
 /// Every kind.
 pub static KINDS: [Kind; TABLE.len()] = TABLE;
 
-const TABLE: [Kind; 7] = [
+const TABLE: [Kind; 8] = [
     Kind {
         word: "confirmation",
         reader: Reader::Anybody,
@@ -105,6 +105,18 @@ const TABLE: [Kind; 7] = [
             number("minutes", 30),
             digits("digits", "12345678").optional(),
             number("code_minutes", 10).optional(),
+        ],
+    },
+    Kind {
+        word: "invitation",
+        reader: Reader::Anybody,
+        source: include_str!("invitation.txt"),
+        values: &[
+            link(
+                "link",
+                "https://accounts.example.com/api/v1/invitations?token=eyJhbGciOiJIUzI1NiIsInR5cCI6Imludml0ZStqd3QifQ.eyJqdGkiOiIwMTk4YjU4ZiJ9.c2FtcGxl",
+            ),
+            number("hours", 72),
         ],
     },
     Kind {

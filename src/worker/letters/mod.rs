@@ -7,6 +7,7 @@ mod account_deleted;
 mod account_restored;
 mod confirmation;
 mod email_change_notice;
+mod invitation;
 mod password_changed;
 mod reset;
 mod test;
@@ -22,7 +23,7 @@ use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::outbox::{ClaimedLetter, LetterKind};
 use crate::store::users::{self, User};
-use crate::store::{challenges, db, outbox};
+use crate::store::{challenges, db, invitations, outbox};
 
 /// The letter; `None` if it is no longer wanted. The error is for the log: another release, or
 /// another template, may write it.
@@ -94,6 +95,19 @@ pub(super) async fn addressee(
     }
 }
 
+/// Whether the letter's link is void by now: of an invitation that was taken back, or made anew.
+pub(super) async fn is_void(
+    state: &AppState,
+    claimed: &ClaimedLetter,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let (LetterKind::Invitation, Some(id)) = (claimed.kind, claimed.challenge_id) else {
+        return Ok(false);
+    };
+    let open = state.db.read(|db| Box::pin(invitations::find_open(db, id, now))).await?;
+    Ok(open.is_none())
+}
+
 async fn bound(
     state: &AppState,
     claimed: &ClaimedLetter,
@@ -145,6 +159,7 @@ pub(super) fn compose(
         LetterKind::AccountRestored => to_user(account_restored::compose),
         LetterKind::Confirmation => to_user(confirmation::compose),
         LetterKind::EmailChangeNotice => to_user(email_change_notice::compose),
+        LetterKind::Invitation => invitation::compose(&draft),
         LetterKind::PasswordChanged => to_user(password_changed::compose),
         LetterKind::Reset => to_user(reset::compose),
         LetterKind::Test => test::compose(&draft),

@@ -6,6 +6,7 @@ mod confirm_code_refused;
 mod confirm_disown;
 mod confirm_onward;
 pub mod confirm_page;
+mod invitation_page;
 mod login;
 mod login_hash;
 mod login_sessions;

@@ -12,12 +12,17 @@ use crate::harness::machine::root;
 use crate::harness::person::PASSWORD;
 
 /// The contract's table; POST on the link is the button of its page.
-const CALLS: [&str; 29] = [
+const CALLS: [&str; 37] = [
+    "delete /api/v1/admin/invitations/{public_id}",
     "delete /api/v1/users/me",
     "delete /api/v1/users/{public_id}",
     "get /",
     "get /.well-known/jwks.json",
+    "get /api/v1/admin/audit",
+    "get /api/v1/admin/invitations",
+    "get /api/v1/admin/mails",
     "get /api/v1/confirm",
+    "get /api/v1/invitations",
     "get /api/v1/password/reset",
     "get /api/v1/restore",
     "get /api/v1/users",
@@ -28,7 +33,10 @@ const CALLS: [&str; 29] = [
     "get /healthz",
     "get /readyz",
     "patch /api/v1/users/me",
+    "post /api/v1/admin/invitations",
+    "post /api/v1/admin/mails/{public_id}/retry",
     "post /api/v1/confirm",
+    "post /api/v1/invitations/accept",
     "post /api/v1/login",
     "post /api/v1/logout",
     "post /api/v1/password/forgot",

@@ -111,6 +111,9 @@ async fn meet(code: Code) -> Answer {
         }
         Code::NotFound => stranger.get("/nowhere").await,
         Code::UserNotFound => app.admin().await.get("/api/v1/users/nobody").await,
+        Code::InvitationNotFound => {
+            app.admin().await.delete("/api/v1/admin/invitations/nobody").await
+        }
         Code::MethodNotAllowed => stranger.get("/api/v1/login").await,
         Code::UsernameTaken => {
             app.newcomer("ada").await.post(USERS, &form("Ada", "other@example.com")).await

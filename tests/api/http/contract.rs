@@ -66,7 +66,7 @@ async fn every_path_answers_the_same_with_and_without_a_slash_at_its_end() {
         }
     }
     // What anybody may read, twice, and what the admin reads.
-    assert_eq!(found, 2 * 4 + 5);
+    assert_eq!(found, 2 * 4 + 8);
 }
 
 #[tokio::test]
