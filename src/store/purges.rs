@@ -81,9 +81,9 @@ pub async fn blank_acts(db: &mut PgConnection, user_id: Uuid, most: i64) -> sqlx
     Ok(done.rows_affected())
 }
 
-/// Deletes letters, challenges and invitations for nobody that went to an address of the user's,
-/// before the user goes with those that are theirs. Not to one that another user has by now; and a test is the
-/// operator's own.
+/// Deletes letters and challenges for nobody, and invitations, that went to an address of the
+/// user's, before the user goes with those that are theirs. Not to one that another user has by
+/// now; and a test is the operator's own.
 pub async fn delete_to_addresses(db: &mut PgConnection, user_id: Uuid) -> sqlx::Result<()> {
     let addresses = sqlx::query_scalar!(
         r#"select address as "address!" from (
