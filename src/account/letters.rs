@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::account::Error;
 use crate::account::attempts::{self, Attempts, Counted};
@@ -11,11 +12,14 @@ use crate::limits::{
     Attempt, MAIL_ADDRESS, MAIL_FIRST, MAIL_NETWORK, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR,
 };
 use crate::state::AppState;
+use crate::store::not_me::{self, NewNotice};
 use crate::store::outbox::{self, LetterKind, NewLetter};
 use crate::store::users::User;
 
 /// How long the link in a letter is good.
 pub const LINK_LIFETIME: TimeDelta = TimeDelta::hours(24);
+/// How long the link of "this was not me" is.
+pub const NOT_ME_LIFETIME: TimeDelta = TimeDelta::days(7);
 
 /// Queues the letter that asks to confirm the user's address: the pending one where there is one.
 pub async fn queue_confirmation(
@@ -24,6 +28,28 @@ pub async fn queue_confirmation(
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     outbox::insert(db, &[confirmation(user)], now).await
+}
+
+/// Queues a letter to the verified address of a user, with the link by which its reader takes back
+/// what it tells of and what came after it: that began at `since`.
+pub async fn queue_notice(
+    db: &mut PgConnection,
+    user_id: Uuid,
+    letter: NewLetter<'_>,
+    since: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let notice = NewNotice {
+        id: Uuid::now_v7(),
+        user_id,
+        recipient: letter.recipient,
+        told: letter.kind.as_str(),
+        since,
+        created_at: now,
+        expires_at: now + NOT_ME_LIFETIME,
+    };
+    not_me::insert(db, &notice).await?;
+    outbox::insert(db, &[NewLetter { challenge_id: Some(notice.id), ..letter }], now).await
 }
 
 /// Whether such a letter waits to be sent, for the first time or once more.
@@ -70,7 +96,7 @@ pub async fn count_reset(
 
 /// A letter whose kind needs to know of nothing but its user.
 fn to_user<'a>(kind: LetterKind, user: &User, recipient: &'a str) -> NewLetter<'a> {
-    NewLetter { kind, user_id: Some(user.id), recipient, data: json!({}) }
+    NewLetter { kind, user_id: Some(user.id), recipient, data: json!({}), challenge_id: None }
 }
 
 /// A notice to the old address counts as this. Its owner is calling, so a refusal is told.

@@ -3,9 +3,12 @@
 pub mod attempts;
 pub mod client;
 pub mod letters;
+mod new_device;
+pub mod not_me;
 pub mod password;
 pub mod recovery;
 pub mod refreshes;
+pub mod session_ends;
 pub mod sessions;
 pub mod standing;
 pub mod step_up;

@@ -5,6 +5,7 @@ mod forgot;
 mod link;
 pub mod login;
 mod logout;
+mod not_me;
 mod refresh;
 mod reset;
 mod step_up;
@@ -22,5 +23,6 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(confirm::show, confirm::confirm))
         .routes(routes!(forgot::forgot))
         .routes(routes!(reset::show, reset::reset))
+        .routes(routes!(not_me::show, not_me::not_me))
         .routes(routes!(step_up::step_up))
 }

@@ -5,6 +5,7 @@
 //! constants: a request type that holds it repeats no limit. By hand, as utoipa's attributes take
 //! literals alone.
 
+pub mod device;
 mod email;
 mod name;
 mod password;

@@ -48,8 +48,21 @@ impl FromRequestParts<AppState> for ClientInfo {
             ip,
             user_agent: user_agent.map(|agent| agent.chars().take(MAX_USER_AGENT_CHARS).collect()),
             device: None,
+            device_hash: device_id(&parts.headers).map(|id| state.devices.of(id)),
         })
     }
+}
+
+/// What a frontend made once and kept, to be told from other devices: 16 to 64 characters of a URL's
+/// alphabet. Anything else, and a header that is given twice, counts as none.
+fn device_id(headers: &HeaderMap) -> Option<&str> {
+    let mut given = headers.get_all("x-device-id").iter();
+    let (Some(id), None) = (given.next(), given.next()) else { return None };
+    let is_one = |id: &&str| {
+        (16..=64).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    id.to_str().ok().filter(is_one)
 }
 
 /// The address that a request comes from, behind `hops` proxies of our own.

@@ -85,6 +85,7 @@ codes! {
     WrongPassword = FORBIDDEN "wrong_password": "The password is wrong.";
     NotFound = NOT_FOUND "not_found": "There is nothing here.";
     UserNotFound = NOT_FOUND "user_not_found": "There is no such user.";
+    SessionNotFound = NOT_FOUND "session_not_found": "There is no such session.";
     MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed": "This method is not allowed here.";
     UsernameTaken = CONFLICT "username_taken": "This username is taken.";
     EmailTaken = CONFLICT "email_taken": "This e-mail address is taken.";

@@ -21,7 +21,8 @@ const ICON: &[u8] = include_bytes!("favicon.ico");
 pub const NO_FORM: &str = "form-action 'none'";
 
 /// The paths at which a browser is shown a page, whatever goes wrong; where nothing is, likewise.
-const PAGES: [&str; 4] = ["/", "/api/v1/confirm", "/api/v1/password/reset", "/dev/mailbox"];
+const PAGES: [&str; 5] =
+    ["/", "/api/v1/confirm", "/api/v1/not_me", "/api/v1/password/reset", "/dev/mailbox"];
 
 /// What stands on every page, for the layout in `page.html`.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +73,16 @@ pub(super) fn is_refusal(parameter: &str) -> bool {
 /// where the path is none of ours.
 pub(super) fn tells_errors(route: Option<&str>) -> bool {
     route.is_none_or(|route| PAGES.contains(&route))
+}
+
+/// Whether a form was sent by our own page: a browser says so by itself, where it is not too old
+/// for that.
+pub fn is_own_form(config: &Config, headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    match text("sec-fetch-site") {
+        Some(site) => site == "same-origin",
+        None => text(header::ORIGIN.as_str()) == Some(config.origin().as_str()),
+    }
 }
 
 /// The answer to other clients than those that show pages, where there is a page for them.

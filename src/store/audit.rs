@@ -42,6 +42,7 @@ events! {
     LoginRefused = "login_refused";
     Logout = "logout";
     LogoutEverywhere = "logout_everywhere";
+    NotMe = "not_me";
     PasswordChanged = "password_changed";
     PasswordReset = "password_reset";
     ProfileUpdated = "profile_updated";
@@ -51,6 +52,7 @@ events! {
     Registered = "registered";
     ResetAsked = "reset_asked";
     RoleChanged = "role_changed";
+    SessionsEnded = "sessions_ended";
     SessionsRemoved = "sessions_removed";
     StepUp = "step_up";
     UserDeleted = "user_deleted";

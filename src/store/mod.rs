@@ -1,5 +1,5 @@
 //! All SQL: one file per table; plain functions on a connection. Logins touch four tables and share
-//! their statements, so they have a file of their own; so have refreshes and the lists of users. Queries are
+//! their statements, so they have a file of their own; so have refreshes, lists, and what spans several tables. Queries are
 //! checked at compile time. `db/` is the connection's machinery.
 
 pub mod admins;
@@ -9,8 +9,11 @@ pub mod db;
 pub mod keyset;
 pub mod limits;
 pub mod logins;
+pub mod new_devices;
+pub mod not_me;
 pub mod outbox;
 pub mod refreshes;
+pub mod session_list;
 pub mod sessions;
 pub mod standing;
 pub mod user_list;

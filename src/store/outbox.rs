@@ -16,6 +16,8 @@ pub enum LetterKind {
     EmailChangeNotice,
     /// Tells a user that their password was changed, by whoever.
     PasswordChanged,
+    /// Tells a user of a login from a device that was not seen before.
+    NewDevice,
     /// Has the link and the code by which a password is reset.
     Reset,
     /// Shows an operator that a worker runs and letters leave.
@@ -24,9 +26,10 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Confirmation,
         Self::EmailChangeNotice,
+        Self::NewDevice,
         Self::PasswordChanged,
         Self::Reset,
         Self::Test,
@@ -37,6 +40,7 @@ impl LetterKind {
         match self {
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
+            Self::NewDevice => "new_device",
             Self::PasswordChanged => "password_changed",
             Self::Reset => "reset",
             Self::Test => "test",
@@ -64,6 +68,8 @@ pub struct NewLetter<'a> {
     pub recipient: &'a str,
     /// What its kind's file reads when it is sent; never a secret.
     pub data: Value,
+    /// What its link stands for, where it has one.
+    pub challenge_id: Option<Uuid>,
 }
 
 /// A letter that the caller has claimed.
@@ -97,11 +103,13 @@ pub async fn insert(
     let kinds: Vec<&str> = letters.iter().map(|letter| letter.kind.as_str()).collect();
     let recipients: Vec<&str> = letters.iter().map(|letter| letter.recipient).collect();
     let data: Vec<&Value> = letters.iter().map(|letter| &letter.data).collect();
+    let challenges: Vec<Option<Uuid>> = letters.iter().map(|letter| letter.challenge_id).collect();
     sqlx::query!(
-        "insert into outbox (id, user_id, kind, recipient, data, created_at, next_attempt_at)
+        "insert into outbox
+             (id, user_id, kind, recipient, data, challenge_id, created_at, next_attempt_at)
          select asked.*, $6, least($6, now())
-         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[])
-             as asked (id, user_id, kind, recipient, data)
+         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $7::uuid[])
+             as asked (id, user_id, kind, recipient, data, challenge_id)
          where not exists (
              select from outbox
              where user_id = asked.user_id and kind = asked.kind and recipient = asked.recipient
@@ -113,6 +121,7 @@ pub async fn insert(
         &recipients as &[&str],
         &data as &[&Value],
         now,
+        &challenges as &[Option<Uuid>],
     )
     .execute(db)
     .await?;

@@ -1,7 +1,7 @@
 //! How an account stands: deleted by its owner, banned, or to be let in by a new password alone.
 
 use chrono::{DateTime, Utc};
-use sqlx::FromRow;
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 /// What keeps an account from getting in.
@@ -19,4 +19,22 @@ pub struct Standing {
     pub banned_until: Option<DateTime<Utc>>,
     pub ban_reason: Option<String>,
     pub banned_by: Option<Uuid>,
+}
+
+/// Takes the present password for known to somebody else, and drops an address that waits, which
+/// they may have set: from then on a new password alone lets in.
+pub async fn require_reset(
+    db: &mut PgConnection,
+    user_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update users set reset_required_at = $2, pending_email = null, modified_at = $2
+         where id = $1",
+        user_id,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }

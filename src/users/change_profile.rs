@@ -21,7 +21,6 @@ use crate::limits::{Attempt, PROFILE};
 use crate::state::AppState;
 use crate::store::audit::{Actor, Event, EventKind};
 use crate::store::db::Tx;
-use crate::store::outbox;
 use crate::store::users::{self, User};
 use crate::users::profile_changes::ProfileChanges;
 use crate::users::{Wanted, explain_if_taken};
@@ -221,13 +220,13 @@ async fn queue_letters(
 ) -> sqlx::Result<()> {
     let is_pending = after.pending_email.is_some() && after.pending_email != before.pending_email;
     let is_replaced = !after.email.eq_ignore_ascii_case(&before.email);
-    let mut queued = Vec::new();
     if let Some(letter) = letter.filter(|_| is_pending || is_replaced) {
         letter.charge_in(tx);
-        queued.push(letters::confirmation(after));
+        letters::queue_confirmation(tx, after, now).await?;
     }
     if is_pending {
-        queued.push(letters::email_change_notice(after, &before.email));
+        let notice = letters::email_change_notice(after, &before.email);
+        letters::queue_notice(tx, after.id, notice, now, now).await?;
     }
-    outbox::insert(tx, &queued, now).await
+    Ok(())
 }

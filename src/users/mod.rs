@@ -5,6 +5,7 @@ mod change_profile;
 mod me;
 mod profile_changes;
 mod register;
+mod sessions;
 mod verify_email;
 
 use chrono::{DateTime, Utc};
@@ -22,6 +23,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(register::register))
         .routes(routes!(me::show, me::show_by_post, change_profile::update, change_profile::patch))
+        .routes(routes!(sessions::list, sessions::end_others))
+        .routes(routes!(sessions::end))
         .routes(routes!(change_password::change_password))
         .routes(routes!(verify_email::verify_email))
 }

@@ -1,11 +1,10 @@
 //! The page on which a new password is typed, and what became of it.
 
 use askama::Template;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::account::recovery::Proven;
-use crate::config::Config;
 use crate::http::error::{ApiError, Code};
 use crate::http::html::{self, Frame};
 use crate::state::AppState;
@@ -22,16 +21,6 @@ struct ResetPage<'a> {
     /// What is wrong.
     complaints: Vec<String>,
     min_length: usize,
-}
-
-/// Whether a form was sent by our own page: a browser says so by itself, where it is not too old
-/// for that.
-pub(super) fn is_ours(config: &Config, headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    match text("sec-fetch-site") {
-        Some(site) => site == "same-origin",
-        None => text(header::ORIGIN.as_str()) == Some(config.origin().as_str()),
-    }
 }
 
 /// The page as it is opened.

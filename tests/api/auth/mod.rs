@@ -9,6 +9,8 @@ mod login_hash;
 mod login_sessions;
 mod login_together;
 mod logout;
+mod new_device;
+mod not_me;
 mod recovery;
 mod refresh;
 mod refresh_automaton;

@@ -12,21 +12,29 @@ use crate::harness::machine::root;
 use crate::harness::person::PASSWORD;
 
 /// The contract's table; POST on the link is the button of its page.
-const CALLS: [&str; 24] = [
+const CALLS: [&str; 32] = [
+    "delete /api/v1/users/me/sessions",
+    "delete /api/v1/users/me/sessions/{session_id}",
     "delete /api/v1/users/{public_id}",
+    "delete /api/v1/users/{public_id}/sessions",
+    "delete /api/v1/users/{public_id}/sessions/{session_id}",
     "get /",
     "get /.well-known/jwks.json",
     "get /api/v1/confirm",
+    "get /api/v1/not_me",
     "get /api/v1/password/reset",
     "get /api/v1/users",
     "get /api/v1/users/me",
+    "get /api/v1/users/me/sessions",
     "get /api/v1/users/{public_id}",
+    "get /api/v1/users/{public_id}/sessions",
     "get /healthz",
     "get /readyz",
     "patch /api/v1/users/me",
     "post /api/v1/confirm",
     "post /api/v1/login",
     "post /api/v1/logout",
+    "post /api/v1/not_me",
     "post /api/v1/password/forgot",
     "post /api/v1/password/reset",
     "post /api/v1/refresh",
