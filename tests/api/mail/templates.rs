@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use doorward::config::Config;
-use doorward::mail::letters::{Letters, Values};
+use doorward::mail::letters::{KINDS, Letters, Values};
 use tempfile::TempDir;
 
 /// A folder with these files.
@@ -79,7 +79,7 @@ fn a_layout_of_ones_own_is_every_letters() {
         assert!(letter.text.ends_with("\n\n-- Acme, #1d4ed8\n"), "{kind}: {}", letter.text);
         all += 1;
     }
-    assert_eq!(all, 5);
+    assert_eq!(all, KINDS.len());
     assert!(confirmation(&letters).2.contains(&format!("[{LINK}]")));
 }
 
