@@ -105,7 +105,7 @@ pub struct Config {
     pub mail_from: Option<String>,
     /// What people know the service by: in letters and on pages.
     pub app_name: String,
-    /// Of the buttons in letters.
+    /// Of the buttons in letters and on pages.
     pub app_color: Color,
     /// Where people get help, as it was set: shown in letters.
     pub support_email: Option<String>,

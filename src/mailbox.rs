@@ -25,8 +25,9 @@ pub fn routes() -> Routes {
     Routes::default().route("/dev/mailbox", get(show))
 }
 
-/// The letters' own styles stand in attributes; a frame has the policy of the page around it.
-const POLICY: &str = "style-src-attr 'unsafe-inline'; form-action 'none'";
+/// The letters have styles of their own; a frame has the policy of the page around it.
+const POLICY: &str =
+    "style-src-elem 'unsafe-inline'; style-src-attr 'unsafe-inline'; form-action 'none'";
 
 /// The most characters of a link as it is shown.
 const SHORT: usize = 60;

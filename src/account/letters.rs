@@ -21,27 +21,17 @@ pub const LINK_LIFETIME: TimeDelta = TimeDelta::hours(24);
 /// How long the link of "this was not me" is.
 pub const NOT_ME_LIFETIME: TimeDelta = TimeDelta::days(7);
 
-/// Queues the letter that asks to confirm the user's address: the pending one where there is one.
-pub async fn queue_confirmation(
-    db: &mut PgConnection,
-    user: &User,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    outbox::insert(db, &[confirmation(user)], now).await
-}
-
 /// Queues a letter to the verified address of a user, with the link by which its reader takes back
 /// what it tells of and what came after it: that began at `since`.
 pub async fn queue_notice(
     db: &mut PgConnection,
-    user_id: Uuid,
     letter: NewLetter<'_>,
     since: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     let notice = NewNotice {
         id: Uuid::now_v7(),
-        user_id,
+        user_id: letter.user_id,
         recipient: letter.recipient,
         told: letter.kind.as_str(),
         since,
@@ -57,9 +47,10 @@ pub async fn is_confirmation_waiting(db: &mut PgConnection, user: &User) -> sqlx
     outbox::is_waiting(db, user.id, LetterKind::Confirmation, user.address_to_confirm()).await
 }
 
-/// The letter that asks to confirm the user's address.
-pub fn confirmation(user: &User) -> NewLetter<'_> {
-    to_user(LetterKind::Confirmation, user, user.address_to_confirm())
+/// The letter that asks to confirm the user's address: the pending one where there is one.
+pub fn confirmation(user: &User, challenge_id: Uuid) -> NewLetter<'_> {
+    let letter = to_user(LetterKind::Confirmation, user, user.address_to_confirm());
+    NewLetter { challenge_id: Some(challenge_id), ..letter }
 }
 
 /// The letter that tells the user's old address of a new one.

@@ -2,7 +2,9 @@
 
 pub mod attempts;
 pub mod client;
+pub mod confirmation;
 pub mod letters;
+pub mod mailed_codes;
 mod new_device;
 pub mod not_me;
 pub mod password;

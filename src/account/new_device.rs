@@ -49,6 +49,6 @@ pub(super) async fn tell(
         data,
         challenge_id: None,
     };
-    letters::queue_notice(db, user.id, letter, now, now).await?;
+    letters::queue_notice(db, letter, now, now).await?;
     Ok(true)
 }

@@ -304,7 +304,7 @@ async fn set(state: &AppState, change: &Change<'_>, counted: Counted) -> Result<
     challenges::void_all(&mut tx, user_id, ChallengeKind::Reset, now).await?;
     if locked.is_email_verified() {
         let letter = letters::password_changed(&locked);
-        letters::queue_notice(&mut tx, user_id, letter, now, now).await?;
+        letters::queue_notice(&mut tx, letter, now, now).await?;
     }
     attempts::refund_in(&mut tx, [counted]).await?;
     let kept = Some(session_id).filter(|_| !renew);

@@ -4,12 +4,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::account::attempts::{self, Attempts, Counted};
+use crate::account::attempts::Counted;
 use crate::account::client::ClientInfo;
+use crate::account::mailed_codes::{self, RightCode};
 use crate::account::{Error, letters, password};
 use crate::context::run_to_completion;
 use crate::fields::{Email, Password};
-use crate::limits::{Attempt, CODE_ACCOUNT};
 use crate::security::mailed_code::CodePurpose;
 use crate::security::token::{HandleKind, Opened, TokenError};
 use crate::state::AppState;
@@ -49,8 +49,8 @@ impl<E: Into<Error>> From<E> for Refused {
 /// A reset whose link or code was right.
 pub struct Proven {
     pub challenge: Open,
-    /// Of a code: its try, which was none, and is refunded when this is dropped.
-    counted: Option<Counted>,
+    /// Where it was no link.
+    code: Option<RightCode>,
 }
 
 /// Queues the letter, whether or not an account has the address: what is written, and how long it
@@ -89,41 +89,20 @@ pub async fn by_link(state: &AppState, token: &str, now: DateTime<Utc>) -> Resul
     let opened = state.keys.open_handle(HandleKind::Reset, token, now);
     let id = opened.and_then(Opened::unexpired).map_err(Refused::Link)?;
     let challenge = find(state, id, now).await?.ok_or(Refused::Link(TokenError::Expired))?;
-    Ok(Proven { challenge, counted: None })
+    Ok(Proven { challenge, code: None })
 }
 
-/// The reset that a code is for. A wrong one is counted with the handle, and with the address that
-/// the letter went to.
+/// The reset that a code is for.
 pub async fn by_code(
     state: &AppState,
     handle: &str,
     code: &str,
     now: DateTime<Utc>,
 ) -> Result<Proven, Refused> {
-    let opened = state.keys.open_handle(HandleKind::Code, handle, now);
-    let id = opened.and_then(Opened::unexpired).map_err(|_| Refused::Code)?;
-    let counting = state.db.read(|db| Box::pin(challenges::find_recipient(db, id)));
-    let recipient = counting.await?.ok_or(Refused::Code)?;
-    let subject = recipient.to_ascii_lowercase();
-    let wrong = Attempts::charged_if_dropped([Attempt::on(&CODE_ACCOUNT, &subject)]);
-    let [counted] = attempts::count(state, [wrong], now).await?;
-    // A try whose answer is lost may be counted twice, which costs one of five.
-    let trying =
-        state.db.write(|db| Box::pin(challenges::count_try(db, id, ChallengeKind::Reset, now)));
-    let may_try = trying.await?;
-    let is_right = state.codes.matches(CodePurpose::Reset, id, code);
-    if !may_try {
-        // Nothing was compared: a client that goes on with a dead handle uses up no owner's budget.
-        counted.refund().await?;
-        return Err(Refused::Code);
-    }
-    if !is_right {
-        counted.charge();
-        return Err(Refused::Code);
-    }
-    let counted = counted.refunded_if_dropped();
-    let challenge = find(state, id, now).await?.ok_or(Refused::Code)?;
-    Ok(Proven { challenge, counted: Some(counted) })
+    let trying = mailed_codes::try_code(state, CodePurpose::Reset, handle, code, now);
+    let right = trying.await?.ok_or(Refused::Code)?;
+    let challenge = find(state, right.challenge_id, now).await?.ok_or(Refused::Code)?;
+    Ok(Proven { challenge, code: Some(right) })
 }
 
 async fn find(state: &AppState, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<Option<Open>> {
@@ -134,15 +113,14 @@ async fn find(state: &AppState, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<Op
 impl Proven {
     /// Nothing is set, since the password will not do or we have trouble. The code goes on being good.
     pub async fn give_back(self, state: &AppState) -> Result<(), Error> {
-        if self.counted.is_some() {
-            let id = self.challenge.id;
-            state.db.write(|db| Box::pin(challenges::give_back_try(db, id))).await?;
+        match self.code {
+            Some(code) => code.give_back(state).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn refused(&self) -> Refused {
-        if self.counted.is_some() { Refused::Code } else { Refused::Link(TokenError::Expired) }
+        if self.code.is_some() { Refused::Code } else { Refused::Link(TokenError::Expired) }
     }
 }
 
@@ -195,7 +173,7 @@ async fn set(
     limits::clear(&mut tx, &tried).await?;
     let event = Event::new(EventKind::PasswordReset).by_oneself(user_id).from(client.ip);
     state.record(&mut tx, event, now).await?;
-    letters::queue_notice(&mut tx, user_id, letters::password_changed(&user), now, now).await?;
+    letters::queue_notice(&mut tx, letters::password_changed(&user), now, now).await?;
     state.commit(tx, user_id).await?;
     state.limits.forget(&tried);
     state.mail_queued.notify_one();

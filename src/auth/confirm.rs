@@ -1,9 +1,10 @@
-//! `/confirm`: the link in the mail.
+//! `/confirm`: the link in the mail, or its code.
 //!
 //! Mail scanners and link previews follow links, so a GET shows a page, whose buttons POST; only a
 //! client that plainly chose to confirms by a GET. Neither logs anyone in.
 
 mod account;
+mod code;
 mod page;
 mod request;
 
@@ -15,12 +16,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::account::client::ClientInfo;
+use crate::auth::link;
 use crate::http::body::OptionalFormBody;
 use crate::http::error::{ApiError, Code};
 use crate::http::html::vary_by_accept;
 use crate::state::AppState;
 use account::{Finding, Seen};
-use request::ConfirmRequest;
+use request::{Asked, ConfirmRequest};
 
 #[derive(Serialize, ToSchema)]
 pub struct ConfirmResponse {
@@ -59,13 +61,17 @@ pub async fn show(
     if is_chosen { for_program(&seen) } else { page::show(&state, &seen) }
 }
 
-/// Confirms the address, or disowns it. Repeating it is the same success.
+/// Confirms the address by the link of a letter or by its code, or disowns it by the link.
+///
+/// Repeating a link is the same success. A code is good once: one that is wrong, used, void or out
+/// of time is 400 `code_invalid`, and after five wrong ones every one is.
 ///
 /// With `action=not_me` the address's owner says that they did not sign up: an account that never
 /// confirmed an address is deleted, one that did keeps the address that it has.
 #[utoipa::path(
     post, path = "/api/v1/confirm", operation_id = "confirm_by_post", tag = "auth",
-    params(("token" = String, Query, description = "From the link in the mail.")),
+    params(("token" = inline(Option<String>), Query,
+        description = "From the link in the mail; left out beside a code.")),
     request_body(content(
         (Option<ConfirmRequest> = "application/json"),
         (Option<ConfirmRequest> = "application/x-www-form-urlencoded"),
@@ -78,7 +84,7 @@ pub async fn show(
     ),
     extensions(("x-codes" = json!([
         Code::MalformedRequest, Code::LinkInvalid, Code::LinkExpired, Code::EmailTaken,
-        Code::EmailAlreadyVerified,
+        Code::EmailAlreadyVerified, Code::CodeInvalid, Code::RateLimited,
     ]))),
 )]
 pub async fn confirm(
@@ -88,17 +94,26 @@ pub async fn confirm(
     headers: HeaderMap,
     body: Result<OptionalFormBody, ApiError>,
 ) -> Response {
-    let request = body.and_then(|OptionalFormBody(body)| ConfirmRequest::parse(body));
-    let seen = match request {
-        Ok(request) if request.is_not_me() => account::disown(&state, &uri, &client).await,
-        Ok(_) => account::confirm(&state, &uri, &client).await,
+    let is_link = link::is_one(&uri);
+    let asked = body.and_then(|OptionalFormBody(body)| ConfirmRequest::parse(body, is_link));
+    let seen = match asked {
+        Ok(Asked::ConfirmByCode { challenge, code }) => {
+            let confirming = code::confirm(&state, &challenge, &code, &client);
+            return answer(confirming.await.and_then(|finding| finding.told()));
+        }
+        Ok(Asked::Disown) => account::disown(&state, &uri, &client).await,
+        Ok(Asked::Confirm) => account::confirm(&state, &uri, &client).await,
         Err(error) => error.into(),
     };
     if request::shows_pages(&headers) { page::end(&state, &seen) } else { for_program(&seen) }
 }
 
 fn for_program(seen: &Seen) -> Response {
-    vary_by_accept(seen.finding.told().map(Json).into_response())
+    answer(seen.finding.told())
+}
+
+fn answer(told: Result<ConfirmResponse, ApiError>) -> Response {
+    vary_by_accept(told.map(Json).into_response())
 }
 
 impl Finding {

@@ -132,7 +132,9 @@ fn templates(letters: &Letters, complaints: Vec<String>, findings: &mut Findings
         };
         findings.ok("letters", format!("all {} kinds can be written{own}", KINDS.len()));
     }
-    complaints.into_iter().for_each(|complaint| findings.fail("letters", complaint));
+    for complaint in complaints {
+        findings.fail("letters", complaint);
+    }
     for remark in letters.remarks() {
         findings.warn("letters", format!("LETTERS_DIR: {remark}"));
     }

@@ -25,14 +25,22 @@ impl Color {
         Some(Self(channels))
     }
 
-    /// White or black, whichever is read better on this colour. The worse of all colours for it is a
-    /// grey on which both have 4.58:1, so either one is enough for WCAG's 4.5:1.
+    /// White or black, whichever is read better on this colour. The worst colours for it are those
+    /// on which both have 4.58:1, so one of the two always has WCAG's 4.5:1.
+    #[must_use]
     pub fn of_words_on_it(self) -> Self {
         if self.contrast(Self::WHITE) >= self.contrast(Self::BLACK) {
             Self::WHITE
         } else {
             Self::BLACK
         }
+    }
+
+    /// The edge of a button of this colour on white, where a pale one would be words alone.
+    #[must_use]
+    pub fn of_its_edge(self) -> Self {
+        const GREY: Color = Color([0x76; 3]);
+        if self.contrast(Self::WHITE) < 3.0 { GREY } else { self }
     }
 
     /// WCAG 2.2's contrast ratio, from 1 to 21.

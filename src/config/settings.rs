@@ -29,7 +29,7 @@ const TABLE: [Setting; 66] = [
     open("ADMIN_EMAIL", "none", "the address of the first admin, made at the first start"),
     secret("ADMIN_PASSWORD", "none", "the password of the first admin"),
     open("ADMIN_USERNAME", "made from ADMIN_EMAIL", "the username of the first admin"),
-    open("APP_COLOR", "#1d4ed8", "the colour of buttons in letters, #rrggbb"),
+    open("APP_COLOR", "#1d4ed8", "the colour of buttons in letters and on pages"),
     open("APP_NAME", "that of MAIL_FROM, else the host of PUBLIC_URL", "what people know the service by"),
     open("AUDIT_LOG_DAYS", "365", "how long rows of audit_log are kept, from 1 to 36500 days"),
     open("CONFIRM_REDIRECT_URL", "none", "where a browser goes from the page behind a letter's link"),

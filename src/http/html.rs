@@ -5,7 +5,7 @@ use askama::Template;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
-use crate::config::Config;
+use crate::config::{Color, Config};
 use crate::http::error::{ApiError, Code};
 use crate::http::routes::Routes;
 use crate::http::static_file::StaticFile;
@@ -28,6 +28,8 @@ const PAGES: [&str; 5] =
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     pub style: &'static str,
+    /// Of the buttons.
+    color: Color,
     /// The service as people know it.
     pub name: &'a str,
     /// The start of every link: a path, so that a page leads to the host that it came from.
@@ -36,7 +38,14 @@ pub struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     pub fn of(config: &'a Config) -> Self {
-        Self { style: STYLE, name: &config.app_name, path: config.public_path() }
+        let color = config.app_color;
+        Self { style: STYLE, color, name: &config.app_name, path: config.public_path() }
+    }
+
+    /// What the style sheet begins with.
+    pub fn colors(&self) -> String {
+        let (on_it, edge) = (self.color.of_words_on_it(), self.color.of_its_edge());
+        format!(":root {{ --button: {}; --on-button: {on_it}; --edge: {edge}; }}\n", self.color)
     }
 }
 
@@ -98,7 +107,9 @@ pub fn answer(status: StatusCode, page: &impl Template, directives: &str) -> Res
         Ok(html) => html,
         Err(error) => return ApiError::internal(error).into_response(),
     };
-    let style = csp_hash(STYLE);
+    // Nobody else's: what others chose is escaped, and stands behind it.
+    let style = html.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>"));
+    let style = csp_hash(style.map_or("", |(style, _)| style));
     let policy = format!(
         "default-src 'none'; style-src {style}; img-src 'self'; frame-ancestors 'none'; \
          base-uri 'none'; {directives}"

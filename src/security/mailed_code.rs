@@ -18,12 +18,14 @@ pub struct MailedCodes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodePurpose {
     Reset,
+    Confirm,
 }
 
 impl CodePurpose {
     fn as_str(self) -> &'static str {
         match self {
             Self::Reset => "reset",
+            Self::Confirm => "confirm",
         }
     }
 }
@@ -85,6 +87,7 @@ mod tests {
         for typed in [&other, "", first, &format!("{code}0"), &format!("0{code}")] {
             assert!(!codes.matches(CodePurpose::Reset, row, typed), "{typed}");
         }
+        assert!(!codes.matches(CodePurpose::Confirm, row, &code), "of another purpose");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What waits for a second step. A row lets nobody in: the client or the letter holds a signed
 //! handle that names it (`security/token/handle.rs`).
 
+pub mod confirmation;
+
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
@@ -17,6 +19,8 @@ pub const MAX_TRIES: i32 = 5;
 pub enum ChallengeKind {
     /// A password's reset, by link or by code.
     Reset,
+    /// An address that is confirmed by code; the letter's link is a token of its own.
+    Confirm,
     /// A deletion that can be taken back.
     Restore,
 }
@@ -25,6 +29,7 @@ impl ChallengeKind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Reset => "reset",
+            Self::Confirm => "confirm",
             Self::Restore => "restore",
         }
     }

@@ -9,7 +9,8 @@ use uuid::Uuid;
 #[derive(Clone, Debug)]
 pub struct NewNotice<'a> {
     pub id: Uuid,
-    pub user_id: Uuid,
+    /// `None`: its link is good for nothing.
+    pub user_id: Option<Uuid>,
     /// The address that the letter goes to, which is verified.
     pub recipient: &'a str,
     /// What the letter tells of.

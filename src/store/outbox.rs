@@ -68,7 +68,7 @@ pub struct NewLetter<'a> {
     pub recipient: &'a str,
     /// What its kind's file reads when it is sent; never a secret.
     pub data: Value,
-    /// What its link stands for, where it has one.
+    /// What its link or its code stands for.
     pub challenge_id: Option<Uuid>,
 }
 
@@ -82,6 +82,7 @@ pub struct ClaimedLetter {
     pub data: Value,
     /// What its link and its code stand for.
     pub challenge_id: Option<Uuid>,
+    pub challenge_expires_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     /// Including this one.
     pub attempts: i32,
@@ -105,10 +106,9 @@ pub async fn insert(
     let data: Vec<&Value> = letters.iter().map(|letter| &letter.data).collect();
     let challenges: Vec<Option<Uuid>> = letters.iter().map(|letter| letter.challenge_id).collect();
     sqlx::query!(
-        "insert into outbox
-             (id, user_id, kind, recipient, data, challenge_id, created_at, next_attempt_at)
-         select asked.*, $6, least($6, now())
-         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $7::uuid[])
+        "insert into outbox (id, user_id, kind, recipient, data, challenge_id, created_at, next_attempt_at)
+         select asked.*, $7, least($7, now())
+         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::uuid[])
              as asked (id, user_id, kind, recipient, data, challenge_id)
          where not exists (
              select from outbox
@@ -120,8 +120,8 @@ pub async fn insert(
         &kinds as &[&str],
         &recipients as &[&str],
         &data as &[&Value],
-        now,
         &challenges as &[Option<Uuid>],
+        now,
     )
     .execute(db)
     .await?;
@@ -167,7 +167,8 @@ pub async fn claim_next(
              limit 1
              for update skip locked
          )
-         returning id, kind, user_id, recipient, data, challenge_id, created_at, attempts",
+         returning id, kind, user_id, recipient, data, challenge_id, created_at, attempts,
+             (select expires_at from challenges where id = challenge_id) as challenge_expires_at",
         now,
         now + lease,
         &LetterKind::words() as &[&str],
@@ -182,6 +183,7 @@ pub async fn claim_next(
         recipient: row.recipient,
         data: row.data,
         challenge_id: row.challenge_id,
+        challenge_expires_at: row.challenge_expires_at,
         created_at: row.created_at,
         attempts: row.attempts,
     }))

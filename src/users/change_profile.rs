@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
 use crate::account::password::{self, attempts_to_prove};
-use crate::account::{letters, sessions};
+use crate::account::{confirmation, letters, sessions};
 use crate::fields::{FieldError, Password};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, Code};
@@ -31,6 +31,11 @@ pub struct UpdateResponse {
     user: PublicUser,
     /// The fields that have another value now.
     updated: Vec<&'static str>,
+    /// Where another address is to be confirmed: to be sent to `/confirm` along with the code in
+    /// the letter, which is good for 60 minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    challenge: Option<String>,
 }
 
 /// Changes the fields that are given, all or nothing.
@@ -65,12 +70,12 @@ pub async fn update(
     if let Some(counted) = counted {
         written = counted.settle(written);
     }
-    let (user, updated) = match written {
+    let Written { user, updated, challenge } = match written {
         Ok(written) => written,
         Err(error) => return Err(explain(&call, &changes, error).await?),
     };
     state.mail_queued.notify_one();
-    Ok(Json(UpdateResponse { success: true, user: user.into(), updated }))
+    Ok(Json(UpdateResponse { success: true, user: user.into(), updated, challenge }))
 }
 
 /// The same as PUT.
@@ -129,15 +134,24 @@ async fn prove(
     }
 }
 
+/// What was written.
+struct Written {
+    /// As they are now.
+    user: User,
+    /// The fields that have another value.
+    updated: Vec<&'static str>,
+    /// The handle for the code in the letter to a new address.
+    challenge: Option<String>,
+}
+
 /// Writes the changes and queues the letters that they cause; in the same transaction what was
 /// counted for changes or notices that there are none of is refunded, and the right password.
-/// Returns the user as they are now, and the fields that have another value.
 async fn write(
     call: &Call<'_>,
     changes: &ProfileChanges,
     counted: &mut Option<Counted>,
     proof: Option<ProvenChange>,
-) -> Result<(User, Vec<&'static str>), ApiError> {
+) -> Result<Written, ApiError> {
     let Call { state, caller, client, actor, now } = *call;
     let letter = match changes.new_address(&caller.user) {
         Some(email) => letters::count_silently(state, email, client, now).await?,
@@ -155,13 +169,13 @@ async fn write(
     }
     let mut user = before.clone();
     let updated = changes.apply(&mut user);
-    let mut refunds = Vec::new();
+    let (mut challenge, mut refunds) = (None, Vec::new());
     if updated.is_empty() {
         refunds.extend(counted.take());
     } else {
         user.modified_at = now;
         update_profile(&mut tx, &before, &user).await?;
-        queue_letters(&mut tx, &before, &user, letter, now).await?;
+        challenge = queue_letters(state, &mut tx, &before, &user, letter, now).await?;
         let event = Event::by(actor, EventKind::ProfileUpdated).on(user.id);
         state.record(&mut tx, event.with(json!({ "fields": updated })), now).await?;
     }
@@ -176,7 +190,7 @@ async fn write(
     // Limits after the user's row, as everywhere.
     attempts::refund_in(&mut tx, refunds).await?;
     state.commit(tx, user.id).await?;
-    Ok((user, updated))
+    Ok(Written { user, updated, challenge })
 }
 
 /// Writes the user, unless the new pending address is another user's: whether it is free when it is
@@ -210,23 +224,28 @@ fn password_required() -> FieldError {
     FieldError::new("required", "Your present password is needed to change a verified address.")
 }
 
-/// Queues the confirmation of a new address, and a notice to a verified one that it replaces.
+/// Queues the confirmation of a new address, and a notice to a verified one that it replaces; the
+/// handle for the code of the former.
 async fn queue_letters(
+    state: &AppState,
     tx: &mut Tx,
     before: &User,
     after: &User,
     letter: Option<Counted>,
     now: DateTime<Utc>,
-) -> sqlx::Result<()> {
+) -> sqlx::Result<Option<String>> {
     let is_pending = after.pending_email.is_some() && after.pending_email != before.pending_email;
     let is_replaced = !after.email.eq_ignore_ascii_case(&before.email);
-    if let Some(letter) = letter.filter(|_| is_pending || is_replaced) {
+    if !is_pending && !is_replaced {
+        return Ok(None);
+    }
+    let challenge = confirmation::ask(state, tx, after, letter.is_some(), now).await?;
+    if let Some(letter) = letter {
         letter.charge_in(tx);
-        letters::queue_confirmation(tx, after, now).await?;
     }
     if is_pending {
         let notice = letters::email_change_notice(after, &before.email);
-        letters::queue_notice(tx, after.id, notice, now, now).await?;
+        letters::queue_notice(tx, notice, now, now).await?;
     }
-    Ok(())
+    Ok(Some(challenge))
 }

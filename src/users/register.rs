@@ -4,17 +4,18 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
-use crate::account::{letters, password};
+use crate::account::{confirmation, letters, password};
 use crate::fields::{Email, Name, NewPassword, PasswordContext, Role, Username};
-use crate::http::answer::UserMessage;
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
+use crate::http::user::PublicUser;
 use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR, REGISTER_NETWORK, REGISTER_TAKEN};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
@@ -29,6 +30,16 @@ pub struct RegisterRequest {
     password: NewPassword,
     first_name: Option<Name>,
     last_name: Option<Name>,
+}
+
+/// The account, whose address is to be confirmed.
+#[derive(Serialize, ToSchema)]
+pub struct RegisterResponse {
+    success: bool,
+    message: &'static str,
+    user: PublicUser,
+    /// To be sent to `/confirm` along with the code in the letter.
+    challenge: String,
 }
 
 impl RegisterRequest {
@@ -53,16 +64,19 @@ impl RegisterRequest {
 }
 
 /// Registers a user and queues the confirmation mail.
+///
+/// The letter has a link, good for 24 hours, and a code that is good for 60 minutes with the
+/// `challenge` of this answer.
 #[utoipa::path(
     post, path = "/api/v1/users", tag = "users", request_body = RegisterRequest,
-    responses((status = 201, description = "Registered.", body = UserMessage)),
+    responses((status = 201, description = "Registered.", body = RegisterResponse)),
     extensions(("x-codes" = json!([Code::UsernameTaken, Code::EmailTaken, Code::RateLimited]))),
 )]
 pub async fn register(
     State(state): State<AppState>,
     client: ClientInfo,
     JsonBody(form): JsonBody,
-) -> Result<(StatusCode, Json<UserMessage>), ApiError> {
+) -> Result<(StatusCode, Json<RegisterResponse>), ApiError> {
     let RegisterRequest { username, email, password, first_name, last_name } =
         RegisterRequest::parse(form, state.config.min_password_length)?;
 
@@ -82,7 +96,7 @@ pub async fn register(
         role: Role::User,
         password_hash: &password_hash,
     };
-    let user = match insert(&state, &new, &client, now).await {
+    let (user, challenge) = match insert(&state, &new, &client, now).await {
         Err(error) if is_taken(&error) => {
             return Err(refuse_taken(&state, error, &new, &client, counted, now).await?);
         }
@@ -90,7 +104,8 @@ pub async fn register(
     };
     state.mail_queued.notify_one();
     let message = "Registered. Please follow the link in the mail that is on its way.";
-    Ok((StatusCode::CREATED, Json(UserMessage::new(message, user))))
+    let answer = RegisterResponse { success: true, message, user: user.into(), challenge };
+    Ok((StatusCode::CREATED, Json(answer)))
 }
 
 /// Counts the account that is about to be made. Not where this client has asked for too many names
@@ -140,24 +155,22 @@ async fn refuse_taken(
     })
 }
 
-/// Writes the account and queues the first letter.
+/// Writes the account and queues the first letter; the handle for its code.
 async fn insert(
     state: &AppState,
     new: &NewUser<'_>,
     client: &ClientInfo,
     now: DateTime<Utc>,
-) -> Result<User, ApiError> {
+) -> Result<(User, String), ApiError> {
     let letter = letters::count_first(state, new.email.as_str(), client, now).await?;
     let mut tx = state.db.begin().await?;
     let user = users::insert(&mut tx, new, now).await?;
-    if let Some(counted) = letter {
-        letters::queue_confirmation(&mut tx, &user, now).await?;
-        for counted in counted {
-            counted.charge_in(&mut tx);
-        }
+    let challenge = confirmation::ask(state, &mut tx, &user, letter.is_some(), now).await?;
+    for counted in letter.into_iter().flatten() {
+        counted.charge_in(&mut tx);
     }
     let event = Event::new(EventKind::Registered).by_oneself(user.id).from(client.ip);
     state.record(&mut tx, event, now).await?;
     tx.commit().await?;
-    Ok(user)
+    Ok((user, challenge))
 }

@@ -4,25 +4,35 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::account;
 use crate::account::attempts::Counted;
 use crate::account::client::ClientInfo;
-use crate::account::letters;
-use crate::http::answer::Message;
+use crate::account::{confirmation, letters};
 use crate::http::error::{ApiError, Code};
 use crate::http::session::CurrentUser;
 use crate::state::AppState;
 use crate::store::users::{self, User};
 
+#[derive(Serialize, ToSchema)]
+pub struct VerifyEmailResponse {
+    success: bool,
+    message: &'static str,
+    /// To be sent to `/confirm` along with the code in the letter.
+    challenge: String,
+}
+
 /// Queues the confirmation mail again, for the pending address where there is one.
 ///
 /// A letter that waits to be sent is not queued twice. Where none will go out since too many went
-/// before, that is a 429.
+/// before, that is a 429. The code in the letter is good for 60 minutes, with the `challenge` of
+/// this answer.
 #[utoipa::path(
     post, path = "/api/v1/users/me/verify_email", tag = "users",
     security(("access_token" = []), ("bearer" = [])),
-    responses((status = 202, description = "The mail is on its way.", body = Message)),
+    responses((status = 202, description = "The mail is on its way.", body = VerifyEmailResponse)),
     extensions(("x-codes" = json!([
         Code::EmailAlreadyVerified, Code::EmailTaken, Code::RateLimited,
     ]))),
@@ -31,39 +41,30 @@ pub async fn verify_email(
     State(state): State<AppState>,
     CurrentUser { user, .. }: CurrentUser,
     client: ClientInfo,
-) -> Result<(StatusCode, Json<Message>), ApiError> {
+) -> Result<(StatusCode, Json<VerifyEmailResponse>), ApiError> {
     let now = state.clock.now();
     if needs_none(&user) {
         return Err(Code::EmailAlreadyVerified.into());
     }
-    match letters::count(&state, user.address_to_confirm(), &client, now).await {
-        Ok(counted) => queue(&state, &user, counted, now).await?,
-        Err(refused @ account::Error::RateLimited { .. }) => {
-            let is_waiting = state.db.read(|db| {
-                let user = user.clone();
-                Box::pin(async move { letters::is_confirmation_waiting(db, &user).await })
-            });
-            if !is_waiting.await? {
-                return Err(refused.into());
-            }
-        }
-        Err(error) => return Err(error.into()),
-    }
+    let counted = letters::count(&state, user.address_to_confirm(), &client, now).await;
+    let challenge = ask(&state, &user, counted, now).await?;
     let message = "The confirmation mail is on its way.";
-    Ok((StatusCode::ACCEPTED, Json(Message::new(message))))
+    let answer = VerifyEmailResponse { success: true, message, challenge };
+    Ok((StatusCode::ACCEPTED, Json(answer)))
 }
 
 fn needs_none(user: &User) -> bool {
     user.is_email_verified() && user.pending_email.is_none()
 }
 
-/// Queues the letter, unless it waits already.
-async fn queue(
+/// Queues the letter, unless it waits already: then none is counted, and no limit refuses. The
+/// handle for its code.
+async fn ask(
     state: &AppState,
     user: &User,
-    counted: Counted,
+    counted: Result<Counted, account::Error>,
     now: DateTime<Utc>,
-) -> Result<(), ApiError> {
+) -> Result<String, ApiError> {
     let mut tx = state.db.begin_for(user.id).await?;
     // Locked, so that concurrent calls each see the letter of the one before, and none outlives
     // its user.
@@ -78,11 +79,16 @@ async fn queue(
     }
     // A letter to an address that was set meanwhile is counted by the call that set it.
     let is_same = address == user.address_to_confirm();
-    if is_same && !letters::is_confirmation_waiting(&mut tx, &locked).await? {
-        letters::queue_confirmation(&mut tx, &locked, now).await?;
+    let is_waiting = letters::is_confirmation_waiting(&mut tx, &locked).await?;
+    let has_letter = is_same && !is_waiting;
+    let counted = if has_letter { Some(counted?) } else { None };
+    let challenge = confirmation::ask(state, &mut tx, &locked, has_letter, now).await?;
+    if let Some(counted) = counted {
         counted.charge_in(&mut tx);
-        tx.commit().await?;
+    }
+    tx.commit().await?;
+    if has_letter {
         state.mail_queued.notify_one();
     }
-    Ok(())
+    Ok(challenge)
 }

@@ -27,9 +27,12 @@ REFUSALS = {
     "too_short": {"password", "new_password"},
     # U+0000 anywhere, and control characters in names: a pattern for them would be longer than the words.
     "invalid_characters": ANY,
-    # The role comes in the query or in the body; a verified address changes with the password.
-    "required": {"role", "password"},
+    # The role comes in the query or in the body; a verified address changes with the password; one of challenge and
+    # code needs the other.
+    "required": {"role", "password", "challenge", "code"},
     "ambiguous": {"role"},
+    # An address is confirmed by a link's token or by challenge and code, which disown nothing.
+    "not_allowed": {"token", "action"},
     # A change of a profile has to name one of its fields.
     "unknown_parameter": ANY,
     # Nobody but the service makes these.

@@ -87,7 +87,7 @@ pub(super) async fn confirm(state: &AppState, uri: &Uri, client: &ClientInfo) ->
         if !matches!(finding, Finding::New | Finding::Pending) {
             return Ok(Seen::new(finding, &link, user.as_ref()));
         }
-        match set_verified(state, &link, client).await {
+        match follow(state, &link, client).await {
             Err(error) if error.code == Code::EmailTaken => {
                 Ok(Seen::new(Finding::Taken, &link, user.as_ref()))
             }
@@ -143,35 +143,54 @@ async fn is_taken(state: &AppState, link: &Link) -> sqlx::Result<bool> {
 }
 
 fn find(link: &Link, user: Option<&User>) -> Finding {
-    let is = |address: &str| address.eq_ignore_ascii_case(&link.claims.email);
-    let finding = match user {
-        None => Finding::Gone,
-        Some(User { pending_email: Some(pending), .. }) if is(pending) => Finding::Pending,
-        Some(user) if !is(&user.email) => Finding::MovedOn,
-        Some(user) if user.is_email_verified() => Finding::Confirmed,
-        Some(_) => Finding::New,
-    };
-    match finding {
+    match find_address(&link.claims.email, user) {
         Finding::New | Finding::Pending if link.expired => Finding::Expired,
         finding => finding,
     }
 }
 
-async fn set_verified(
-    state: &AppState,
-    link: &Link,
-    client: &ClientInfo,
-) -> Result<Seen, ApiError> {
-    let now = state.clock.now();
+/// What the address is to the account by now.
+pub(super) fn find_address(email: &str, user: Option<&User>) -> Finding {
+    let is = |address: &str| address.eq_ignore_ascii_case(email);
+    match user {
+        None => Finding::Gone,
+        Some(User { pending_email: Some(pending), .. }) if is(pending) => Finding::Pending,
+        Some(user) if !is(&user.email) => Finding::MovedOn,
+        Some(user) if user.is_email_verified() => Finding::Confirmed,
+        Some(_) => Finding::New,
+    }
+}
+
+/// Confirms what the link is bound to.
+async fn follow(state: &AppState, link: &Link, client: &ClientInfo) -> Result<Seen, ApiError> {
     let mut tx = state.db.begin_for(link.claims.sub).await?;
     let user = users::find_for_update(&mut tx, link.claims.sub).await?;
-    let (kind, mut user) = match (find(link, user.as_ref()), user) {
-        (Finding::New, Some(user)) => (EventKind::EmailVerified, user),
-        (Finding::Pending, Some(mut user)) => {
-            user.email = user.pending_email.take().unwrap_or_default();
-            (EventKind::EmailChanged, user)
+    match (find(link, user.as_ref()), user) {
+        (Finding::New | Finding::Pending, Some(user)) => {
+            let user = set_verified(state, tx, user, &link.claims.email, client).await?;
+            Ok(Seen::new(Finding::Confirmed, link, Some(&user)))
         }
-        (finding, user) => return Ok(Seen::new(finding, link, user.as_ref())),
+        (finding, user) => Ok(Seen::new(finding, link, user.as_ref())),
+    }
+}
+
+/// Marks an address as confirmed that is new to a user, who is locked: the pending one takes the
+/// place of theirs.
+pub(super) async fn set_verified(
+    state: &AppState,
+    mut tx: Tx,
+    mut user: User,
+    email: &str,
+    client: &ClientInfo,
+) -> Result<User, ApiError> {
+    let now = state.clock.now();
+    let pending = user.pending_email.take_if(|pending| pending.eq_ignore_ascii_case(email));
+    let kind = match pending {
+        None => EventKind::EmailVerified,
+        Some(pending) => {
+            user.email = pending;
+            EventKind::EmailChanged
+        }
     };
     user.email_verified_at = Some(now);
     user.modified_at = now;
@@ -179,7 +198,7 @@ async fn set_verified(
     let event = Event::new(kind).by_oneself(user.id).from(client.ip);
     state.record(&mut tx, event, now).await?;
     state.commit(tx, user.id).await?;
-    Ok(Seen::new(Finding::Confirmed, link, Some(&user)))
+    Ok(user)
 }
 
 /// Deletes an account that never confirmed an address, and its sessions with it.

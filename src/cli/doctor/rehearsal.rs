@@ -52,11 +52,11 @@ async fn rehearse(db: &Db, now: DateTime<Utc>) -> sqlx::Result<()> {
     limits::reserve(&mut tx, &[id.as_bytes().to_vec()], &[allowance], now).await?;
     users::insert(&mut tx, &user, now).await?;
     let letter = NewLetter {
-        challenge_id: None,
         kind: LetterKind::Confirmation,
         user_id: Some(id),
         recipient: email.as_str(),
         data: json!({}),
+        challenge_id: None,
     };
     outbox::insert(&mut tx, &[letter], now).await?;
     let challenge = NewChallenge {

@@ -55,13 +55,13 @@ pub(super) fn check(letters: &Letters) -> Vec<Flaw> {
     flaws
 }
 
-/// Names in a template that it is not given, in whichever branch: what is absent counts as false, so
-/// that a mistyped one would never be missed.
+/// Names in a template that it is not given, in whichever branch: what is absent counts as
+/// false, so that a mistyped one would never be missed.
 fn unknown_names(letters: &Letters, file: &str) -> Vec<Flaw> {
     let Ok(template) = letters.templates.get_template(file) else { return Vec::new() };
-    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    let (stem, end) = file.rsplit_once('.').unwrap_or((file, ""));
     let mut known = BTreeSet::from(COMMON);
-    if stem == "layout" || file.ends_with(".html") {
+    if stem == "layout" || end == "html" {
         known.extend(OF_LAYOUTS);
     }
     // A piece may be any kind's.
@@ -120,4 +120,19 @@ fn unfit(letters: &Letters, kind: &Kind, letter: &Letter) -> Option<Flaw> {
         };
         Some(Flaw::new(&file(end), None, what))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn every_letter_of_ours_can_be_written() {
+        let mut letters = Letters::built_in(&Config::read(|_| None).0);
+        let files = KINDS.iter().map(|kind| format!("{}.txt", kind.word));
+        let layouts = ["layout.txt", "layout.html"].map(str::to_owned);
+        letters.overrides = files.chain(layouts).collect();
+        assert_eq!(check(&letters), []);
+    }
 }

@@ -84,7 +84,8 @@ impl Document {
     }
 
     /// A paragraph is one line, however long: a mail program breaks lines where its window ends,
-    /// and ours, broken before that, would be short and long by turns. A link has a line of its own.
+    /// and ours, broken before that, would be short and long by turns. A link has a line of
+    /// its own.
     pub(super) fn text(&self) -> String {
         let paragraphs = self.blocks.iter().map(|block| match block {
             Block::Text(text) => text.clone(),

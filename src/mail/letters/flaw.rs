@@ -43,6 +43,7 @@ impl Flaw {
     }
 
     /// Without what could be a value, for a log.
+    #[must_use]
     pub fn without_values(&self) -> Self {
         Self { what: self.short.clone(), ..self.clone() }
     }

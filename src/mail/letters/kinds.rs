@@ -66,12 +66,20 @@ const fn number(name: &'static str, sample: i64) -> Slot {
     Slot::of(name, Sample::Number(sample))
 }
 
+/// A link as long as they are.
+macro_rules! sample_link {
+    ($path:literal) => {
+        concat!(
+            "https://accounts.example.com/api/v1/",
+            $path,
+            "?token=eyJhbGciOiJIUzI1NiIsInR5cCI6InNhbXBsZStqd3QifQ.eyJzdWIiOiIwMTk4YjU4Zi0wYzRhLTdjM2",
+            "UtYjFhMi0wMTIzNDU2Nzg5YWIiLCJlbWFpbCI6ImFkYUBleGFtcGxlLmNvbSJ9.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
+        )
+    };
+}
+
 /// Where "this was not me" leads.
-const NOT_ME: Slot = link(
-    "not_me",
-    "https://accounts.example.com/api/v1/not_me?token=eyJhbGciOiJIUzI1NiIsInR5cCI6Im5vdG1lK2p3dCJ9.eyJzdWIiOiIwMTk4YjU4ZiJ9.c2FtcGxl",
-)
-.optional();
+const NOT_ME: Slot = link("not_me", sample_link!("not_me")).optional();
 
 /// Every kind.
 pub static KINDS: [Kind; TABLE.len()] = TABLE;
@@ -82,11 +90,10 @@ const TABLE: [Kind; 6] = [
         reader: Reader::Anybody,
         source: include_str!("confirmation.txt"),
         values: &[
-            link(
-                "link",
-                "https://accounts.example.com/api/v1/confirm?token=eyJhbGciOiJIUzI1NiIsInR5cCI6Imxpbmsrand0In0.eyJzdWIiOiIwMTk4YjU4ZiJ9.c2FtcGxl",
-            ),
+            link("link", sample_link!("confirm")),
             number("hours", 24),
+            digits("digits", "12345678").optional(),
+            number("code_minutes", 60).optional(),
         ],
     },
     Kind {
@@ -94,10 +101,7 @@ const TABLE: [Kind; 6] = [
         reader: Reader::Anybody,
         source: include_str!("reset.txt"),
         values: &[
-            link(
-                "link",
-                "https://accounts.example.com/api/v1/password/reset?token=eyJhbGciOiJIUzI1NiIsInR5cCI6InJlc2V0K2p3dCJ9.eyJqdGkiOiIwMTk4YjU4ZiJ9.c2FtcGxl",
-            ),
+            link("link", sample_link!("password/reset")),
             number("minutes", 30),
             digits("digits", "12345678").optional(),
             number("code_minutes", 10).optional(),
@@ -160,7 +164,8 @@ impl Kind {
         KINDS.iter().find(|kind| kind.word == word)
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.values.iter().any(|slot| slot.name == name)
+    /// The names of its values, and whether a letter may be without each.
+    pub fn values(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        self.values.iter().map(|slot| (slot.name, slot.is_optional))
     }
 }

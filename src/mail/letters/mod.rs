@@ -17,9 +17,9 @@
 //!
 //! THE RULE: a client that signs up gives an address and a name, and the letter goes to that
 //! address: what was given must not be in the letter, or the sign-up form is a machine that sends
-//! strangers any text in our name. Escaping does not help against that: a first name `cheap pills at
-//! evil.example` is a link in most mail programs, and so is the username `www.evil.example`. So a
-//! kind for [`Reader::Anybody`] has links, digits and numbers of ours, and no text that somebody
+//! strangers any text in our name. Escaping does not help against that: a first name `cheap pills
+//! at evil.example` is a link in most mail programs, and so is the username `www.evil.example`. So
+//! a kind for [`Reader::Anybody`] has links, digits and numbers of ours, and no text that somebody
 //! chose: the table does not compile with one, and a value that is not in the table reaches no
 //! template, an operator's own included. The notice of a change goes only to an address that the
 //! account's owner has confirmed, and names the account and, in part, the new address.
@@ -42,11 +42,11 @@ pub use flaw::Flaw;
 pub use kinds::{KINDS, Kind, Reader};
 
 use super::Letter;
-use crate::config::{Color, Config};
+use crate::config::Config;
 use crate::fields::Email;
 use document::{Document, one_line};
 
-/// How many steps a template may take: a hundred times what the longest of ours does.
+/// How many steps a template may take: the longest of ours takes some 160.
 const FUEL: u64 = 50_000;
 /// How deep templates may include each other.
 const DEPTH: usize = 50;
@@ -101,8 +101,9 @@ impl Values {
 }
 
 impl Letters {
-    /// Ours, with the operator's own in `LETTERS_DIR` before them. Every kind is tried out; the error
-    /// is the complaints about settings and templates, a sentence each that begins with the setting.
+    /// Ours, with the operator's own in `LETTERS_DIR` before them. Every kind is tried out; the
+    /// error is the complaints about settings and templates, a sentence each that begins with the
+    /// setting.
     pub fn new(config: &Config) -> Result<Self, Vec<String>> {
         let mut letters = Self::built_in(config);
         let mut complaints = Vec::new();
@@ -136,14 +137,11 @@ impl Letters {
             remarks: Vec::new(),
         };
         let color = config.app_color;
-        // On white a pale button would be words alone.
-        let is_pale = color.contrast(Color::WHITE) < 3.0;
-        let edge = if is_pale { "#767676".to_owned() } else { color.to_string() };
         letters.common.extend([
             ("service", Value::from(one_line(&config.app_name))),
             ("color", Value::from(color.to_string())),
             ("on_color", Value::from(color.of_words_on_it().to_string())),
-            ("edge", Value::from(edge)),
+            ("edge", Value::from(color.of_its_edge().to_string())),
         ]);
         let ours = KINDS.iter().map(|kind| (format!("{}.txt", kind.word), kind.source));
         let layouts = [
@@ -186,8 +184,8 @@ impl Letters {
         &self.overrides
     }
 
-    /// The letter of the kind with this name. An error only where a template of the operator's works
-    /// with its sample and not with these values.
+    /// The letter of the kind with this name. An error only where a template of the operator's
+    /// works with its sample and not with these values.
     pub fn render(
         &self,
         word: &str,
@@ -199,8 +197,9 @@ impl Letters {
             .ok_or_else(|| Flaw::new(&format!("{word}.txt"), None, "there is no such kind"))?;
         let mut context = self.common.clone();
         for (name, value) in &values.0 {
-            debug_assert!(kind.has(name), "{name} is not in the table of {word}");
-            if kind.has(name) {
+            let is_known = kind.values().any(|(known, _)| known == *name);
+            debug_assert!(is_known, "{name} is not in the table of {word}");
+            if is_known {
                 context.insert(name, value.clone());
             }
         }

@@ -3,6 +3,7 @@
 use super::{Composed, Draft};
 use crate::account::letters::LINK_LIFETIME;
 use crate::mail::letters::Values;
+use crate::security::mailed_code::CodePurpose;
 use crate::security::token::{LinkClaims, LinkPurpose};
 use crate::store::users::User;
 
@@ -22,6 +23,19 @@ fn write(draft: &Draft<'_>, user: &User) -> Composed {
     let claims = LinkClaims { sub: user.id, email, purpose: LinkPurpose::ConfirmEmail };
     let token = state.keys.issue_link(&claims, now, now + LINK_LIFETIME);
     let link = draft.link(state.config.confirm_url.as_ref(), "confirm", &token);
-    let values = Values::new().set("link", link).set("hours", LINK_LIFETIME.num_hours());
+    let (digits, minutes) = code(draft).unzip();
+    let values = Values::new()
+        .set("link", link)
+        .set("hours", LINK_LIFETIME.num_hours())
+        .set_if("digits", digits)
+        .set_if("code_minutes", minutes);
     draft.letter(draft.recipient(), &values)
+}
+
+/// The code, and for how many minutes it is good; none in a letter that was held up for longer, or
+/// that a release without codes queued.
+fn code(draft: &Draft<'_>) -> Option<(String, i64)> {
+    let (challenge, until) = (draft.claimed.challenge_id?, draft.claimed.challenge_expires_at?);
+    let minutes = (until - draft.now).num_minutes();
+    (minutes >= 1).then(|| (draft.state.codes.make(CodePurpose::Confirm, challenge), minutes))
 }

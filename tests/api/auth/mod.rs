@@ -1,6 +1,8 @@
 //! Getting in and staying in: login, refresh, logout, the link in the mail.
 
 mod confirm;
+mod confirm_code;
+mod confirm_code_refused;
 mod confirm_disown;
 mod confirm_onward;
 pub mod confirm_page;
@@ -12,6 +14,9 @@ mod logout;
 mod new_device;
 mod not_me;
 mod recovery;
+mod recovery_code;
+mod recovery_link;
+mod recovery_page;
 mod refresh;
 mod refresh_automaton;
 mod refresh_calls;

@@ -249,9 +249,13 @@ async fn an_answer_has_the_fields_of_its_schema_and_no_others() {
         let required = schema["required"].as_array().unwrap().iter();
         (properties, required.map(|name| name.as_str().unwrap().to_owned()).collect())
     };
+    let nothing = ada.put("/api/v1/users/me", &json!({})).await;
+    let found = nothing.assert_ok(200).as_object().unwrap().keys().cloned().collect();
+    assert_eq!(fields_of("UpdateResponse").1, found, "nothing is to be confirmed");
+    let address = json!({ "email": "new@example.com", "password": PASSWORD });
     let mut answers = vec![
         ("UserAnswer", ada.get("/api/v1/users/me").await),
-        ("UpdateResponse", ada.put("/api/v1/users/me", &json!({})).await),
+        ("UpdateResponse", ada.put("/api/v1/users/me", &address).await),
         ("ListResponse", boss.get("/api/v1/users?count=true").await),
         ("UserAnswer", boss.get(&format!("/api/v1/users/{}", ada.id())).await),
         (

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use doorward::config::{Config, VARIABLES};
 use doorward::fields::{NewPassword, PasswordContext};
 use doorward::http::error::Code;
+use doorward::mail::letters::KINDS;
 use doorward::router::openapi_document;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -151,6 +152,22 @@ fn the_table_of_codes_is_that_of_the_service() {
     let codes: Vec<_> =
         codes.map(|code| (code.status().as_str().to_owned(), code.as_str().to_owned())).collect();
     assert_eq!(table, codes);
+}
+
+#[test]
+fn the_table_of_letters_is_that_of_the_service() {
+    let readme = readme();
+    let rows = rows(section(&readme, "Letters"));
+    let told: Vec<_> = rows.iter().map(|row| (row[0].to_owned(), row[2].to_owned())).collect();
+    assert_eq!(told.len(), KINDS.len(), "{told:?}");
+    for (kind, (word, values)) in KINDS.iter().zip(&told) {
+        assert_eq!(*word, format!("`{}`", kind.word));
+        let names: Vec<_> = in_backticks(values).collect();
+        assert_eq!(names, kind.values().map(|(name, _)| name).collect::<Vec<_>>(), "{word}");
+        for (name, is_optional) in kind.values() {
+            assert_eq!(values.contains(&format!("`{name}`?")), is_optional, "{word}: {name}");
+        }
+    }
 }
 
 #[test]

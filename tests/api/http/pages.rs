@@ -25,6 +25,17 @@ async fn a_browser_finds_a_start_page_and_a_program_the_links() {
 }
 
 #[tokio::test]
+async fn buttons_have_the_services_own_colour() {
+    for (color, words) in [("#0f766e", "#ffffff"), ("#ffd400", "#000000")] {
+        let app = TestApp::with(&[("APP_COLOR", color)]).await;
+        let page = browse(&app, Method::GET, "/").await;
+        assert_page(&page, 200);
+        let style = format!("--button: {color}; --on-button: {words};");
+        assert!(page.text.contains(&style), "{}", page.text);
+    }
+}
+
+#[tokio::test]
 async fn a_browser_that_finds_nothing_is_led_to_the_start_page() {
     let app = TestApp::start().await;
     for path in ["/nowhere", "/docs/index.html", "/api/v1/nowhere", "/%3Cscript%3E", "/dev/mailbox"]

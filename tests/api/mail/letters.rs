@@ -20,7 +20,12 @@ fn letter_of(service: &str, kind: &str, values: &Values) -> Letter {
 }
 
 pub fn confirmation(service: &str, link: &str) -> Letter {
-    letter_of(service, "confirmation", &Values::new().set("link", link).set("hours", 24))
+    confirmation_with(service, link, Some("01234567"))
+}
+
+fn confirmation_with(service: &str, link: &str, digits: Option<&str>) -> Letter {
+    let values = Values::new().set("link", link).set("hours", 24).set_if("digits", digits);
+    letter_of(service, "confirmation", &values.set_if("code_minutes", digits.map(|_| 60)))
 }
 
 pub fn letter() -> Letter {
@@ -56,12 +61,20 @@ fn the_confirmation_says_what_it_is() {
 
     https://accounts.example.com/api/v1/confirm?token=eyJhbGciOiJIUzI1NiIsInR5cCI6Imxpbmsrand0In0.eyJzdWIiOiIwMTk4YjU4Zi0wYzRhLTdjM2UtYjFhMi0wMTIzNDU2Nzg5YWIifQ.c2lnbmF0dXJlLXNpZ25hdHVyZS1zaWduYXR1cmU
 
-    The link works for 24 hours. If it has run out, sign in and ask for a new one.
+    Or type this code where you gave the address:
+
+    0123 4567
+
+    The link works for 24 hours, the code for 60 minutes. If they have run out, sign in and ask for new ones. Give the code to nobody and type it nowhere else.
 
     If it was not you, there is nothing to do: ignore this mail, and the address stays unconfirmed.
 
     Example
     ");
+    assert!(letter.html.contains("<strong>0123 4567</strong>"), "{}", letter.html);
+    let late = confirmation_with("Example", LINK, None);
+    assert!(!late.text.contains("code") && !late.html.contains("<strong>"), "{}", late.text);
+    assert!(late.text.contains("If it has run out, sign in and ask for a new one."));
 }
 
 #[test]
@@ -148,6 +161,7 @@ fn all() -> Vec<Letter> {
     let test = letter_of("X", "test", &Values::new());
     vec![
         letter(),
+        confirmation_with("Example", LINK, None),
         notice("Example", "ada", None),
         notice("Example", "ada", Some(LINK)),
         changed(None),

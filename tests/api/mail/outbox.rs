@@ -24,8 +24,8 @@ async fn queue_in_psql(app: &TestApp, recipient: &str, data: &Value) {
 }
 
 async fn queue_test(app: &TestApp, recipient: &str, data: Value) {
-    let letter =
-        NewLetter { kind: LetterKind::Test, user_id: None, recipient, data, challenge_id: None };
+    let kind = LetterKind::Test;
+    let letter = NewLetter { kind, user_id: None, recipient, data, challenge_id: None };
     let mut conn = app.pool.acquire().await.unwrap();
     outbox::insert(&mut conn, &[letter], app.clock.now()).await.unwrap();
 }
@@ -165,8 +165,8 @@ async fn no_letter_of_the_release_before_can_be_without_a_user() {
     let app = TestApp::start().await;
     for kind in [LetterKind::Confirmation, LetterKind::EmailChangeNotice] {
         let recipient = "stuck@example.com";
-        let letter =
-            NewLetter { kind, user_id: None, recipient, data: json!({}), challenge_id: None };
+        let data = json!({});
+        let letter = NewLetter { kind, user_id: None, recipient, data, challenge_id: None };
         let mut conn = app.pool.acquire().await.unwrap();
         let refused = outbox::insert(&mut conn, &[letter], app.clock.now()).await.unwrap_err();
         let refused = refused.as_database_error().and_then(|error| error.constraint());

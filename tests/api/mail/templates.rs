@@ -5,7 +5,11 @@ use std::path::Path;
 
 use doorward::config::Config;
 use doorward::mail::letters::{KINDS, Letters, Values};
+use serde_json::json;
 use tempfile::TempDir;
+
+use crate::harness::app::TestApp;
+use crate::harness::person::PASSWORD;
 
 /// A folder with these files.
 fn folder(files: &[(&str, &str)]) -> TempDir {
@@ -254,4 +258,19 @@ fn a_folder_or_a_file_that_cannot_be_read_is_told() {
     {
         assert!(complaints.iter().any(|complaint| complaint.contains(words)), "{complaints:?}");
     }
+}
+
+#[tokio::test]
+async fn a_letter_whose_template_fails_when_it_is_sent_waits_and_the_log_has_no_value() {
+    let own = "Subject: x\n\n{{ username }}\n{% if username != \"ada\" %}\n{{ username + 1 }}\n{% endif %}";
+    let folder = folder(&[("password_changed.txt", own)]);
+    let app = TestApp::with(&[("LETTERS_DIR", folder.path().to_str().unwrap())]).await;
+    let eve = app.user("evelyn").await;
+    let body = json!({ "old_password": PASSWORD, "new_password": "another good password" });
+    eve.put("/api/v1/users/me/change_password", &body).await.assert_ok(200);
+    assert!(app.deliver_mail().await.is_empty());
+    let sql = "select last_error from outbox where kind = 'password_changed' and failed_at is null";
+    let error: String = sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap();
+    assert!(error.contains("it cannot be written: password_changed.txt line 5: "), "{error}");
+    assert!(!error.contains("evelyn"), "{error}");
 }

@@ -111,7 +111,11 @@ impl Life<'_> {
         let new = self.marks.add("mail-new-zq41@example.com");
         let change = json!({ "email": new, "password": password });
         home.call(Method::PATCH, ME).by(&first).json(&change).send().await.expect(200);
-        home.post("/api/v1/users/me/verify_email").by(&first).send().await.expect(202);
+        let ask = home.post("/api/v1/users/me/verify_email").by(&first);
+        let asked = ask.send().await.expect(202);
+        let handle = self.marks.add_token(asked["challenge"].as_str().unwrap());
+        let wrong = json!({ "challenge": handle, "code": self.marks.add("code-zq4178") });
+        self.refused(home.post("/api/v1/confirm").json(&wrong), 400).await;
         let link = self.link_to(&new).await;
         home.post(&link).send().await.expect(200);
         let proof = home.post("/api/v1/step_up").by(&first).json(&json!({ "password": password }));

@@ -50,8 +50,10 @@ async fn whoever_registers_is_shown_what_was_kept_and_gets_a_letter() {
             "role": "user", "is_staff": false, "is_admin": false,
             "created_at": "2026-01-02T03:04:05.678Z", "modified_at": "2026-01-02T03:04:05.678Z",
         },
+        "challenge": answer.json["challenge"],
     });
     assert_eq!(answer.assert_ok(201), &expected);
+    assert!(answer.json["challenge"].is_string());
     assert_eq!(answer.header("content-type"), Some("application/json"));
 
     let person = app.log_in("Ada", PASSWORD).await;

@@ -22,8 +22,11 @@ async fn the_letter_comes_once_more_and_both_links_are_good() {
     let ada = app.newcomer("ada").await;
     let first = app.letter_to("ada@example.com").await;
     let answer = ask(&ada).await;
-    let expected = json!({ "success": true, "message": "The confirmation mail is on its way." });
+    let message = "The confirmation mail is on its way.";
+    let challenge = &answer.json["challenge"];
+    let expected = json!({ "success": true, "message": message, "challenge": challenge });
     assert_eq!(answer.assert_ok(202), &expected);
+    assert!(challenge.is_string());
     app.clock.advance(chrono::TimeDelta::minutes(1));
     let second = app.letter_to("ada@example.com").await;
     assert_ne!(first.message_id, second.message_id);
