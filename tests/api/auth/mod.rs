@@ -13,6 +13,7 @@ mod login_together;
 mod logout;
 mod new_device;
 mod not_me;
+mod not_me_address;
 mod recovery;
 mod recovery_code;
 mod recovery_link;
