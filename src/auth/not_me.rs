@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::link;
 use crate::account::client::ClientInfo;
 use crate::account::not_me;
+use crate::account::recovery::Refused;
 use crate::http::answer::Message;
 use crate::http::body::{OptionalFormBody, is_form};
 use crate::http::error::{ApiError, Code};
@@ -52,7 +53,7 @@ pub async fn show(State(state): State<AppState>, uri: Uri, headers: HeaderMap) -
     }
     let looking = async {
         let token = link::token(&uri)?;
-        let notice = not_me::find(&state, &token, state.clock.now()).await?;
+        let notice = not_me::find(&state, &token, state.clock.now()).await.map_err(refused)?;
         Ok((token, notice))
     };
     let found: Result<(String, Notice), ApiError> = looking.await;
@@ -90,7 +91,7 @@ pub async fn not_me(
     let taking_back = async {
         let OptionalFormBody(form) = body?;
         let NotMeRequest { token } = NotMeRequest::parse(form)?;
-        Ok(not_me::take_back(&state, &token, &client).await?)
+        not_me::take_back(&state, &token, &client).await.map_err(refused)
     };
     let outcome: Result<(), ApiError> = taking_back.await;
     if is_page {
@@ -98,4 +99,15 @@ pub async fn not_me(
     }
     let done = "Every session has ended, and a letter to set a new password is on its way.";
     vary_by_accept(outcome.map(|()| Json(Message::new(done))).into_response())
+}
+
+/// There is no new link to ask for: what else helps is said in its place.
+fn refused(refused: Refused) -> ApiError {
+    let error = ApiError::from(refused);
+    let message = (error.code == Code::LinkExpired).then(|| {
+        "This link is no longer valid. Is somebody else in your account? Ask for a new password: \
+         that ends every session."
+            .to_owned()
+    });
+    ApiError { message, ..error }
 }
