@@ -1,7 +1,8 @@
 -- How an account stands: deleted by its owner, who may still take that back; banned; to be let in by a
--- new password alone. And of a session, how and when its user last proved who they are.
+-- new password alone.
 --
--- Beside the release before: it lets a banned or deleted account log in, until it is replaced.
+-- Beside the release before: it lets a banned or deleted account log in, until it is replaced; the
+-- sessions that it opens then are none to this release.
 
 alter table users
     -- Its owner has asked for it to be deleted: from then on nobody gets in, and it is restored or,
@@ -17,14 +18,3 @@ alter table users
     add column ban_reason        text,
     -- No foreign key: an admin may leave.
     add column banned_by         uuid;
-
-create index users_purge_at_idx on users (purge_at) where purge_at is not null;
-create index users_banned_at_idx on users (banned_at, id) where banned_at is not null;
-
-alter table sessions
-    -- How its user has proven who they are (RFC 8176).
-    add column amr              text[] not null default '{pwd}',
-    -- When they last did; null: at the login.
-    add column authenticated_at timestamptz,
-    -- A keyed hash of what the program calls itself, which proves nothing.
-    add column device_hash      bytea;

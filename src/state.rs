@@ -87,9 +87,10 @@ impl AppState {
 
     /// Records the event in the transaction; it is logged and counted once that is committed.
     pub async fn record(&self, tx: &mut Tx, event: Event, now: DateTime<Utc>) -> sqlx::Result<()> {
-        audit::insert(tx, &event, now).await?;
-        let state = self.clone();
-        tx.after_commit(move || state.log(&event));
+        if audit::insert(tx, &event, now).await? {
+            let state = self.clone();
+            tx.after_commit(move || state.log(&event));
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::limits::{
     Attempt, MAIL_ADDRESS, MAIL_FIRST, MAIL_NETWORK, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR,
 };
 use crate::state::AppState;
+use crate::store::invitations::Invitation;
 use crate::store::not_me::{self, NewNotice};
 use crate::store::outbox::{self, LetterKind, NewLetter};
 use crate::store::users::User;
@@ -63,6 +64,31 @@ pub fn password_changed(user: &User) -> NewLetter<'_> {
     to_user(LetterKind::PasswordChanged, user, &user.email)
 }
 
+/// The letter that tells a user that their account is deleted, with the link that takes that back.
+pub fn account_deleted(user: &User, challenge: Uuid, until: DateTime<Utc>) -> NewLetter<'_> {
+    NewLetter {
+        data: json!({ "restore_until": until }),
+        challenge_id: Some(challenge),
+        ..to_user(LetterKind::AccountDeleted, user, &user.email)
+    }
+}
+
+/// The letter that tells a user that the deletion of their account was taken back.
+pub fn account_restored(user: &User) -> NewLetter<'_> {
+    to_user(LetterKind::AccountRestored, user, &user.email)
+}
+
+/// The letter that invites somebody to make an account.
+pub fn invitation(invitation: &Invitation) -> NewLetter<'_> {
+    NewLetter {
+        kind: LetterKind::Invitation,
+        user_id: None,
+        recipient: &invitation.email,
+        data: json!({}),
+        challenge_id: Some(invitation.challenge_id),
+    }
+}
+
 /// Counts a letter that resets a password; `None` if a limit is reached, which no client is told. It is
 /// limited by itself for each block of addresses that asks: what others have caused does not keep
 /// the owner's back, until all of them together have filled the box.
@@ -92,7 +118,17 @@ fn to_user<'a>(kind: LetterKind, user: &User, recipient: &'a str) -> NewLetter<'
 
 /// A notice to the old address counts as this. Its owner is calling, so a refusal is told.
 pub fn notice_attempts(recipient: &str) -> Attempts {
-    let subject = format!("notice {}", recipient.to_ascii_lowercase());
+    to_recipient("notice", recipient)
+}
+
+/// An invitation counts as this. An admin is calling, and without a letter the new link would reach
+/// nobody, so a refusal is told.
+pub fn invitation_attempts(recipient: &str) -> Attempts {
+    to_recipient("invitation", recipient)
+}
+
+fn to_recipient(what: &str, recipient: &str) -> Attempts {
+    let subject = format!("{what} {}", recipient.to_ascii_lowercase());
     Attempts::refunded_if_dropped(
         [&MAIL_RECIPIENT_HOUR, &MAIL_RECIPIENT_DAY].map(|limit| Attempt::on(limit, &subject)),
     )

@@ -3,6 +3,8 @@
 pub mod attempts;
 pub mod client;
 pub mod confirmation;
+pub mod deletion;
+pub mod invitations;
 pub mod letters;
 pub mod mailed_codes;
 mod new_device;
@@ -34,6 +36,8 @@ pub enum Error {
     WrongPassword,
     /// The credential was right, and lets nobody in.
     Barred(Barred),
+    /// The last admin who can get in stays.
+    LastAdmin,
     /// The caller's session has ended meanwhile.
     SessionEnded,
     Database(sqlx::Error),

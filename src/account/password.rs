@@ -254,6 +254,7 @@ pub async fn change(
     client: &ClientInfo,
     now: DateTime<Utc>,
 ) -> Result<Option<TokenPair>, Error> {
+    standing::check_password_counts(user)?;
     let [mut counted] = attempts::count(state, [attempts_to_prove(actor)], now).await?;
     let mut present = user.password_hash.clone();
     // A second round only if the hash was replaced between the check and the change: by another

@@ -14,7 +14,8 @@ use uuid::Uuid;
 use crate::account::Error;
 use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
-use crate::account::{new_device, standing};
+use crate::account::new_device;
+use crate::account::standing::{self, Bar};
 use crate::context::{self, run_to_completion};
 use crate::limits::{Attempt, Key, LOGIN_SUCCESS_ACCOUNT, LOGIN_SUCCESS_ADDRESS};
 use crate::security::token::{AccessClaims, RefreshClaims};
@@ -111,10 +112,18 @@ pub fn start(
     let is_told_of = !is_known && new_device::is_told_of(&state, &user);
     // Boxed: the many futures that may wait for a hash stay small.
     Box::pin(async move {
-        if let Some(barred) = standing::find_bar(&state, &user, now).await? {
-            return Err(Error::Barred(barred));
-        }
         let [right] = attempts::count(&state, [right], now).await?;
+        match standing::find_bar(&state, &user, hash.is_some(), now).await? {
+            Bar::None => {}
+            // Counted as a login that went well, or the account's owner could go on for ever.
+            Bar::Told(barred) => {
+                right.charge();
+                let event = Event::new(EventKind::LoginRefused).on(user.id).from(session.ip);
+                state.log(&event.with(json!({ "because": barred.word() })));
+                return Err(Error::Barred(barred));
+            }
+            Bar::OutOfDate => return Ok(Started::Stale(counted)),
+        }
         let opening = {
             let state = state.clone();
             let rehashed = hash.zip(rehashed);
@@ -163,6 +172,7 @@ fn new_session(
         ip: client.ip,
         user_agent: client.user_agent.clone(),
         device_hash: client.device_hash.clone(),
+        request_id: context::current().request_id,
         counted,
     }
 }
@@ -276,26 +286,32 @@ pub(super) fn issue_pair(
     now: DateTime<Utc>,
 ) -> TokenPair {
     TokenPair {
-        access: issue_access(state, user, refresh, authentication, now),
+        access: issue_access(
+            state,
+            user,
+            (refresh.sid, Some(refresh.counter)),
+            authentication,
+            now,
+        ),
         refresh: state.keys.issue_refresh(refresh, refreshed_at, expires_at),
         expires_in: state.config.access_token_lifetime.num_seconds(),
     }
 }
 
-/// Signs an access token of a session, whose refresh token stays as it is.
+/// Signs an access token of a session and of one of its pairs.
 pub(super) fn issue_access(
     state: &AppState,
     user: &User,
-    refresh: &RefreshClaims,
+    (sid, generation): (Uuid, Option<i64>),
     authentication: &Authentication,
     now: DateTime<Utc>,
 ) -> String {
     let claims = AccessClaims {
         sub: user.id,
         public_id: user.id,
-        sid: refresh.sid,
+        sid,
         jti: Uuid::now_v7().to_string(),
-        generation: Some(refresh.counter),
+        generation,
         amr: authentication.amr.clone(),
         auth_time: Some(authentication.at.timestamp()),
         username: user.username.clone(),

@@ -3,12 +3,13 @@
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;
 
+use crate::account::attempts::{self, Attempts};
 use crate::account::client::ClientInfo;
 use crate::account::password::{self, attempts_to_prove};
 use crate::account::sessions::{issue_access, lock_caller};
-use crate::account::{Error, attempts};
+use crate::account::{Error, standing};
 use crate::fields::Password;
-use crate::security::token::RefreshClaims;
+use crate::limits::{Attempt, LOGIN_SUCCESS_ACCOUNT};
 use crate::state::AppState;
 use crate::store::audit::{Actor, Event, EventKind};
 use crate::store::sessions::{self, Session};
@@ -28,16 +29,23 @@ pub fn is_fresh(state: &AppState, session: &Session, now: DateTime<Utc>) -> bool
     now < session.authentication.at + state.config.account.step_up_within
 }
 
-/// Proves by the password who calls, for this session alone.
+/// Proves by the password who calls, for this session alone. `generation`: of the pair that the
+/// caller holds. The new token is of the same one: of a later pair, whose answer may have been
+/// lost, it would show that the pair is in use.
 pub async fn by_password(
     state: &AppState,
     actor: Actor,
     user: &User,
+    generation: Option<i64>,
     password: &Password,
     client: &ClientInfo,
 ) -> Result<SteppedUp, Error> {
     let now = state.clock.now();
-    let [counted] = attempts::count(state, [attempts_to_prove(actor)], now).await?;
+    standing::check_password_counts(user)?;
+    // A right one counts as a login, or a client could go on hashing for ever.
+    let right = Attempt::on(&LOGIN_SUCCESS_ACCOUNT, &user.id.to_string());
+    let groups = [attempts_to_prove(actor), Attempts::refunded_if_dropped([right])];
+    let [counted, login] = attempts::count(state, groups, now).await?;
     let hash = &user.password_hash;
     let right = password::prove(state, actor, password, hash, client, counted).await?;
     let now = state.clock.now();
@@ -51,11 +59,12 @@ pub async fn by_password(
     let proven = sessions::set_authenticated(&mut tx, actor.session_id, user.id, now).await?;
     let (session, user) = proven.ok_or(Error::SessionEnded)?;
     attempts::refund_in(&mut tx, [right]).await?;
+    login.charge_in(&mut tx);
     state.record(&mut tx, Event::by(actor, EventKind::StepUp).on(user.id), now).await?;
     state.commit(tx, user.id).await?;
-    let refresh = RefreshClaims { sub: user.id, sid: session.id, counter: session.counter };
+    let pair = (session.id, generation);
     Ok(SteppedUp {
-        token: issue_access(state, &user, &refresh, &session.authentication, now),
+        token: issue_access(state, &user, pair, &session.authentication, now),
         expires_in: state.config.access_token_lifetime.num_seconds(),
         fresh_until: now + state.config.account.step_up_within,
     })

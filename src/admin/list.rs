@@ -129,12 +129,7 @@ impl ListRequest {
     pub fn parse(mut form: Input) -> Result<Self, ApiError> {
         form.drop_empty();
         form.refuse_unknown(&PARAMETERS);
-        let mut given = Vec::new();
-        for name in PARAMETERS.into_iter().filter(|name| *name != "after") {
-            if let Some(value) = form.optional(name, |raw| Ok(raw.to_owned())) {
-                given.push((name, value));
-            }
-        }
+        let given = form.given(&PARAMETERS);
         let limit = form.optional("limit", |raw| cursor::parse_limit(raw, MAX_LIMIT));
         let sort = form.optional("sort", |raw| cursor::parse_sort(raw, &SORTS));
         let sort = sort.unwrap_or((SortBy::CreatedAt, false));

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::account::client::ClientInfo;
+use crate::account::deletion;
 use crate::fields::{Role, RoleName};
 use crate::http::answer::{Message, UserAnswer, UserMessage};
 use crate::http::body::{OptionalJsonBody, QueryString};
@@ -19,7 +20,7 @@ use crate::http::session::{AdminUser, CurrentUser};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::users::User;
-use crate::store::{admins, sessions, users};
+use crate::store::{admins, purges, sessions, standing, users};
 
 /// The role may come in the body as well as in the query.
 #[derive(ToSchema)]
@@ -128,7 +129,8 @@ pub async fn set_role(
     Ok(Json(UserMessage::new(message, user)))
 }
 
-/// Deletes a user, and every session of theirs. The last admin stays.
+/// Deletes a user, and every session of theirs: for good, also one whose owner has deleted it and
+/// could still take that back. The last admin stays.
 #[utoipa::path(
     delete, path = "/api/v1/users/{public_id}", operation_id = "delete_user", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
@@ -148,10 +150,19 @@ pub async fn delete(
     if admins == [id] {
         return Err(Code::LastAdmin.into());
     }
-    users::delete(&mut tx, id).await?;
+    if user.is_deleted() {
+        // By its owner already: what would be removed later is removed now.
+        standing::set_purge(&mut tx, id, now).await?;
+    } else {
+        purges::delete_to_addresses(&mut tx, id).await?;
+        users::delete(&mut tx, id).await?;
+    }
     let event = Event::by(caller.actor(&client), EventKind::UserDeleted).on(id);
     state.record(&mut tx, event.with(json!({ "role": user.role })), now).await?;
     state.commit(tx, id).await?;
+    if user.is_deleted() {
+        deletion::purge(&state, id).await;
+    }
     Ok(Json(Message::new("The user is deleted.")))
 }
 

@@ -1,7 +1,9 @@
-//! The links in letters.
+//! The links in letters, and the forms of the pages that they open.
 
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri, header};
 
+use crate::config::Config;
+use crate::http::body::is_form;
 use crate::http::error::{ApiError, Code};
 
 /// Whether the call is that of a link.
@@ -20,4 +22,19 @@ pub(super) fn token(uri: &Uri) -> Result<String, ApiError> {
         (None, _) => Err(Code::LinkInvalid.into()),
         (Some(_), Some(_)) => Err(ApiError::malformed("The token is given twice.")),
     }
+}
+
+/// Refuses a form that another page than our own has sent: a browser says so by itself, where it is
+/// not too old for that.
+pub(super) fn check_form(config: &Config, headers: &HeaderMap) -> Result<(), ApiError> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let is_own = match text("sec-fetch-site") {
+        Some(site) => site == "same-origin",
+        None => text(header::ORIGIN.as_str()) == Some(config.origin().as_str()),
+    };
+    if is_own || !is_form(headers) {
+        return Ok(());
+    }
+    let message = "A form is taken from our own page alone: send JSON.".to_owned();
+    Err(ApiError { message: Some(message), ..Code::Forbidden.into() })
 }

@@ -2,12 +2,14 @@
 
 mod confirm;
 mod forgot;
+mod invitation;
 mod link;
 pub mod login;
 mod logout;
 mod not_me;
 mod refresh;
 mod reset;
+mod restore;
 mod step_up;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -22,7 +24,10 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(logout::logout))
         .routes(routes!(confirm::show, confirm::confirm))
         .routes(routes!(forgot::forgot))
+        .routes(routes!(invitation::show))
+        .routes(routes!(invitation::accept))
         .routes(routes!(reset::show, reset::reset))
         .routes(routes!(not_me::show, not_me::not_me))
+        .routes(routes!(restore::show, restore::restore))
         .routes(routes!(step_up::step_up))
 }

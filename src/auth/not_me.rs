@@ -17,7 +17,7 @@ use crate::account::recovery::Refused;
 use crate::http::answer::Message;
 use crate::http::body::{OptionalFormBody, is_form};
 use crate::http::error::{ApiError, Code};
-use crate::http::html::{is_own_form, vary_by_accept, wants_page};
+use crate::http::html::{vary_by_accept, wants_page};
 use crate::http::input::Input;
 use crate::state::AppState;
 use crate::store::not_me::Notice;
@@ -83,9 +83,7 @@ pub async fn not_me(
     body: Result<OptionalFormBody, ApiError>,
 ) -> Response {
     let is_page = is_form(&headers);
-    if is_page && !is_own_form(&state.config, &headers) {
-        let message = "A form is taken from our own page alone: send JSON.".to_owned();
-        let error = ApiError { message: Some(message), ..Code::Forbidden.into() };
+    if let Err(error) = link::check_form(&state.config, &headers) {
         return page::end(&state, Err(error));
     }
     let taking_back = async {

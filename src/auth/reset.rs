@@ -19,7 +19,7 @@ use crate::fields::{FieldError, NewPassword, PasswordContext};
 use crate::http::answer::Message;
 use crate::http::body::{OptionalFormBody, is_form};
 use crate::http::error::{ApiError, Code};
-use crate::http::html::{is_own_form, vary_by_accept, wants_page};
+use crate::http::html::{vary_by_accept, wants_page};
 use crate::http::input::Input;
 use crate::security::token::TokenError;
 use crate::state::AppState;
@@ -108,9 +108,7 @@ pub async fn reset(
     body: Result<OptionalFormBody, ApiError>,
 ) -> Response {
     let is_page = is_form(&headers);
-    if is_page && !is_own_form(&state.config, &headers) {
-        let message = "A form is taken from our own page alone: send JSON.".to_owned();
-        let error = ApiError { message: Some(message), ..Code::Forbidden.into() };
+    if let Err(error) = link::check_form(&state.config, &headers) {
         return page::end(&state, Err(error), None);
     }
     let mut typed = None;

@@ -48,7 +48,7 @@ impl StepUpRequest {
     security(("access_token" = []), ("bearer" = [])),
     request_body = StepUpRequest,
     responses((status = 200, description = "Proven.", body = StepUpResponse)),
-    extensions(("x-codes" = json!([Code::WrongPassword, Code::RateLimited]))),
+    extensions(("x-codes" = json!([Code::WrongPassword, Code::ResetRequired, Code::RateLimited]))),
 )]
 pub async fn step_up(
     State(state): State<AppState>,
@@ -57,8 +57,8 @@ pub async fn step_up(
     JsonBody(form): JsonBody,
 ) -> Result<Json<StepUpResponse>, ApiError> {
     let StepUpRequest { password } = StepUpRequest::parse(form)?;
-    let actor = caller.actor(&client);
+    let (actor, user) = (caller.actor(&client), &caller.user);
     let SteppedUp { token, expires_in, fresh_until } =
-        step_up::by_password(&state, actor, &caller.user, &password, &client).await?;
+        step_up::by_password(&state, actor, user, caller.generation, &password, &client).await?;
     Ok(Json(StepUpResponse { success: true, token, expires_in, fresh_until }))
 }

@@ -4,6 +4,7 @@ mod questions;
 
 use std::io::{IsTerminal, Write};
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
@@ -17,8 +18,8 @@ use crate::fields::{
 use crate::state::AppState;
 use crate::store::admins;
 use crate::store::audit::{Event, EventKind};
-use crate::store::db;
 use crate::store::users::{self, NewUser};
+use crate::store::{db, standing};
 
 /// What is not given is asked for, where there is a terminal to ask on.
 #[derive(Debug, Args)]
@@ -82,11 +83,24 @@ fn username_taken(username: &Username) -> Failure {
     format!("the username {} is taken: choose another one", username.as_str()).into()
 }
 
+/// Nothing is told but that: an admin sees more.
+fn taken_by_deleted(what: &str, until: DateTime<Utc>) -> Failure {
+    let until = until.format("%Y-%m-%d %H:%M UTC");
+    format!(
+        "this {what} is that of an account whose owner has deleted it, which keeps it until {until}: choose \
+         another one, wait, or have an admin remove the account for good (DELETE /api/v1/users/{{id}})"
+    )
+    .into()
+}
+
 async fn free_email(state: &AppState, email: &str) -> Result<Email, Failure> {
     let email = Email::parse(email).map_err(|error| complaint("e-mail address", &error))?;
     let db = &mut *state.db.acquire().await?;
     match users::find_taken(db, "", email.as_str(), None).await? {
-        (_, true) => Err(EMAIL_TAKEN.into()),
+        (_, true) => Err(match standing::find_purge(db, "", email.as_str()).await? {
+            Some(until) => taken_by_deleted("e-mail address", until),
+            None => EMAIL_TAKEN.into(),
+        }),
         _ => Ok(email),
     }
 }
@@ -96,7 +110,10 @@ async fn free_username(state: &AppState, name: &str) -> Result<Username, Failure
         Username::parse_reserved_too(name).map_err(|error| complaint("username", &error))?;
     let db = &mut *state.db.acquire().await?;
     match users::find_taken(db, username.as_str(), "", None).await? {
-        (true, _) => Err(username_taken(&username)),
+        (true, _) => Err(match standing::find_purge(db, username.as_str(), "").await? {
+            Some(until) => taken_by_deleted("username", until),
+            None => username_taken(&username),
+        }),
         _ => Ok(username),
     }
 }
@@ -126,7 +143,18 @@ pub async fn first_admin(state: &AppState) -> Result<(), Failure> {
             // Two instances at their first start, or a user who has registered before: that user is
             // not made an admin, as an address that was registered need not be its user's own.
             Some(_) => {
-                tracing::warn!("no admin was made: the name or the address in ADMIN_* is taken");
+                let db = &mut *state.db.acquire().await?;
+                let (name, email) = (admin.username.as_str(), admin.email.as_str());
+                let kept_until = standing::find_purge(db, name, email).await?;
+                tracing::warn!(
+                    kept_until = kept_until.map(tracing::field::display),
+                    "no admin was made: the name or the address in ADMIN_* is taken{}",
+                    if kept_until.is_some() {
+                        ", by an account that its owner has deleted"
+                    } else {
+                        ""
+                    }
+                );
             }
             None if error.is::<sqlx::Error>() => return Err(error),
             None => return Err(in_settings(error)),

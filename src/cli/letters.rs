@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use askama::Template;
 use clap::Args;
@@ -16,6 +16,9 @@ pub struct Arguments {
     /// The folder to write to; made where there is none
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Write our own templates in place of letters: what to begin with for `LETTERS_DIR`
+    #[arg(long)]
+    templates: bool,
 }
 
 #[derive(Template)]
@@ -24,8 +27,13 @@ struct Index<'a> {
     letters: &'a [(&'static str, Letter)],
 }
 
-/// Writes the HTML and the text of each kind, and a page that leads to all of them.
-pub fn letters(letters: &Letters, arguments: &Arguments) -> Result<(), Failure> {
+/// Writes the HTML and the text of each kind, and a page that leads to all of them; or our
+/// templates. Never to `own`, the folder of the operator's templates, which have the same names.
+pub fn letters(
+    letters: &Letters,
+    own: Option<&Path>,
+    arguments: &Arguments,
+) -> Result<(), Failure> {
     let folder = &arguments.out;
     let unusable = |error: std::io::Error| {
         let why = match error.kind() {
@@ -37,16 +45,33 @@ pub fn letters(letters: &Letters, arguments: &Arguments) -> Result<(), Failure> 
         format!("{} cannot be written to ({why}): give --out a folder", folder.display())
     };
     fs::create_dir_all(folder).map_err(unusable)?;
+    let place = |folder: &Path| folder.canonicalize().ok();
+    if own.is_some_and(|own| place(own) == place(folder)) {
+        let folder = folder.display();
+        return Err(format!(
+            "{folder} is LETTERS_DIR, whose templates would be overwritten: give --out another folder"
+        )
+        .into());
+    }
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text).map_err(unusable);
+    if arguments.templates {
+        let mut names = Vec::new();
+        for (name, source) in Letters::sources() {
+            write(&name, source)?;
+            names.push(name);
+        }
+        let names = names.join(", ");
+        return print(&format!("Wrote {names} to {}: LETTERS_DIR takes them.\n", folder.display()));
+    }
     let mut written = Vec::new();
     for (kind, letter) in letters.samples() {
         let letter = letter?;
-        fs::write(folder.join(format!("{kind}.html")), &letter.html).map_err(unusable)?;
+        write(&format!("{kind}.html"), &letter.html)?;
         let text = format!("Subject: {}\n\n{}", letter.subject, letter.text);
-        fs::write(folder.join(format!("{kind}.txt")), text).map_err(unusable)?;
+        write(&format!("{kind}.txt"), &text)?;
         written.push((kind, letter));
     }
-    let index = folder.join("index.html");
-    fs::write(&index, Index { letters: &written }.render()?).map_err(unusable)?;
+    write("index.html", &Index { letters: &written }.render()?)?;
     let own = match letters.overrides() {
         [] => "all ours".to_owned(),
         own => format!("of LETTERS_DIR: {}", own.join(", ")),
@@ -56,6 +81,6 @@ pub fn letters(letters: &Letters, arguments: &Arguments) -> Result<(), Failure> 
         "Wrote {} letters with made-up values ({own}): {}.\nThey begin at {}.\n",
         written.len(),
         words.join(", "),
-        index.display()
+        folder.join("index.html").display()
     ))
 }

@@ -130,8 +130,8 @@ fn run(command: Command, sources: &Sources) -> Result<(), Failure> {
                 serve::worker(config, mailer, letters).await
             }
             Command::Letters(arguments) => {
-                let (_, _, letters) = start_with_letters(sources)?;
-                letters::letters(&letters, &arguments)
+                let (config, _, letters) = start_with_letters(sources)?;
+                letters::letters(&letters, config.letters_dir.as_deref(), &arguments)
             }
             Command::Migrate => {
                 with_state(sources, async |state| {

@@ -95,9 +95,13 @@ limits! {
     PASSWORD_USER = "password_user" "LIMIT_PASSWORD_USER" window(15, 15), MOST;
     /// New pairs of tokens of one session. Their times are kept with it, which bounds the number.
     REFRESH = "refresh" "LIMIT_REFRESH" window(30, 1), 1000;
+    /// Invitations by one admin.
+    INVITE = "invite" "LIMIT_INVITE" window(200, 24 * 60), MOST;
     /// Changes of one user's own data: each leaves its row in the audit log, and asks whether a
     /// name is taken.
     PROFILE = "profile" "LIMIT_PROFILE" window(60, 60), MOST;
+    /// Exports of one user's data: each reads all that is held about them.
+    EXPORT = "export" "LIMIT_EXPORT" window(5, 24 * 60), MOST;
 }
 
 impl Limit {

@@ -24,7 +24,7 @@ const fn secret(name: &'static str, default: &'static str, about: &'static str) 
 pub static SETTINGS: [Setting; TABLE.len()] = TABLE;
 
 #[rustfmt::skip]
-const TABLE: [Setting; 66] = [
+const TABLE: [Setting; 68] = [
     open("ACCESS_TOKEN_MINUTES", "30", "how long an access token is good, from 1 to 1440"),
     open("ADMIN_EMAIL", "none", "the address of the first admin, made at the first start"),
     secret("ADMIN_PASSWORD", "none", "the password of the first admin"),
@@ -49,6 +49,7 @@ const TABLE: [Setting; 66] = [
     open("KEEP_ALIVE_SECONDS", "10", "how long a connection may wait for its next request, from 1 to 3600"),
     open("LETTERS_DIR", "none", "a folder of letters' templates in place of ours"),
     open("LIMIT_CODE_ACCOUNT", "20", "wrong codes a day of letters to one e-mail address"),
+    open("LIMIT_EXPORT", "5", "exports a day of one user's own data"),
     open("LIMIT_LOGIN_ACCOUNT", "5/60", "failed logins to one account from one block of addresses"),
     open("LIMIT_LOGIN_ADDRESS", "30/4", "failed logins from one address"),
     open("LIMIT_LOGIN_NETWORK", "120/1", "failed logins from one IPv6 /48"),
@@ -62,6 +63,7 @@ const TABLE: [Setting; 66] = [
     open("LIMIT_MAIL_RECIPIENT_HOUR", "3", "letters an hour to one e-mail address"),
     open("LIMIT_PASSWORD", "5", "wrong present passwords in 15 minutes of one session"),
     open("LIMIT_PASSWORD_USER", "15", "wrong present passwords in 15 minutes of one user"),
+    open("LIMIT_INVITE", "200", "invitations a day by one admin"),
     open("LIMIT_PROFILE", "60", "changes an hour of one user's own data"),
     open("LIMIT_REFRESH", "30", "new pairs of tokens a minute of one session"),
     open("LIMIT_REGISTER_DAY", "300", "accounts a day from one address"),

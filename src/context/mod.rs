@@ -16,6 +16,8 @@ pub struct RequestContext {
     pub request_id: Option<String>,
     /// The client's address.
     pub ip: Option<IpAddr>,
+    /// What the client's program calls itself, cut to a length that can be kept.
+    pub user_agent: Option<String>,
     /// The trace that the request belongs to.
     pub trace_id: Option<TraceId>,
 }

@@ -7,6 +7,7 @@
 
 pub mod device;
 mod email;
+mod instant;
 mod name;
 mod password;
 mod role;
@@ -14,8 +15,10 @@ mod search;
 mod username;
 
 use utoipa::openapi::schema::{ObjectBuilder, Type};
+use uuid::Uuid;
 
 pub use email::Email;
+pub use instant::parse_instant;
 pub use name::Name;
 pub use password::{NewPassword, Password, PasswordContext};
 pub use role::{Role, RoleName};
@@ -47,6 +50,12 @@ impl FieldError {
 /// books and chat programs add unseen.
 pub fn trimmed(raw: &str) -> &str {
     raw.trim_matches(|c: char| c.is_whitespace() || is_invisible_mark(c))
+}
+
+/// Reads an id.
+pub fn parse_uuid(raw: &str) -> Result<Uuid, FieldError> {
+    let text = "Use an id such as 019a2e4c-7f00-7000-8000-000000000000.";
+    Uuid::try_parse(trimmed(raw)).map_err(|_| FieldError::new("invalid_format", text))
 }
 
 /// The name or the address of a login, in the form in which it is unique.

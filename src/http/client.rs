@@ -42,14 +42,8 @@ impl FromRequestParts<AppState> for ClientInfo {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
         let hops = state.config.trusted_proxy_hops;
         let ip = client_address(&parts.headers, parts.extensions.get(), hops);
-        let user_agent =
-            parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-        Ok(Self {
-            ip,
-            user_agent: user_agent.map(|agent| agent.chars().take(MAX_USER_AGENT_CHARS).collect()),
-            device: None,
-            device_hash: device_id(&parts.headers).map(|id| state.devices.of(id)),
-        })
+        let device_hash = device_id(&parts.headers).map(|id| state.devices.of(id));
+        Ok(Self { ip, user_agent: user_agent(&parts.headers), device: None, device_hash })
     }
 }
 
@@ -63,6 +57,12 @@ fn device_id(headers: &HeaderMap) -> Option<&str> {
             && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     id.to_str().ok().filter(is_one)
+}
+
+/// What the client's program calls itself, as much of it as is kept.
+pub fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let agent = headers.get(header::USER_AGENT)?.to_str().ok()?;
+    Some(agent.chars().take(MAX_USER_AGENT_CHARS).collect())
 }
 
 /// The address that a request comes from, behind `hops` proxies of our own.

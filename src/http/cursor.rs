@@ -46,10 +46,26 @@ pub fn decode(raw: &str, sort_name: &str, column: SortColumn) -> Result<Position
         .map(|(name, value, id)| (name, Position { value, id }))
         .filter(|(name, position)| name == sort_name && column.fits(position))
         .map(|(_, position)| position)
-        .ok_or_else(|| {
-            let text = "Use the next of the page before, with the same sort.";
-            FieldError::new("invalid_cursor", text)
-        })
+        .ok_or_else(other_cursor)
+}
+
+fn other_cursor() -> FieldError {
+    FieldError::new("invalid_cursor", "Use the next of the page before, with the same sort.")
+}
+
+/// The cursor after a row whose number decides alone, in the order of that name.
+pub fn encode_number(sort_name: &str, last: i64) -> String {
+    let parts = (sort_name, last);
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&parts).expect("a string and a number are JSON"))
+}
+
+/// Reads a cursor of [`encode_number`].
+pub fn decode_number(raw: &str, sort_name: &str) -> Result<i64, FieldError> {
+    let json = URL_SAFE_NO_PAD.decode(raw).ok();
+    json.and_then(|json| serde_json::from_slice::<(String, i64)>(&json).ok())
+        .filter(|(name, _)| name == sort_name)
+        .map(|(_, number)| number)
+        .ok_or_else(other_cursor)
 }
 
 /// Cuts a page, of which one row more than `limit` was read, down to it; the last row that is left

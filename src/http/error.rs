@@ -86,6 +86,8 @@ codes! {
     NotFound = NOT_FOUND "not_found": "There is nothing here.";
     UserNotFound = NOT_FOUND "user_not_found": "There is no such user.";
     SessionNotFound = NOT_FOUND "session_not_found": "There is no such session.";
+    InvitationNotFound = NOT_FOUND "invitation_not_found":
+        "There is no such invitation, or it is accepted or taken back.";
     MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed": "This method is not allowed here.";
     UsernameTaken = CONFLICT "username_taken": "This username is taken.";
     EmailTaken = CONFLICT "email_taken": "This e-mail address is taken.";
@@ -95,6 +97,8 @@ codes! {
         "The user's e-mail address has to be verified first.";
     LastAdmin = CONFLICT "last_admin": "This is the last admin.";
     LinkExpired = GONE "link_expired": "This link is no longer valid: ask for a new one.";
+    ChallengeExpired = GONE "challenge_expired":
+        "This was used, or has run out: begin again from the start.";
     PayloadTooLarge = PAYLOAD_TOO_LARGE "payload_too_large": "A body has at most 16 KiB.";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported_media_type":
         "Send the body as application/json, in UTF-8, and not compressed.";
@@ -217,6 +221,7 @@ impl From<account::Error> for ApiError {
             account::Error::RateLimited { refusal, now } => Self::rate_limited(refusal, now),
             account::Error::WrongPassword => Self::conflict(&[("password", Code::WrongPassword)]),
             account::Error::Barred(barred) => barred.into(),
+            account::Error::LastAdmin => Code::LastAdmin.into(),
             account::Error::SessionEnded => Code::SessionEnded.into(),
             account::Error::Database(error) => error.into(),
         }

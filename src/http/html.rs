@@ -21,8 +21,16 @@ const ICON: &[u8] = include_bytes!("favicon.ico");
 pub const NO_FORM: &str = "form-action 'none'";
 
 /// The paths at which a browser is shown a page, whatever goes wrong; where nothing is, likewise.
-const PAGES: [&str; 5] =
-    ["/", "/api/v1/confirm", "/api/v1/not_me", "/api/v1/password/reset", "/dev/mailbox"];
+const PAGES: [&str; 8] = [
+    "/",
+    "/api/v1/confirm",
+    "/api/v1/invitations",
+    "/api/v1/invitations/accept",
+    "/api/v1/not_me",
+    "/api/v1/password/reset",
+    "/api/v1/restore",
+    "/dev/mailbox",
+];
 
 /// What stands on every page, for the layout in `page.html`.
 #[derive(Clone, Copy, Debug)]
@@ -84,16 +92,6 @@ pub(super) fn tells_errors(route: Option<&str>) -> bool {
     route.is_none_or(|route| PAGES.contains(&route))
 }
 
-/// Whether a form was sent by our own page: a browser says so by itself, where it is not too old
-/// for that.
-pub fn is_own_form(config: &Config, headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    match text("sec-fetch-site") {
-        Some(site) => site == "same-origin",
-        None => text(header::ORIGIN.as_str()) == Some(config.origin().as_str()),
-    }
-}
-
 /// The answer to other clients than those that show pages, where there is a page for them.
 pub fn vary_by_accept(mut response: Response) -> Response {
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
@@ -118,6 +116,15 @@ pub fn answer(status: StatusCode, page: &impl Template, directives: &str) -> Res
         HeaderValue::from_str(&policy).expect("a policy of URLs and words is a header value");
     let headers = [(header::CONTENT_SECURITY_POLICY, policy)];
     vary_by_accept((status, headers, Html(html)).into_response())
+}
+
+/// The page of an error with the headers that another client would get, and the error itself, for
+/// the log.
+pub fn with_headers_of(error: ApiError, mut page: Response) -> Response {
+    let (bare, _) = error.into_response().into_parts();
+    page.headers_mut().extend(bare.headers);
+    page.extensions_mut().extend(bare.extensions);
+    page
 }
 
 /// An error for people.

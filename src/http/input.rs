@@ -51,6 +51,11 @@ impl Input {
         parsed.map_err(|error| self.refuse(field, error)).ok()
     }
 
+    /// A string as it was sent, for a page that shows it again.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        self.values.get(field).and_then(Value::as_str)
+    }
+
     /// A yes or no of a query that may be left out: `true` or `false`, in any case, `1` or `0`.
     pub fn flag(&mut self, field: &str) -> Option<bool> {
         self.optional(field, |raw| match raw.to_ascii_lowercase().as_str() {
@@ -76,6 +81,14 @@ impl Input {
     /// Takes empty values for left out: what a form sends for a field that was not filled in.
     pub fn drop_empty(&mut self) {
         self.values.retain(|_, value| value.as_str().is_none_or(|text| !trimmed(text).is_empty()));
+    }
+
+    /// The parameters of a list as they came, but for its cursor: for the link to the next page.
+    pub fn given(&mut self, known: &[&'static str]) -> Vec<(&'static str, String)> {
+        let names = known.iter().copied().filter(|name| *name != "after");
+        names
+            .filter_map(|name| Some((name, self.optional(name, |raw| Ok(raw.to_owned()))?)))
+            .collect()
     }
 
     /// Complains about every name that is not one of `known`.

@@ -20,12 +20,13 @@ use axum::extract::Request;
 use axum::http::response::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
+use secrecy::ExposeSecret;
 use tower::Service;
 use tracing::field::display;
 use uuid::Uuid;
 
 use crate::context::{self, RequestContext, TraceContext, TraceId};
-use crate::http::client::{ConnectionInfo, client_address};
+use crate::http::client::{ConnectionInfo, client_address, user_agent};
 use crate::http::cors::RefusedOrigins;
 use crate::http::error::{ApiError, Code, ErrorBody};
 use crate::http::html::{self, vary_by_accept};
@@ -90,7 +91,8 @@ where
         let trace_id = span.as_ref().map(RequestSpan::trace_id);
         let trace_id = trace_id.or(trace.map(|trace| trace.trace_id));
         let request_id = Some(exchange.request_id.clone());
-        let context = RequestContext { request_id, ip, trace_id };
+        let user_agent = user_agent(request.headers());
+        let context = RequestContext { request_id, ip, user_agent, trace_id };
         let keep_alive = self.keep_alive.clone();
         let answering = self.inner.call(request);
         Box::pin(async move {
@@ -275,7 +277,7 @@ fn error_body(error: &ApiError, request_id: &str) -> Vec<u8> {
         errors: &error.errors,
         methods: error.way_on.methods,
         until: error.way_on.until,
-        restore_token: error.way_on.restore_token.as_deref(),
+        restore_token: error.way_on.restore_token.as_ref().map(ExposeSecret::expose_secret),
         restore_until: error.way_on.restore_until,
         request_id,
     };

@@ -25,6 +25,8 @@ use crate::store::users::User;
 pub struct CurrentUser {
     pub user: User,
     pub session: Session,
+    /// Of the pair that the access token was issued with; a token of other backends' has none.
+    pub generation: Option<i64>,
 }
 
 /// A [`CurrentUser`] who is staff or an admin at this moment.
@@ -80,7 +82,7 @@ impl CurrentUser {
             let db = &state.db;
             db.write(|db| Box::pin(sessions::set_successor_used(db, id, counter))).await?;
         }
-        Ok(Self { user, session })
+        Ok(Self { user, session, generation: claims.generation })
     }
 }
 
@@ -108,7 +110,7 @@ impl CachedUser {
         let expires_at = opened.expires_at;
         let claims = opened.unexpired()?;
         let stamp = state.session_cache.stamp(claims.sub);
-        let CurrentUser { user, session } = CurrentUser::read(state, &claims, now).await?;
+        let CurrentUser { user, session, .. } = CurrentUser::read(state, &claims, now).await?;
         Ok(Self(state.session_cache.keep(token, expires_at, stamp, session, user)))
     }
 }
@@ -179,6 +181,16 @@ impl AdminUser {
         let active =
             account::sessions::find_active(state, session, user, state.clock.now()).await?;
         Ok(active.is_some_and(|(_, user)| user.role.is_admin()))
+    }
+}
+
+impl StaffUser {
+    /// Whether they still are staff or an admin: for long answers.
+    pub async fn is_still_staff(&self, state: &AppState) -> sqlx::Result<bool> {
+        let (session, user) = (self.0.session.id, self.0.user.id);
+        let active =
+            account::sessions::find_active(state, session, user, state.clock.now()).await?;
+        Ok(active.is_some_and(|(_, user)| user.role.is_staff()))
     }
 }
 

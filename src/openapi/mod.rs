@@ -114,7 +114,9 @@ fn add_errors(operation: &mut Value) {
             by_status.entry(code.status().as_u16()).or_default().push(code);
         }
     }
-    let has_pages = operation.pointer("/responses/200/content/text~1html").is_some();
+    let has_pages = ["200", "201"].iter().any(|status| {
+        operation.pointer(&format!("/responses/{status}/content/text~1html")).is_some()
+    });
     for (status, codes) in by_status {
         let mut response = error_response(&codes);
         if has_pages {

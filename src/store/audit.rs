@@ -32,12 +32,19 @@ macro_rules! events {
 events! {
     AccountDisowned = "account_disowned";
     AlreadyTaken = "already_taken";
+    AuditRead = "audit_read";
     CreateAdmin = "create_admin";
+    DeletionAsked = "deletion_asked";
     EmailChanged = "email_changed";
     EmailDisowned = "email_disowned";
     EmailVerified = "email_verified";
+    Exported = "exported";
     FirstAdmin = "first_admin";
     Forbidden = "forbidden";
+    InvitationAccepted = "invitation_accepted";
+    InvitationRevoked = "invitation_revoked";
+    Invited = "invited";
+    LetterRetried = "letter_retried";
     Login = "login";
     LoginRefused = "login_refused";
     Logout = "logout";
@@ -46,17 +53,74 @@ events! {
     PasswordChanged = "password_changed";
     PasswordReset = "password_reset";
     ProfileUpdated = "profile_updated";
+    Purged = "purged";
     RateLimited = "rate_limited";
     RefreshTokenRepeated = "refresh_token_repeated";
     RefreshTokenReused = "refresh_token_reused";
     Registered = "registered";
     ResetAsked = "reset_asked";
+    Restored = "restored";
     RoleChanged = "role_changed";
     SessionsEnded = "sessions_ended";
     SessionsRemoved = "sessions_removed";
     StepUp = "step_up";
     UserDeleted = "user_deleted";
     WrongPassword = "wrong_password";
+}
+
+impl EventKind {
+    /// Whether the person to whom it happened may see it: what was done with their account, and not
+    /// what others tried or read.
+    pub fn is_shown_to_person(self) -> bool {
+        match self {
+            Self::CreateAdmin
+            | Self::DeletionAsked
+            | Self::EmailChanged
+            | Self::EmailDisowned
+            | Self::EmailVerified
+            | Self::Exported
+            | Self::FirstAdmin
+            | Self::InvitationAccepted
+            | Self::Login
+            | Self::Logout
+            | Self::LogoutEverywhere
+            | Self::NotMe
+            | Self::PasswordChanged
+            | Self::PasswordReset
+            | Self::ProfileUpdated
+            | Self::RefreshTokenRepeated
+            | Self::RefreshTokenReused
+            | Self::Registered
+            | Self::ResetAsked
+            | Self::Restored
+            | Self::RoleChanged
+            | Self::SessionsEnded
+            | Self::SessionsRemoved
+            | Self::StepUp => true,
+            // After some of these nobody is left to see them, others are in the log alone.
+            Self::AccountDisowned
+            | Self::AlreadyTaken
+            | Self::AuditRead
+            | Self::Forbidden
+            | Self::InvitationRevoked
+            | Self::Invited
+            | Self::LetterRetried
+            | Self::LoginRefused
+            | Self::Purged
+            | Self::RateLimited
+            | Self::UserDeleted
+            | Self::WrongPassword => false,
+        }
+    }
+
+    /// Of those that a client can cause at will the span of time in which they are one row.
+    fn counted_by(self) -> Option<&'static str> {
+        match self {
+            Self::RefreshTokenRepeated => Some("minute"),
+            Self::AuditRead => Some("hour"),
+            _ => None,
+        }
+    }
 }
 
 /// A user who does something in a session of theirs.
@@ -143,16 +207,25 @@ impl Event {
     }
 }
 
-/// Writes the event, in the transaction of what happened. One that a client can cause at will is
-/// counted in the row of its minute.
-pub async fn insert(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query!(
+/// Writes the event, in the transaction of what happened, with the request that it is of; whether
+/// it was written or counted. One that a client can cause at will is counted in the row of its
+/// minute; that somebody reads is written once an hour.
+pub async fn insert(
+    db: &mut PgConnection,
+    event: &Event,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let request = context::current();
+    let written = sqlx::query_scalar!(
         "insert into audit_log as a
-             (at, event, user_id, actor_id, session_id, ip, details, minute)
+             (at, event, user_id, actor_id, session_id, ip, details, minute, request_id, user_agent,
+                 off_clock)
          values ($1, $2, $3, $4, $5, $6, coalesce(nullif($7::jsonb, 'null'), '{}'),
-             case when $8 then date_trunc('minute', $1::timestamptz) end)
+             date_trunc($8, $1::timestamptz), $9, $10,
+             nullif(abs(extract(epoch from $1::timestamptz - now())) > 30, false))
          on conflict (user_id, event, ip, minute) where minute is not null
-         do update set count = a.count + 1",
+         do update set count = a.count + 1 where a.event <> 'audit_read'
+         returning id",
         now,
         event.kind.as_str(),
         event.user_id,
@@ -160,11 +233,13 @@ pub async fn insert(db: &mut PgConnection, event: &Event, now: DateTime<Utc>) ->
         event.session_id,
         event.ip.map(IpNetwork::from),
         event.details,
-        event.kind == EventKind::RefreshTokenRepeated,
+        event.kind.counted_by(),
+        request.request_id,
+        request.user_agent,
     )
-    .execute(db)
+    .fetch_optional(db)
     .await?;
-    Ok(())
+    Ok(written.is_some())
 }
 
 /// Deletes at most 1,000 rows from before `before`. Skips locked rows.

@@ -77,8 +77,32 @@ pub async fn insert_with_letter(
     Ok(())
 }
 
+/// Writes a challenge of this user, whose letter, if there is one, carries it.
+pub async fn insert(
+    db: &mut PgConnection,
+    id: Uuid,
+    kind: ChallengeKind,
+    user: &User,
+    [created_at, expires_at]: [DateTime<Utc>; 2],
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into challenges (id, kind, user_id, recipient, created_at, expires_at)
+         values ($1, $2, $3, $4, $5, $6)",
+        id,
+        kind.as_str(),
+        user.id,
+        user.email,
+        created_at,
+        expires_at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// A challenge that is still good: neither used nor out of time, and its user still has the address
-/// that the letter went to. One of a reset is void, too, once the password has been set since.
+/// that the letter went to. One of a reset is void, too, once the password has been set since. Those
+/// of a deleted account restore it, or are good for nothing.
 #[derive(Clone, Debug)]
 pub struct Open {
     pub id: Uuid,
@@ -141,7 +165,8 @@ pub async fn find_open(
             + r#" from challenges c join users u on u.id = c.user_id
                 where c.id = $1 and c.kind = $2 and c.used_at is null and c.expires_at > $3
                     and u.email_key = lower(c.recipient collate "C")
-                    and (u.password_set_at is null or u.password_set_at <= c.created_at)"#,
+                    and (u.password_set_at is null or u.password_set_at <= c.created_at)
+                    and (u.deleted_at is not null) = (c.kind = 'restore')"#,
         id,
         kind.as_str(),
         now,
@@ -215,7 +240,8 @@ pub async fn use_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx
          from users u
          where c.id = $1 and c.used_at is null and c.expires_at > $2
              and u.id = c.user_id and u.email_key = lower(c.recipient collate "C")
-             and (u.password_set_at is null or u.password_set_at <= c.created_at)"#,
+             and (u.password_set_at is null or u.password_set_at <= c.created_at)
+             and (u.deleted_at is not null) = (c.kind = 'restore')"#,
         id,
         now,
     )
@@ -235,6 +261,24 @@ pub async fn void_all(
         "update challenges set used_at = $3 where user_id = $1 and kind = $2 and used_at is null",
         user_id,
         kind.as_str(),
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Uses up all of a user's, whatever they are for; but "this was not me", which goes on once the
+/// account does.
+pub async fn void_every(
+    db: &mut PgConnection,
+    user_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update challenges set used_at = $2
+         where user_id = $1 and used_at is null and kind <> 'not_me'",
+        user_id,
         now,
     )
     .execute(db)

@@ -50,6 +50,8 @@ pub struct NewSession {
     pub user_agent: Option<String>,
     /// What the program calls itself.
     pub device_hash: Option<Vec<u8>>,
+    /// Of the call that opens it; several share the statement.
+    pub request_id: Option<String>,
     /// The keys of the limits under which the login was counted as an attempt.
     pub counted: Vec<Vec<u8>>,
 }
@@ -177,10 +179,10 @@ macro_rules! open_statement {
                        (select $1::uuid[]), (select $2::uuid[]), (select $3::text[]),
                        (select $4::timestamptz[]), (select $5::timestamptz[]),
                        (select $6::timestamptz[]), (select $7::inet[]), (select $8::text[]),
-                       (select $12::bytea[])
+                       (select $12::text[]), (select $13::bytea[])
                    ) as asked (
                        session_id, user_id, hash, opened_at, expires_at, ends_at, ip, user_agent,
-                       device_hash
+                       request_id, device_hash
                    )
                ),
                -- Of one session: the user, after a wait for the row's lock, with what may have
@@ -217,15 +219,19 @@ macro_rules! open_statement {
                        device_hash
                    from present
                    on conflict (id) do nothing
-                   returning id, user_id, created_at, ip
+                   returning id
                ),
                -- The audit log's rows: one for an account, an address and a minute.
                recorded as (
                    insert into audit_log as a
-                       (at, event, user_id, actor_id, session_id, ip, count, minute)
-                   select min(created_at), 'login', user_id, user_id, (array_agg(id))[1], ip,
-                       count(*), date_trunc('minute', created_at)
-                   from opened group by user_id, ip, date_trunc('minute', created_at)
+                       (at, event, user_id, actor_id, session_id, ip, count, minute, request_id,
+                           user_agent, off_clock)
+                   select min(opened_at), 'login', user_id, user_id, (array_agg(session_id))[1], ip,
+                       count(*), date_trunc('minute', opened_at), (array_agg(request_id))[1],
+                       (array_agg(user_agent))[1],
+                       nullif(abs(extract(epoch from min(opened_at) - now())) > 30, false)
+                   from present where session_id in (select id from opened)
+                   group by user_id, ip, date_trunc('minute', opened_at)
                    on conflict (user_id, event, ip, minute) where minute is not null
                    do update set count = a.count + excluded.count
                ),
@@ -282,6 +288,7 @@ pub async fn open_all(
         sessions.len() == 1,
         &counted as &[&[u8]],
         &counted_by,
+        &column(sessions, |s| s.request_id.as_deref()) as &[Option<&str>],
         &column(sessions, |s| s.device_hash.as_deref()) as &[Option<&[u8]>],
     )
     .fetch_all(db)

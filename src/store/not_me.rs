@@ -48,7 +48,8 @@ pub async fn insert(db: &mut PgConnection, notice: &NewNotice<'_>) -> sqlx::Resu
     Ok(())
 }
 
-/// Unlike a challenge of another kind it is good whatever address the account has by now.
+/// Unlike a challenge of another kind it is good whatever address the account has by now. `None`
+/// while the account is deleted.
 pub async fn find(
     db: &mut PgConnection,
     id: Uuid,
@@ -56,11 +57,11 @@ pub async fn find(
 ) -> sqlx::Result<Option<Notice>> {
     sqlx::query_as!(
         Notice,
-        r#"select id, user_id as "user_id!", recipient as "recipient!",
-               coalesce(data ->> 'told', '') as "told!", created_at,
-               used_at is not null as "is_used!"
-           from challenges
-           where id = $1 and kind = 'not_me' and user_id is not null and expires_at > $2"#,
+        r#"select c.id, c.user_id as "user_id!", c.recipient as "recipient!",
+               coalesce(c.data ->> 'told', '') as "told!", c.created_at,
+               c.used_at is not null as "is_used!"
+           from challenges c join users u on u.id = c.user_id
+           where c.id = $1 and c.kind = 'not_me' and c.expires_at > $2 and u.deleted_at is null"#,
         id,
         now,
     )
@@ -71,8 +72,9 @@ pub async fn find(
 /// Uses a notice up; whether it was still unused. Of several uses at once one is.
 pub async fn use_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let done = sqlx::query!(
-        "update challenges set used_at = $2
-         where id = $1 and kind = 'not_me' and used_at is null and expires_at > $2",
+        "update challenges c set used_at = $2 from users u
+         where c.id = $1 and c.kind = 'not_me' and c.used_at is null and c.expires_at > $2
+             and u.id = c.user_id and u.deleted_at is null",
         id,
         now,
     )

@@ -5,15 +5,25 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+/// How long a claimed letter is its claimer's. Longer than a letter takes at most, or it would go out
+/// twice: until it is begun, sent and settled.
+pub const LEASE: TimeDelta = TimeDelta::seconds(140);
+
 /// What a letter is about. A new one is a variant here with its word, a file in `worker/letters/`,
 /// and its template in `mail/letters/`. Its word must be new, too: a release that knows the word
 /// claims the letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterKind {
+    /// Tells a user that their account is deleted, with the link that takes that back.
+    AccountDeleted,
+    /// Tells a user that it was taken back.
+    AccountRestored,
     /// Asks the recipient to confirm that the address is theirs.
     Confirmation,
     /// Tells the old address that a new one waits to be confirmed.
     EmailChangeNotice,
+    /// Has the link by which an invited person makes an account.
+    Invitation,
     /// Tells a user that their password was changed, by whoever.
     PasswordChanged,
     /// Tells a user of a login from a device that was not seen before.
@@ -26,9 +36,12 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
+        Self::AccountDeleted,
+        Self::AccountRestored,
         Self::Confirmation,
         Self::EmailChangeNotice,
+        Self::Invitation,
         Self::NewDevice,
         Self::PasswordChanged,
         Self::Reset,
@@ -38,8 +51,11 @@ impl LetterKind {
     /// Its word here, and the name of its template.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::AccountDeleted => "account_deleted",
+            Self::AccountRestored => "account_restored",
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
+            Self::Invitation => "invitation",
             Self::NewDevice => "new_device",
             Self::PasswordChanged => "password_changed",
             Self::Reset => "reset",
@@ -196,6 +212,12 @@ pub async fn set_sent(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sq
     Ok(())
 }
 
+/// Says whom a letter is about: it goes when they are removed.
+pub async fn set_user(db: &mut PgConnection, id: Uuid, user_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("update outbox set user_id = $2 where id = $1", id, user_id).execute(db).await?;
+    Ok(())
+}
+
 /// Gives a letter up, with the reason.
 pub async fn set_failed(
     db: &mut PgConnection,
@@ -212,6 +234,40 @@ pub async fn set_failed(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// What a letter that is tried once more is, and whom it is about.
+#[derive(Clone, Debug)]
+pub struct Retried {
+    pub kind: String,
+    pub user_id: Option<Uuid>,
+}
+
+/// Makes a letter that waits or was given up due at once, with as many attempts as a new one if it was
+/// given up; `None` if it is neither. One that is due before a lease could end may be on its way: its
+/// time stays, else it would go out twice.
+pub async fn set_due(
+    db: &mut PgConnection,
+    id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Option<Retried>> {
+    sqlx::query_as!(
+        Retried,
+        "update outbox set failed_at = null,
+             attempts = case when failed_at is null then attempts else 0 end,
+             next_attempt_at = case
+                 when failed_at is null and attempts > 0 and next_attempt_at <= $3
+                     then next_attempt_at
+                 else least($2, now())
+             end
+         where id = $1 and sent_at is null
+         returning kind, user_id",
+        id,
+        now,
+        now + LEASE,
+    )
+    .fetch_optional(db)
+    .await
 }
 
 /// Forgets a letter.
@@ -273,7 +329,7 @@ pub async fn delete_settled(db: &mut PgConnection, before: DateTime<Utc>) -> sql
     let done = sqlx::query!(
         "delete from outbox where id in (
              select id from outbox
-             where created_at < $1 and (coalesce(sent_at, failed_at) < $1 or kind = 'reset')
+             where created_at < $1 and (coalesce(sent_at, failed_at) < $1 or kind in ('reset', 'invitation'))
              order by created_at limit 1000
              for update skip locked
          )",

@@ -62,6 +62,9 @@ pub async fn renew(
            from users u
            where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $4
                and s.counter <= $3 and u.id = s.user_id
+               and u.deleted_at is null and (u.banned_at is null or u.banned_until <= now())
+               and (u.reset_required_at is null or s.created_at < u.reset_required_at
+                   or s.amr <> '{pwd}')
                -- Times that lie ahead were written by a clock that was wrong.
                and (s.replaced_at[cardinality(s.replaced_at) - $7 + 1] > $9
                    and s.replaced_at[cardinality(s.replaced_at) - $7 + 1] <= $10) is not true
@@ -114,7 +117,10 @@ macro_rules! refreshes {
                 + COLUMNS
                 + " from sessions s join users u on u.id = s.user_id
                    where s.id = $1 and s.user_id = $2 and s.ended_at is null
-                       and s.expires_at > $3"
+                       and s.expires_at > $3 and u.deleted_at is null
+                       and (u.banned_at is null or u.banned_until <= now())
+                       and (u.reset_required_at is null or s.created_at < u.reset_required_at
+                           or s.amr <> '{pwd}')"
                 $(+ $lock)?,
             $id,
             $user_id,

@@ -38,7 +38,12 @@ pub async fn find_with_user(
                coalesce(s.authenticated_at, s.created_at) as "authenticated_at!", "#
             + COLUMNS
             + " from sessions s join users u on u.id = s.user_id
-           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $3",
+           where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $3
+               -- Ended in the transaction that bars the account, but for those that the release before
+               -- opens, or a statement by hand leaves.
+               and u.deleted_at is null and (u.banned_at is null or u.banned_until <= now())
+               and (u.reset_required_at is null or s.created_at < u.reset_required_at
+                   or s.amr <> '{pwd}')",
         id,
         user_id,
         now,
@@ -66,8 +71,9 @@ pub async fn is_active(
 ) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select exists (
-               select from sessions
-               where id = $1 and user_id = $2 and ended_at is null and expires_at > $3
+               select from sessions s join users u on u.id = s.user_id
+               where s.id = $1 and s.user_id = $2 and s.ended_at is null and s.expires_at > $3
+                   and u.deleted_at is null and (u.banned_at is null or u.banned_until <= now())
            ) as "is_active!""#,
         id,
         user_id,
@@ -128,6 +134,8 @@ pub const PASSWORD_CHANGED: &str = "password_changed";
 pub const PASSWORD_RESET: &str = "password_reset";
 /// Likewise of one that somebody else than the user may have begun.
 pub const NOT_ME: &str = "not_me";
+/// Likewise of one whose account its owner has deleted.
+pub const ACCOUNT_DELETED: &str = "account_deleted";
 
 /// Ends one session; returns whether it was active.
 pub async fn revoke(

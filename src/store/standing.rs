@@ -38,3 +38,58 @@ pub async fn require_reset(
     .await?;
     Ok(())
 }
+
+/// Marks a user as deleted, to be removed from `purge_at` on.
+pub async fn set_deleted(
+    db: &mut PgConnection,
+    id: Uuid,
+    purge_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update users set deleted_at = $3, purge_at = $2, modified_at = $3 where id = $1",
+        id,
+        purge_at,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Lets a deleted user be removed from `purge_at` on.
+pub async fn set_purge(
+    db: &mut PgConnection,
+    id: Uuid,
+    purge_at: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!("update users set purge_at = $2 where id = $1", id, purge_at).execute(db).await?;
+    Ok(())
+}
+
+/// Takes a deletion back.
+pub async fn set_restored(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update users set deleted_at = null, purge_at = null, modified_at = $2 where id = $1",
+        id,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Until when a name or an address stays taken that a deleted account has, each in any case.
+pub async fn find_purge(
+    db: &mut PgConnection,
+    username: &str,
+    email: &str,
+) -> sqlx::Result<Option<DateTime<Utc>>> {
+    let found = sqlx::query_scalar!(
+        "select max(purge_at) from users
+         where (username_key = $1 or email_key = $2) and deleted_at is not null",
+        username.to_ascii_lowercase(),
+        email.to_ascii_lowercase()
+    );
+    found.fetch_one(db).await
+}

@@ -320,6 +320,19 @@ pub async fn delete(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// Deletes the user with this address, in any case, if they never proved it: whoever reads its letters
+/// has it. Their id; none of the staff.
+pub async fn delete_unverified(db: &mut PgConnection, email: &Email) -> sqlx::Result<Option<Uuid>> {
+    sqlx::query_scalar!(
+        "delete from users
+         where email_key = $1 and email_verified_at is null and role = 'user'
+         returning id",
+        email.as_str().to_ascii_lowercase(),
+    )
+    .fetch_optional(db)
+    .await
+}
+
 /// How many there are: exact up to `most`, beyond that the planner's estimate, as a count reads
 /// every row.
 pub async fn count_about(db: &mut PgConnection, most: i64) -> sqlx::Result<i64> {

@@ -70,7 +70,9 @@ impl ChangePasswordRequest {
     security(("access_token" = []), ("bearer" = [])),
     request_body = ChangePasswordRequest,
     responses((status = 200, description = "Changed.", body = ChangePasswordResponse)),
-    extensions(("x-codes" = json!([Code::WrongPassword, Code::RateLimited]))),
+    extensions(("x-codes" = json!([
+        Code::WrongPassword, Code::ResetRequired, Code::RateLimited,
+    ]))),
 )]
 pub async fn change_password(
     State(state): State<AppState>,

@@ -1,7 +1,10 @@
 //! A person and their own account.
 
+mod activity;
 mod change_password;
 mod change_profile;
+mod delete;
+mod export;
 mod me;
 mod profile_changes;
 mod register;
@@ -22,7 +25,15 @@ use crate::store::users;
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(register::register))
-        .routes(routes!(me::show, me::show_by_post, change_profile::update, change_profile::patch))
+        .routes(routes!(
+            me::show,
+            me::show_by_post,
+            change_profile::update,
+            change_profile::patch,
+            delete::delete
+        ))
+        .routes(routes!(activity::list))
+        .routes(routes!(export::export))
         .routes(routes!(sessions::list, sessions::end_others))
         .routes(routes!(sessions::end))
         .routes(routes!(change_password::change_password))

@@ -5,8 +5,9 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio::sync::watch;
 
+use crate::account::deletion;
 use crate::state::AppState;
-use crate::store::{audit, challenges, db, limits, outbox, sessions};
+use crate::store::{audit, challenges, db, invitations, limits, outbox, sessions};
 
 /// How often old rows are removed, and how old they have to be.
 const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
@@ -17,10 +18,11 @@ const RETENTION: TimeDelta = TimeDelta::days(30);
 /// How long a challenge is kept after its end.
 const CHALLENGE_RETENTION: TimeDelta = TimeDelta::days(1);
 
-/// Removes rows that no request will ask for again, a thousand at a time.
+/// Removes rows that no request will ask for again, and accounts that were deleted long enough ago, a
+/// thousand rows at a time.
 pub(super) async fn clean_up(state: AppState, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
-        let pause = match db::with_timeout(delete_old_rows(&state)).await {
+        let pause = match remove(&state).await {
             Ok(0) => CLEANUP_INTERVAL,
             Ok(_) => BATCH_PAUSE,
             Err(error) => {
@@ -36,12 +38,18 @@ pub(super) async fn clean_up(state: AppState, mut stop: watch::Receiver<bool>) {
     }
 }
 
+async fn remove(state: &AppState) -> sqlx::Result<u64> {
+    let deleted = db::with_timeout(delete_old_rows(state)).await?;
+    Ok(deleted + deletion::purge_some(state).await?)
+}
+
 async fn delete_old_rows(state: &AppState) -> sqlx::Result<u64> {
     let now = state.clock.now();
     let mut tx = state.db.begin().await?;
     let mut deleted = outbox::delete_settled(&mut tx, now - RETENTION).await?
         + sessions::delete_expired(&mut tx, now).await?
-        + challenges::delete_expired(&mut tx, now - CHALLENGE_RETENTION).await?;
+        + challenges::delete_expired(&mut tx, now - CHALLENGE_RETENTION).await?
+        + invitations::delete_old(&mut tx, now - RETENTION).await?;
     deleted += audit::delete_older(&mut tx, now - state.config.audit_log_kept_for).await?;
     // Last: logins may wait for these rows.
     deleted += limits::delete_expired(&mut tx, now).await?;

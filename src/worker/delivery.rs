@@ -20,11 +20,9 @@ use crate::metrics::{DELAYED, FAILED, SENT};
 use crate::security;
 use crate::state::AppState;
 use crate::store::db;
-use crate::store::outbox::{self, ClaimedLetter, LetterKind};
+use crate::store::outbox::{self, ClaimedLetter, LEASE, LetterKind};
 use crate::store::users;
 
-/// Longer than a letter takes at most, or it would go out twice: until it is begun, sent and settled.
-const LEASE: TimeDelta = TimeDelta::seconds(140);
 /// How long after its claim a letter may be begun: the database can be slow before that.
 const BEGIN_WITHIN: Duration = Duration::from_secs(12);
 /// For how long what became of a letter is written down again if that fails: a fail-over takes some
@@ -156,6 +154,9 @@ async fn claim(state: &AppState) -> sqlx::Result<Option<Claim>> {
 }
 
 async fn deliver(state: &AppState, (claimed, since): Claim) -> sqlx::Result<()> {
+    if letters::is_void(state, &claimed, state.clock.now()).await? {
+        return db::with_timeout(withdraw(state, &claimed)).await;
+    }
     let user = letters::addressee(state, &claimed, state.clock.now()).await?;
     let sent = match letters::compose(state, &claimed, user.as_ref(), state.clock.now()) {
         Ok(Some(_)) if since.elapsed() > BEGIN_WITHIN => {
@@ -194,8 +195,9 @@ async fn send(state: &AppState, letter: &Letter) -> Result<(), SendError> {
 async fn withdraw(state: &AppState, claimed: &ClaimedLetter) -> sqlx::Result<()> {
     let (id, now) = (claimed.id, state.clock.now());
     let mut tx = state.db.begin().await?;
-    if claimed.kind == LetterKind::Reset {
-        if users::find_by_email(&mut tx, &claimed.recipient).await?.is_none() {
+    if let LetterKind::Reset | LetterKind::Invitation = claimed.kind {
+        let user = users::find_by_email(&mut tx, &claimed.recipient).await?;
+        if claimed.kind == LetterKind::Reset && user.is_none_or(|user| user.is_deleted()) {
             // There is nothing to keep of what a stranger typed.
             outbox::delete(&mut tx, id).await?;
             return tx.commit().await;

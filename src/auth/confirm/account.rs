@@ -103,7 +103,7 @@ pub(super) async fn disown(state: &AppState, uri: &Uri, client: &ClientInfo) -> 
     let disowning = async {
         let link = open(state, uri)?;
         let mut tx = state.db.begin_for(link.claims.sub).await?;
-        let user = users::find_for_update(&mut tx, link.claims.sub).await?;
+        let user = lock(&mut tx, &link).await?;
         let finding = match (find(&link, user.as_ref()), &user) {
             (Finding::New, Some(user)) => delete(state, tx, user, client).await?,
             (Finding::Pending, Some(user)) => drop_pending(state, tx, user, client).await?,
@@ -129,7 +129,14 @@ fn open(state: &AppState, uri: &Uri) -> Result<Link, ApiError> {
 
 async fn read(state: &AppState, link: &Link) -> sqlx::Result<Option<User>> {
     let id = link.claims.sub;
-    state.db.read(|db| Box::pin(users::find(db, id))).await
+    let user = state.db.read(|db| Box::pin(users::find(db, id))).await?;
+    Ok(user.filter(|user| !user.is_deleted()))
+}
+
+/// The account, locked. A deleted one counts as gone.
+async fn lock(tx: &mut Tx, link: &Link) -> sqlx::Result<Option<User>> {
+    let user = users::find_for_update(tx, link.claims.sub).await?;
+    Ok(user.filter(|user| !user.is_deleted()))
 }
 
 /// Whether another account has the address by now.
@@ -164,7 +171,7 @@ pub(super) fn find_address(email: &str, user: Option<&User>) -> Finding {
 /// Confirms what the link is bound to.
 async fn follow(state: &AppState, link: &Link, client: &ClientInfo) -> Result<Seen, ApiError> {
     let mut tx = state.db.begin_for(link.claims.sub).await?;
-    let user = users::find_for_update(&mut tx, link.claims.sub).await?;
+    let user = lock(&mut tx, link).await?;
     match (find(link, user.as_ref()), user) {
         (Finding::New | Finding::Pending, Some(user)) => {
             let user = set_verified(state, tx, user, &link.claims.email, client).await?;

@@ -50,13 +50,19 @@ async fn use_up(
     let (user_id, email) = finding.ok_or(Code::CodeInvalid)?;
     let mut tx = state.db.begin_for(user_id).await?;
     let user = users::find_for_update(&mut tx, user_id).await?;
-    let (Finding::New | Finding::Pending, Some(user)) = (find_address(&email, user.as_ref()), user)
-    else {
+    let (finding, Some(user)) = (find_address(&email, user.as_ref()), user) else {
         return Err(Code::CodeInvalid.into());
     };
-    if !confirmation::use_up(&mut tx, id, now).await? {
+    let is_open = matches!(finding, Finding::New | Finding::Pending);
+    // By the letter's link, a moment ago.
+    let is_done = matches!(finding, Finding::Confirmed);
+    if !(is_open || is_done) || !confirmation::use_up(&mut tx, id, now).await? {
         return Err(Code::CodeInvalid.into());
     }
-    set_verified(state, tx, user, &email, client).await?;
+    if is_open {
+        set_verified(state, tx, user, &email, client).await?;
+    } else {
+        tx.commit().await?;
+    }
     Ok(Finding::Confirmed)
 }

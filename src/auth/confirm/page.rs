@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use url::Url;
 
 use super::account::{Finding, Seen};
@@ -60,12 +60,8 @@ fn render(config: &Config, seen: &Seen) -> Response {
     match seen.finding.told() {
         Ok(_) => html::answer(StatusCode::OK, &page, policy),
         Err(error) => {
-            let mut response = html::answer(error.code.status(), &page, policy);
-            // The headers that another client would get, and the error itself, for the log.
-            let (bare, _) = error.into_response().into_parts();
-            response.headers_mut().extend(bare.headers);
-            response.extensions_mut().extend(bare.extensions);
-            response
+            let response = html::answer(error.code.status(), &page, policy);
+            html::with_headers_of(error, response)
         }
     }
 }

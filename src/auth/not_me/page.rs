@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use crate::http::error::{ApiError, Code};
 use crate::http::html::{self, Frame};
@@ -51,12 +51,8 @@ fn refused(state: &AppState, error: ApiError) -> Response {
         _ => "This did not work",
     };
     let page = NotMePage { complaint: Some(error.message()), ..page(state, title) };
-    let mut response = html::answer(error.code.status(), &page, html::NO_FORM);
-    // The headers that another client would get, and the error itself, for the log.
-    let (bare, _) = error.into_response().into_parts();
-    response.headers_mut().extend(bare.headers);
-    response.extensions_mut().extend(bare.extensions);
-    response
+    let response = html::answer(error.code.status(), &page, html::NO_FORM);
+    html::with_headers_of(error, response)
 }
 
 fn page<'a>(state: &'a AppState, title: &'a str) -> NotMePage<'a> {

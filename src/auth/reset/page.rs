@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use crate::account::recovery::Proven;
 use crate::http::error::{ApiError, Code};
@@ -55,7 +55,7 @@ pub(super) fn end(
                 complaints.push(error.message().to_owned());
             }
             let page = form(state, error.code.status(), &typed.token, &typed.username, complaints);
-            with_headers_of(error, page)
+            html::with_headers_of(error, page)
         }
         (Err(error), _) => refused(state, error),
     }
@@ -88,15 +88,7 @@ fn refused(state: &AppState, error: ApiError) -> Response {
     let complaints = vec![error.message().to_owned()];
     let page = ResetPage { complaints, ..page(state, title) };
     let response = html::answer(error.code.status(), &page, html::NO_FORM);
-    with_headers_of(error, response)
-}
-
-fn with_headers_of(error: ApiError, mut response: Response) -> Response {
-    // The headers that another client would get, and the error itself, for the log.
-    let (bare, _) = error.into_response().into_parts();
-    response.headers_mut().extend(bare.headers);
-    response.extensions_mut().extend(bare.extensions);
-    response
+    html::with_headers_of(error, response)
 }
 
 fn page<'a>(state: &'a AppState, title: &'a str) -> ResetPage<'a> {

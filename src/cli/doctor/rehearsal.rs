@@ -80,6 +80,7 @@ async fn rehearse(db: &Db, now: DateTime<Utc>) -> sqlx::Result<()> {
         ends_at: now + TimeDelta::days(1),
         ip: None,
         user_agent: None,
+        request_id: None,
         counted: Vec::new(),
     };
     logins::open_all(&mut tx, &[session]).await?;

@@ -1,6 +1,7 @@
 //! An error in the words of an answer.
 
 use chrono::{DateTime, Utc};
+use secrecy::SecretString;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -73,6 +74,6 @@ pub struct WayOn {
     /// How old that proof may be, in seconds (RFC 9470, 3).
     pub max_age: Option<i64>,
     pub until: Option<DateTime<Utc>>,
-    pub restore_token: Option<String>,
+    pub restore_token: Option<SecretString>,
     pub restore_until: Option<DateTime<Utc>>,
 }

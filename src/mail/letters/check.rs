@@ -16,15 +16,24 @@ const COMMON: [&str; 6] = ["service", "support", "support_link", "color", "on_co
 /// What the engine itself gives.
 const OF_ENGINE: [&str; 5] = ["self", "super", "caller", "loop", "varargs"];
 
-/// The letter with the sample of each value, or only of those that it always has.
-pub(super) fn sample(letters: &Letters, kind: &Kind, with_optional: bool) -> Result<Letter, Flaw> {
+/// What stands at the end of the links with which templates are tried: a letter that was written with
+/// samples, taken for a template, has their links, and would send everybody to those.
+const TRIED: &str = "tried";
+
+/// The letter with the sample of each value, or only of those that it always has. `end` is added to
+/// links.
+pub(super) fn sample(
+    letters: &Letters,
+    kind: &Kind,
+    with_optional: bool,
+    end: &str,
+) -> Result<Letter, Flaw> {
     let mut values = Values::new();
     for Slot { name, sample, is_optional } in kind.values {
         if with_optional || !is_optional {
             values = match *sample {
-                Sample::Text(text) | Sample::Link(text) | Sample::Digits(text) => {
-                    values.set(name, text)
-                }
+                Sample::Text(text) | Sample::Digits(text) => values.set(name, text),
+                Sample::Link(link) => values.set(name, format!("{link}{end}")),
                 Sample::Number(number) => values.set(name, number),
             };
         }
@@ -39,8 +48,8 @@ pub(super) fn check(letters: &Letters) -> Vec<Flaw> {
     let mut without_support = letters.clone();
     without_support.common.retain(|name, _| !name.starts_with("support"));
     for kind in &KINDS {
-        let full = sample(letters, kind, true);
-        let sparse = sample(&without_support, kind, false);
+        let full = sample(letters, kind, true, TRIED);
+        let sparse = sample(&without_support, kind, false, TRIED);
         let mut found = match &full {
             Ok(letter) => Vec::from_iter(unfit(letters, kind, letter)),
             Err(flaw) => vec![flaw.clone()],
@@ -102,7 +111,8 @@ fn unfit(letters: &Letters, kind: &Kind, letter: &Letter) -> Option<Flaw> {
     };
     let lost = |part: &str| {
         let mut needed = kind.values.iter().filter(|slot| !slot.is_optional);
-        needed.find(|slot| matches!(slot.sample, Sample::Link(link) if !part.contains(link)))
+        let is_there = |link| part.contains(&format!("{link}{TRIED}"));
+        needed.find(|slot| matches!(slot.sample, Sample::Link(link) if !is_there(link)))
     };
     let parts = [(&letter.text, "txt"), (&letter.html, "html")];
     parts.into_iter().find_map(|(part, end)| {

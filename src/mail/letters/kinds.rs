@@ -84,7 +84,7 @@ const NOT_ME: Slot = link("not_me", sample_link!("not_me")).optional();
 /// Every kind.
 pub static KINDS: [Kind; TABLE.len()] = TABLE;
 
-const TABLE: [Kind; 6] = [
+const TABLE: [Kind; 9] = [
     Kind {
         word: "confirmation",
         reader: Reader::Anybody,
@@ -105,6 +105,18 @@ const TABLE: [Kind; 6] = [
             number("minutes", 30),
             digits("digits", "12345678").optional(),
             number("code_minutes", 10).optional(),
+        ],
+    },
+    Kind {
+        word: "invitation",
+        reader: Reader::Anybody,
+        source: include_str!("invitation.txt"),
+        values: &[
+            link(
+                "link",
+                "https://accounts.example.com/api/v1/invitations?token=eyJhbGciOiJIUzI1NiIsInR5cCI6Imludml0ZStqd3QifQ.eyJqdGkiOiIwMTk4YjU4ZiJ9.c2FtcGxl",
+            ),
+            number("hours", 72),
         ],
     },
     Kind {
@@ -131,6 +143,22 @@ const TABLE: [Kind; 6] = [
             number("more", 2).optional(),
             NOT_ME,
         ],
+    },
+    Kind {
+        word: "account_deleted",
+        reader: Reader::Owner,
+        source: include_str!("account_deleted.txt"),
+        values: &[
+            text("username", "ada"),
+            text("until", "1 February 2026, 03:04 UTC"),
+            link("link", sample_link!("restore")),
+        ],
+    },
+    Kind {
+        word: "account_restored",
+        reader: Reader::Owner,
+        source: include_str!("account_restored.txt"),
+        values: &[text("username", "ada"), NOT_ME],
     },
     Kind {
         word: "test",

@@ -51,6 +51,10 @@ const FUEL: u64 = 50_000;
 /// How deep templates may include each other.
 const DEPTH: usize = 50;
 
+/// What stands around the words of each kind.
+const LAYOUTS: [(&str, &str); 2] =
+    [("layout.html", include_str!("layout.html")), ("layout.txt", include_str!("layout.txt"))];
+
 /// What an address keeps in a `mailto:` link (RFC 6068).
 const MAILTO: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'@').remove(b'.').remove(b'-').remove(b'_').remove(b'~');
@@ -143,12 +147,7 @@ impl Letters {
             ("on_color", Value::from(color.of_words_on_it().to_string())),
             ("edge", Value::from(color.of_its_edge().to_string())),
         ]);
-        let ours = KINDS.iter().map(|kind| (format!("{}.txt", kind.word), kind.source));
-        let layouts = [
-            ("layout.html".to_owned(), include_str!("layout.html")),
-            ("layout.txt".to_owned(), include_str!("layout.txt")),
-        ];
-        for (name, source) in ours.chain(layouts) {
+        for (name, source) in Self::sources() {
             let added = letters.templates.add_template_owned(name, source);
             added.expect("a test tries every template of ours out");
         }
@@ -223,9 +222,15 @@ impl Letters {
         })
     }
 
+    /// Our own templates, by the names of their files.
+    pub fn sources() -> impl Iterator<Item = (String, &'static str)> {
+        let kinds = KINDS.iter().map(|kind| (format!("{}.txt", kind.word), kind.source));
+        kinds.chain(LAYOUTS.map(|(name, source)| (name.to_owned(), source)))
+    }
+
     /// Every kind with its sample, by name.
     pub fn samples(&self) -> impl Iterator<Item = (&'static str, Result<Letter, Flaw>)> {
-        KINDS.iter().map(|kind| (kind.word, check::sample(self, kind, true)))
+        KINDS.iter().map(|kind| (kind.word, check::sample(self, kind, true, "")))
     }
 
     fn fill(&self, name: &str, context: &BTreeMap<&'static str, Value>) -> Result<String, Flaw> {

@@ -3,7 +3,8 @@
 use super::Db;
 
 /// Every table of ours.
-const TABLES: [&str; 6] = ["audit_log", "challenges", "limits", "outbox", "sessions", "users"];
+const TABLES: [&str; 7] =
+    ["audit_log", "challenges", "invitations", "limits", "outbox", "sessions", "users"];
 
 /// What each table has to be open to, for us.
 const NEEDED: [&str; 4] = ["select", "insert", "update", "delete"];

@@ -3,8 +3,11 @@
 //! A kind's file decides whether its letter is still wanted, for much may have happened since it
 //! was queued, and makes the link: no secret rests in the outbox.
 
+mod account_deleted;
+mod account_restored;
 mod confirmation;
 mod email_change_notice;
+mod invitation;
 mod new_device;
 mod password_changed;
 mod reset;
@@ -23,7 +26,7 @@ use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::outbox::{ClaimedLetter, LetterKind};
 use crate::store::users::{self, User};
-use crate::store::{challenges, db};
+use crate::store::{challenges, db, invitations, outbox};
 
 /// The letter; `None` if it is no longer wanted. The error is for the log: another release, or
 /// another template, may write it.
@@ -41,6 +44,11 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn recipient(&self) -> &str {
         &self.claimed.recipient
+    }
+
+    /// How many minutes are left until then, to the nearest one.
+    fn minutes_until(&self, end: DateTime<Utc>) -> i64 {
+        ((end - self.now).num_seconds() + 30) / 60
     }
 
     fn goes_to(&self, address: &str) -> bool {
@@ -90,13 +98,26 @@ pub(super) async fn addressee(
     claimed: &ClaimedLetter,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<User>> {
-    match (claimed.user_id, claimed.kind, claimed.challenge_id) {
-        (Some(id), ..) => state.db.read(|db| Box::pin(users::find(db, id))).await,
-        (None, LetterKind::Reset, Some(challenge)) => {
+    match (claimed.kind, claimed.challenge_id, claimed.user_id) {
+        (LetterKind::Reset, Some(challenge), _) => {
             db::with_timeout(bound(state, claimed, challenge, now)).await
         }
+        (_, _, Some(id)) => state.db.read(|db| Box::pin(users::find(db, id))).await,
         _ => Ok(None),
     }
+}
+
+/// Whether the letter's link is void by now: of an invitation that was taken back, or made anew.
+pub(super) async fn is_void(
+    state: &AppState,
+    claimed: &ClaimedLetter,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let (LetterKind::Invitation, Some(id)) = (claimed.kind, claimed.challenge_id) else {
+        return Ok(false);
+    };
+    let open = state.db.read(|db| Box::pin(invitations::find_open(db, id, now))).await?;
+    Ok(open.is_none())
 }
 
 async fn bound(
@@ -114,6 +135,7 @@ async fn bound(
     let Some(bound) = challenges::bind(&mut tx, challenge, user.id, now).await? else {
         return Ok(None);
     };
+    outbox::set_user(&mut tx, claimed.id, user.id).await?;
     tx.commit().await?;
     // In a transaction of its own: the one before holds the row that a try of the code waits for.
     if bound.is_first {
@@ -138,15 +160,18 @@ pub(super) fn compose(
     if claimed.user_id.is_some() && user.is_none() {
         return Ok(None);
     }
-    if user.is_some_and(User::is_deleted) {
+    if user.is_some_and(User::is_deleted) && claimed.kind != LetterKind::AccountDeleted {
         return Ok(None);
     }
     let to_user = |compose: fn(&Draft<'_>, &User) -> Composed| {
         user.map_or(Ok(None), |user| compose(&draft, user))
     };
     match claimed.kind {
+        LetterKind::AccountDeleted => to_user(account_deleted::compose),
+        LetterKind::AccountRestored => to_user(account_restored::compose),
         LetterKind::Confirmation => to_user(confirmation::compose),
         LetterKind::EmailChangeNotice => to_user(email_change_notice::compose),
+        LetterKind::Invitation => invitation::compose(&draft),
         LetterKind::NewDevice => to_user(new_device::compose),
         LetterKind::PasswordChanged => to_user(password_changed::compose),
         LetterKind::Reset => to_user(reset::compose),

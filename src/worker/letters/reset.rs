@@ -1,7 +1,5 @@
 //! The letter with which a password is reset: a link and a code.
 
-use chrono::{DateTime, Utc};
-
 use super::{Composed, Draft};
 use crate::account::recovery::{CODE_LIFETIME, LINK_LIFETIME};
 use crate::mail::letters::Values;
@@ -14,8 +12,7 @@ use crate::store::users::User;
 pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Composed {
     let Some(challenge) = draft.claimed.challenge_id else { return Ok(None) };
     let (state, at) = (draft.state, draft.claimed.created_at);
-    let minutes_until = |end: DateTime<Utc>| (end - draft.now).num_minutes();
-    let minutes = minutes_until(at + LINK_LIFETIME);
+    let minutes = draft.minutes_until(at + LINK_LIFETIME);
     if minutes < 1 {
         return Ok(None);
     }
@@ -23,7 +20,7 @@ pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Composed {
     let page = state.config.password_reset_url.as_ref();
     let link = draft.link(page, "password/reset", &token);
     let code = state.codes.make(CodePurpose::Reset, challenge);
-    let code_minutes = minutes_until(at + CODE_LIFETIME);
+    let code_minutes = draft.minutes_until(at + CODE_LIFETIME);
     // A letter that was held up has one that is good no longer.
     let is_code_good = code_minutes >= 1;
     let values = Values::new()

@@ -153,6 +153,7 @@ async fn no_code_of_a_reset_confirms_and_none_of_a_confirmation_resets() {
     let (_, bobs) = newcomer(&app, "bob").await;
     let reset = asked(&app, "bob").await;
     recovery::by_code(&app, &reset.handle, &reset.code, NEW).await.assert_ok(200);
+    confirm(&app, &bobs.handle, &bobs.code).await.assert_ok(200);
     confirm(&app, &bobs.handle, &bobs.code).await.assert_error(400, "code_invalid");
 }
 

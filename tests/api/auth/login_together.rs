@@ -36,6 +36,7 @@ fn session(app: &TestApp, user_id: Uuid, password_hash: &str) -> NewSession {
         ends_at: now + TimeDelta::days(90),
         ip: "198.51.100.7".parse().ok(),
         user_agent: Some(format!("of {user_id}")),
+        request_id: None,
         counted: Vec::new(),
     }
 }

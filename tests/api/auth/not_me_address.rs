@@ -1,5 +1,6 @@
 //! "This was not me", where a thief has given the account another address.
 
+use axum::http::Method;
 use chrono::TimeDelta;
 use serde_json::json;
 
@@ -147,4 +148,24 @@ async fn an_account_that_is_made_with_the_address_in_that_moment_gives_way_too()
     assert_eq!(row(&app).await["email"], "ada@example.com");
     assert_eq!(count(&app, "select count(*) from users").await, 1);
     assert_eq!(count(&app, EVENTS).await, 1);
+}
+
+/// A thief who deletes the account takes no link from its owner.
+#[tokio::test]
+async fn while_the_account_is_deleted_nothing_is_taken_back_and_once_it_is_restored_all_is() {
+    let app = TestApp::start().await;
+    app.user("ada").await;
+    let thief = app.log_in("ada", PASSWORD).await;
+    let token = password_stolen(&app, &thief).await;
+    let delete = thief.call(Method::DELETE, ME).json(&json!({ "password": STOLEN }));
+    delete.send().await.assert_ok(202);
+    not_me(&app, &token).await.assert_error(410, "link_expired");
+    let letter = app.letter_to(&email_of("ada")).await;
+    let restore = link_in(&letter).split_once("token=").unwrap().1.to_owned();
+    let body = json!({ "restore_token": restore });
+    app.anonymous().post("/api/v1/restore", &body).await.assert_ok(200);
+    let restored = token_in(&app.letter_to(&email_of("ada")).await);
+    not_me(&app, &token).await.assert_ok(200);
+    not_me(&app, &restored).await.assert_ok(200);
+    app.anonymous().log_in("ada", STOLEN).await.assert_error(403, "reset_required");
 }

@@ -108,3 +108,43 @@ async fn a_ban_that_comes_while_a_password_is_checked_leaves_no_session() {
         sqlx::query_scalar("select count(*) from sessions").fetch_one(&app.pool).await.unwrap();
     assert_eq!(after, before);
 }
+
+#[tokio::test]
+async fn a_right_password_that_lets_nobody_in_is_counted_as_a_login() {
+    let settings = [("RATE_LIMITS", "on"), ("LIMIT_LOGIN_SUCCESS_ACCOUNT", "4")];
+    let app = TestApp::with(&settings).await;
+    app.user("ada").await;
+    set(&app.pool, "banned_at = now()").await;
+    for _ in 0..3 {
+        app.anonymous().log_in("ada", PASSWORD).await.assert_error(403, "banned");
+    }
+    let refused = app.anonymous().log_in("ada", PASSWORD).await;
+    refused.assert_error(429, "rate_limited");
+    assert_eq!(refused.json["limit"], "login_success_account");
+}
+
+/// As the release before opens one for a banned account, or as a statement by hand leaves it.
+#[tokio::test]
+async fn a_session_of_an_account_that_may_not_get_in_is_none() {
+    for columns in [
+        "banned_at = now()",
+        "deleted_at = now(), purge_at = now()",
+        "reset_required_at = '2020-01-01'",
+    ] {
+        let app = TestApp::start().await;
+        let mut ada = app.user("ada").await;
+        set(&app.pool, columns).await;
+        let change = serde_json::json!({ "first_name": "Ada" });
+        ada.put("/api/v1/users/me", &change).await.assert_error(401, "session_ended");
+        ada.refresh().await.assert_error(401, "session_ended");
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_was_restored_while_its_password_was_checked_is_asked_once_more() {
+    let app = TestApp::start().await;
+    app.user("ada").await;
+    // No row that could be restored by.
+    set(&app.pool, "deleted_at = '2026-01-01', purge_at = '2026-02-01'").await;
+    app.anonymous().log_in("ada", PASSWORD).await.assert_error(401, "invalid_credentials");
+}

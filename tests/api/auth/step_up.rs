@@ -81,3 +81,32 @@ async fn wrong_proofs_are_counted_as_wrong_passwords_are() {
     refused.assert_error(429, "rate_limited");
     assert_eq!(refused.json["limit"], "password");
 }
+
+/// A refresh whose answer is lost: the old pair goes on until the new one is seen in use, and a proof
+/// in between does not show that.
+#[tokio::test]
+async fn a_proof_after_a_lost_refresh_does_not_count_as_a_theft() {
+    let app = TestApp::start().await;
+    let mut ada = app.user("ada").await;
+    ada.refresh().await.assert_ok(200);
+    ada.get("/api/v1/users/me").await.assert_ok(200);
+    ada.refresh_with(ada.refresh_token()).await.assert_ok(200);
+    let answer = step_up(&ada, PASSWORD).await;
+    ada.access = Some(answer.assert_ok(200)["token"].as_str().unwrap().to_owned());
+    ada.put("/api/v1/users/me", &json!({ "first_name": "Ada" })).await.assert_ok(200);
+    app.clock.advance(TimeDelta::minutes(1));
+    ada.refresh().await.assert_ok(200);
+}
+
+#[tokio::test]
+async fn right_proofs_are_counted_as_logins_are() {
+    let settings = [("RATE_LIMITS", "on"), ("LIMIT_LOGIN_SUCCESS_ACCOUNT", "4")];
+    let app = TestApp::with(&settings).await;
+    let ada = app.user("ada").await;
+    for _ in 0..3 {
+        step_up(&ada, PASSWORD).await.assert_ok(200);
+    }
+    let refused = step_up(&ada, PASSWORD).await;
+    refused.assert_error(429, "rate_limited");
+    assert_eq!(refused.json["limit"], "login_success_account");
+}

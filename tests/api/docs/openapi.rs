@@ -12,7 +12,9 @@ use crate::harness::machine::root;
 use crate::harness::person::PASSWORD;
 
 /// The contract's table; POST on the link is the button of its page.
-const CALLS: [&str; 32] = [
+const CALLS: [&str; 45] = [
+    "delete /api/v1/admin/invitations/{public_id}",
+    "delete /api/v1/users/me",
     "delete /api/v1/users/me/sessions",
     "delete /api/v1/users/me/sessions/{session_id}",
     "delete /api/v1/users/{public_id}",
@@ -20,24 +22,35 @@ const CALLS: [&str; 32] = [
     "delete /api/v1/users/{public_id}/sessions/{session_id}",
     "get /",
     "get /.well-known/jwks.json",
+    "get /api/v1/admin/audit",
+    "get /api/v1/admin/invitations",
+    "get /api/v1/admin/mails",
     "get /api/v1/confirm",
+    "get /api/v1/invitations",
     "get /api/v1/not_me",
     "get /api/v1/password/reset",
+    "get /api/v1/restore",
     "get /api/v1/users",
     "get /api/v1/users/me",
+    "get /api/v1/users/me/activity",
+    "get /api/v1/users/me/export",
     "get /api/v1/users/me/sessions",
     "get /api/v1/users/{public_id}",
     "get /api/v1/users/{public_id}/sessions",
     "get /healthz",
     "get /readyz",
     "patch /api/v1/users/me",
+    "post /api/v1/admin/invitations",
+    "post /api/v1/admin/mails/{public_id}/retry",
     "post /api/v1/confirm",
+    "post /api/v1/invitations/accept",
     "post /api/v1/login",
     "post /api/v1/logout",
     "post /api/v1/not_me",
     "post /api/v1/password/forgot",
     "post /api/v1/password/reset",
     "post /api/v1/refresh",
+    "post /api/v1/restore",
     "post /api/v1/step_up",
     "post /api/v1/users",
     "post /api/v1/users/me",
@@ -234,8 +247,8 @@ fn a_body_is_an_object_even_where_it_may_be_left_out() {
         assert!(choices.iter().all(|choice| choice["type"] == "object"), "{call}");
         optional += usize::from(body["required"] != true);
     }
-    // The role's, a login's, and that of a link.
-    assert_eq!(optional, 3);
+    // The role's, a login's, a deletion's, and that of a link.
+    assert_eq!(optional, 4);
 }
 
 #[tokio::test]

@@ -84,13 +84,7 @@ async fn meet(code: Code) -> Answer {
             ada.delete(&format!("{ME}/sessions")).await
         }
         Code::AccountDeleted => {
-            app.newcomer("ada").await;
-            let sql = "with deleted as (
-                    update users set deleted_at = now(), purge_at = now() + interval '30 days' returning id
-                )
-                insert into challenges (id, kind, user_id, created_at, expires_at)
-                select gen_random_uuid(), 'restore', id, now(), now() + interval '30 days' from deleted";
-            sqlx::query(sql).execute(&app.pool).await.unwrap();
+            app.newcomer("ada").await.delete(ME).await.assert_ok(202);
             stranger.log_in("ada", PASSWORD).await
         }
         Code::Banned => {
@@ -124,6 +118,9 @@ async fn meet(code: Code) -> Answer {
             ada.delete(&format!("{ME}/sessions/{}", ada.id())).await
         }
         Code::UserNotFound => app.admin().await.get("/api/v1/users/nobody").await,
+        Code::InvitationNotFound => {
+            app.admin().await.delete("/api/v1/admin/invitations/nobody").await
+        }
         Code::MethodNotAllowed => stranger.get("/api/v1/login").await,
         Code::UsernameTaken => {
             app.newcomer("ada").await.post(USERS, &form("Ada", "other@example.com")).await
@@ -148,6 +145,9 @@ async fn meet(code: Code) -> Answer {
             let link = link_in(&app.letter_to(&email_of("ada")).await);
             app.clock.advance(TimeDelta::hours(24));
             stranger.get(&link).await
+        }
+        Code::ChallengeExpired => {
+            stranger.post("/api/v1/restore", &json!({ "restore_token": "nonsense" })).await
         }
         Code::PayloadTooLarge => {
             let call =

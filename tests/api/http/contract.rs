@@ -31,6 +31,10 @@ fn essence(mut answer: Answer) -> (u16, Vec<(String, String)>, Value) {
     answer.headers.remove("x-request-id");
     if let Some(body) = answer.json.as_object_mut() {
         body.remove("request_id");
+        if body.contains_key("exported_at") {
+            // It tells of itself, and so of the one before.
+            body.remove("activity");
+        }
     }
     let headers = answer.headers.iter();
     let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().into()));
@@ -64,7 +68,7 @@ async fn every_path_answers_the_same_with_and_without_a_slash_at_its_end() {
         }
     }
     // What anybody may read, twice, and what the admin reads.
-    assert_eq!(found, 2 * 4 + 5);
+    assert_eq!(found, 2 * 4 + 10);
 }
 
 #[tokio::test]

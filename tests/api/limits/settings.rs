@@ -2,10 +2,10 @@
 
 use axum::http::Method;
 use doorward::limits::{
-    Allowances, CODE_ACCOUNT, LIMITS, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_NETWORK, LOGIN_STRANGERS,
-    LOGIN_SUCCESS_ACCOUNT, LOGIN_SUCCESS_ADDRESS, MAIL_ADDRESS, MAIL_FIRST, MAIL_NETWORK,
-    MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR, PASSWORD as PASSWORD_LIMIT, PASSWORD_USER, PROFILE,
-    REFRESH, REGISTER_DAY, REGISTER_HOUR, REGISTER_NETWORK, REGISTER_TAKEN,
+    Allowances, CODE_ACCOUNT, EXPORT, INVITE, LIMITS, LOGIN_ACCOUNT, LOGIN_ADDRESS, LOGIN_NETWORK,
+    LOGIN_STRANGERS, LOGIN_SUCCESS_ACCOUNT, LOGIN_SUCCESS_ADDRESS, MAIL_ADDRESS, MAIL_FIRST,
+    MAIL_NETWORK, MAIL_RECIPIENT_DAY, MAIL_RECIPIENT_HOUR, PASSWORD as PASSWORD_LIMIT,
+    PASSWORD_USER, PROFILE, REFRESH, REGISTER_DAY, REGISTER_HOUR, REGISTER_NETWORK, REGISTER_TAKEN,
 };
 use serde_json::json;
 
@@ -41,7 +41,9 @@ fn each_limit_allows_what_the_contract_says_unless_it_is_set() {
         (&PASSWORD_LIMIT, "5"),
         (&PASSWORD_USER, "15"),
         (&REFRESH, "30"),
+        (&INVITE, "200"),
         (&PROFILE, "60"),
+        (&EXPORT, "5"),
     ];
     assert_eq!(table.len(), LIMITS.len());
     for (limit, allowed) in table {
@@ -67,7 +69,16 @@ async fn call(app: &TestApp, ann: &Person, limit: &str) -> Answer {
         "register_network" => register(app, "2001:db8::1", "bea").await,
         "register_taken" => register(app, HOME, "ann").await,
         "refresh" => ann.refresh().await,
+        "export" => ann.get("/api/v1/users/me/export").await,
         "profile" => ann.put("/api/v1/users/me", &json!({ "first_name": "Ann" })).await,
+        "invite" => {
+            let boss = "update users set role = $1";
+            sqlx::query(boss).bind("admin").execute(&app.pool).await.unwrap();
+            let bea = json!({ "email": email_of("bea") });
+            let answer = ann.post("/api/v1/admin/invitations", &bea).await;
+            sqlx::query(boss).bind("user").execute(&app.pool).await.unwrap();
+            answer
+        }
         "code_account" => {
             let email = json!({ "email": email_of("ann") });
             let asked = ann.post("/api/v1/password/forgot", &email);
@@ -100,6 +111,8 @@ async fn nothing_at_all_is_what_0_allows_of_any_limit() {
         ("register_day", DAY),
         ("mail_recipient_day", DAY),
         ("code_account", DAY),
+        ("export", DAY),
+        ("invite", DAY),
         ("password", 900),
         ("password_user", 900),
         ("refresh", 60),

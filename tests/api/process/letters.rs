@@ -47,6 +47,28 @@ async fn letters_are_written_to_be_looked_at() {
 }
 
 #[tokio::test]
+async fn letters_that_were_written_to_be_looked_at_are_no_templates() {
+    let mut home = Home::new(&[]);
+    home.succeeds(&["letters", "--out", "seen"], "").await;
+    home.set("LETTERS_DIR", "seen");
+    let said = home.fails(&["letters", "--out", "again"], "").await;
+    assert!(said.contains("confirmation") && said.contains("lost its link"), "{said}");
+    // Ours are written as templates, and taken as such; the folder of one's own is not written to.
+    home.set("LETTERS_DIR", "");
+    let said = home.succeeds(&["letters", "--templates", "--out", "own"], "").await;
+    assert!(said.contains("layout.html") && said.contains("reset.txt"), "{said}");
+    home.set("LETTERS_DIR", "own");
+    let said = home.succeeds(&["letters", "--out", "seen"], "").await;
+    assert!(said.contains("of LETTERS_DIR: confirmation.txt"), "{said}");
+    for out in ["own", "./own/../own"] {
+        let said = home.fails(&["letters", "--out", out], "").await;
+        assert!(said.contains("is LETTERS_DIR"), "{said}");
+    }
+    let own = fs::read_to_string(home.folder().join("own/reset.txt")).unwrap();
+    assert!(own.contains("{{ link }}") || own.contains(", link)"), "{own}");
+}
+
+#[tokio::test]
 async fn letters_need_a_folder_to_be_written_to() {
     let home = Home::new(&[]);
     fs::write(home.folder().join("file"), "kept").unwrap();

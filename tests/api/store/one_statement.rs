@@ -83,6 +83,7 @@ async fn a_login_whose_outcome_was_lost_opens_no_second_session_and_gives_nothin
         ends_at: now + TimeDelta::days(90),
         ip: None,
         user_agent: Some("lost".to_owned()),
+        request_id: None,
         counted,
     };
     let is_lost = Arc::new(AtomicBool::new(true));

@@ -128,6 +128,7 @@ impl Life<'_> {
         self.refresh_until_reused(database, &first).await;
         self.take_back(&new).await;
         let changed = self.recover(&new).await;
+        self.leave_and_come_back(&username, &changed, &new).await;
         let last = home.log_in_with(&username, &changed).send().await.expect(200);
         self.marks.add_pair(last)
     }
@@ -170,6 +171,26 @@ impl Life<'_> {
         home.post("/api/v1/password/reset").json(&set).send().await.expect(200);
         home.post("/api/v1/password/reset").json(&set).send().await.expect(410);
         new
+    }
+
+    /// Takes along what is held, deletes the account, and restores it by the letter's link.
+    async fn leave_and_come_back(&mut self, username: &str, password: &str, email: &str) {
+        let home = self.home;
+        let pair = home.log_in_with(username, password).send().await.expect(200);
+        let pair = self.marks.add_pair(pair);
+        for path in ["/api/v1/users/me/activity", "/api/v1/users/me/export"] {
+            home.get(path).by(&pair).send().await.expect(200);
+        }
+        let proof = json!({ "password": password });
+        home.call(Method::DELETE, ME).by(&pair).json(&proof).send().await.expect(202);
+        let refused = home.log_in_with(username, password).send().await.expect(403);
+        self.marks.add_token(refused["restore_token"].as_str().unwrap());
+        let link = self.newest_link("/api/v1/restore?token=", email).await;
+        let page = home.get(&link).header("accept", "text/html").send().await;
+        assert_eq!(page.status, 200);
+        let handle = json!({ "restore_token": link.split_once('=').unwrap().1 });
+        home.post("/api/v1/restore").json(&handle).send().await.expect(200);
+        home.post("/api/v1/restore").json(&handle).send().await.expect(410);
     }
 
     async fn refresh_until_reused(&mut self, database: &str, first: &Value) {
@@ -259,6 +280,50 @@ impl Life<'_> {
         }
     }
 
+    /// What staff look at, and somebody who is invited.
+    async fn invite(&mut self, database: &str, password: &str) {
+        let home = self.home;
+        let boss = home.log_in_with("admin-zq4160", password).send().await.expect(200);
+        let boss = self.marks.add_pair(boss);
+        let pool = PgPool::connect_with(cluster().await.connect_options(database)).await.unwrap();
+        for path in ["/api/v1/admin/audit?event=login", "/api/v1/admin/mails?state=sent"] {
+            home.get(path).by(&boss).send().await.expect(200);
+        }
+        let failed = "update outbox set sent_at = null, failed_at = now()
+                      where id = (select id from outbox where sent_at is not null limit 1) returning id::text";
+        let letter: String = sqlx::query_scalar(failed).fetch_one(&pool).await.unwrap();
+        let retry = format!("/api/v1/admin/mails/{letter}/retry");
+        home.post(&retry).by(&boss).send().await.expect(202);
+        pool.close().await;
+
+        let invitations = "/api/v1/admin/invitations";
+        let email = self.marks.add("guest-zq4190@example.com");
+        let name = self.marks.add("guest-first-zq4191");
+        let guest = json!({ "email": email, "first_name": name });
+        home.post(invitations).by(&boss).json(&guest).send().await.expect(201);
+        let link = self.newest_link("/api/v1/invitations?token=", &email).await;
+        home.get(&link).send().await.expect(200);
+        let page = home.get(&link).header("accept", "text/html").send().await;
+        assert_eq!(page.status, 200);
+        let account = json!({
+            "token": link.split_once('=').unwrap().1,
+            "username": self.marks.add("guest-zq4192"),
+            "password": self.marks.add("password-guest-zq4193"),
+        });
+        let accept = || home.post("/api/v1/invitations/accept").json(&account);
+        accept().send().await.expect(201);
+        accept().send().await.expect(410);
+        let other = json!({ "email": self.marks.add("other-zq4194@example.com") });
+        let other = home.post(invitations).by(&boss).json(&other).send().await.expect(201);
+        let id = other["invitation"]["public_id"].as_str().unwrap();
+        home.call(Method::DELETE, &format!("{invitations}/{id}"))
+            .by(&boss)
+            .send()
+            .await
+            .expect(200);
+        home.get(invitations).by(&boss).send().await.expect(200);
+    }
+
     /// The database fails half way, and has values to tell about it.
     async fn meet_faults(&mut self, database: &str, pair: &Value) {
         let pool = PgPool::connect_with(cluster().await.connect_options(database)).await.unwrap();
@@ -302,6 +367,7 @@ async fn live(life: &mut Life<'_>, database: &str) -> Value {
     let pair = life.lead(database).await;
     life.err(&pair).await;
     life.meet_faults(database, &pair).await;
+    life.invite(database, "admin password zq4164").await;
     life.rule("admin password zq4164").await;
     pair
 }

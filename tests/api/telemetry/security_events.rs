@@ -284,6 +284,41 @@ async fn taken_back(watch: &mut Watch<'_>, sink: &SmtpSink, ada: &Value, old: &s
     watch.one(home.post("/api/v1/password/reset").json(&set), 200, "password_reset", own).await;
 }
 
+/// Takes along what is held, leaves, comes back, and leaves for good.
+async fn leaving(watch: &mut Watch<'_>) {
+    let home = watch.home;
+    let made = json!({ "user_id": "*", "actor_id": "*" });
+    let dan = watch.one(home.register("dan"), 201, "registered", made).await;
+    let dan = &dan["user"]["public_id"];
+    let in_session = json!({ "user_id": dan, "actor_id": dan, "session_id": "*" });
+    let pair = watch.log_in("dan", PASSWORD).await;
+    let export = home.get("/api/v1/users/me/export").by(&pair);
+    watch.one(export, 200, "exported", in_session.clone()).await;
+    watch.none(home.get("/api/v1/users/me/activity").by(&pair), 200).await;
+    let delete = || home.call(Method::DELETE, ME);
+    watch.one(delete().by(&pair), 202, "deletion_asked", in_session.clone()).await;
+    watch.none(delete().by(&pair), 401).await;
+    let told = watch.none(home.log_in("dan"), 403).await;
+    let restore = json!({ "restore_token": told["restore_token"] });
+    let call = || home.post("/api/v1/restore").json(&restore);
+    watch.one(call(), 200, "restored", json!({ "user_id": dan, "actor_id": dan })).await;
+    watch.none(call(), 410).await;
+    let pair = watch.log_in("dan", PASSWORD).await;
+    watch.one(delete().by(&pair), 202, "deletion_asked", in_session).await;
+    // The worker looks for such accounts once an hour: what it does at that time is done now, by an
+    // admin.
+    let boss = watch.log_in("boss", PASSWORD).await;
+    let user = format!("/api/v1/users/{}", dan.as_str().unwrap());
+    home.call(Method::DELETE, &user).by(&boss).send().await.expect(200);
+    let (logged, recorded) = (watch.take_logged(), watch.take_recorded().await);
+    for events in [&logged, &recorded] {
+        let names: Vec<_> = events.iter().map(|event| &event["event"]).collect();
+        assert_eq!(names, ["user_deleted", "purged"], "{events:?}");
+        assert_eq!(&events[1]["user_id"], dan);
+    }
+    watch.seen.insert(("purged".to_owned(), true));
+}
+
 async fn sessions_of(watch: &mut Watch<'_>, ada: &Value) {
     let home = watch.home;
     let own = json!({ "user_id": ada, "actor_id": ada, "session_id": "*" });
@@ -342,6 +377,47 @@ async fn too_many_sessions_of(watch: &mut Watch<'_>, ada: &Value) {
     watch.take_recorded().await;
 }
 
+/// What staff and admins look at, and who is invited.
+async fn what_the_office_does(watch: &mut Watch<'_>, sink: &SmtpSink) {
+    let home = watch.home;
+    let boss = watch.log_in("boss", PASSWORD).await;
+    let id = &boss["user"]["public_id"];
+    let by_boss = || json!({ "actor_id": id, "session_id": "*", "details": "*" });
+    let read = || home.get("/api/v1/admin/audit?event=login").by(&boss);
+    let reader = json!({ "user_id": id, "actor_id": id, "session_id": "*" });
+    watch.one(read(), 200, "audit_read", reader).await;
+    let invite = |email: &str| {
+        home.post("/api/v1/admin/invitations").by(&boss).json(&json!({ "email": email }))
+    };
+    watch.one(invite("eve@example.com"), 201, "invited", by_boss()).await;
+    let link = link_to(sink, "eve@example.com").await;
+    let account = json!({
+        "token": link.split_once("token=").unwrap().1, "username": "eve", "password": PASSWORD,
+    });
+    let accept = || home.post("/api/v1/invitations/accept").json(&account);
+    let own = json!({ "user_id": "*", "actor_id": "*", "details": "*" });
+    watch.one(accept(), 201, "invitation_accepted", own).await;
+    watch.none(accept(), 410).await;
+    let other = watch.one(invite("fay@example.com"), 201, "invited", by_boss()).await;
+    link_to(sink, "fay@example.com").await;
+    let path = other["invitation"]["public_id"].as_str().unwrap();
+    let path = format!("/api/v1/admin/invitations/{path}");
+    let revoke = || home.call(Method::DELETE, &path).by(&boss);
+    watch.one(revoke(), 200, "invitation_revoked", by_boss()).await;
+    watch.none(revoke(), 404).await;
+    let failed = "update outbox set sent_at = null, failed_at = now()
+                  where recipient = 'fay@example.com' and sent_at is not null returning id::text";
+    let mut letter = None;
+    eventually("the letter is settled", async || {
+        letter = sqlx::query_scalar::<_, String>(failed).fetch_optional(&watch.pool).await.unwrap();
+        letter.is_some()
+    })
+    .await;
+    let letter = letter.unwrap();
+    let retry = || home.post(&format!("/api/v1/admin/mails/{letter}/retry")).by(&boss);
+    watch.one(retry(), 202, "letter_retried", by_boss()).await;
+}
+
 async fn acts_of_the_admin(watch: &mut Watch<'_>, ada: &Value) {
     let home = watch.home;
     let boss = watch.log_in("boss", PASSWORD).await;
@@ -379,8 +455,10 @@ async fn each_event_is_logged_once_with_who_and_where_and_recorded_if_something_
     let ada = account_of_ada(&mut watch, &sink).await;
     disowned(&mut watch, &sink).await;
     recovery_of(&mut watch, &sink, &ada).await;
+    leaving(&mut watch).await;
     sessions_of(&mut watch, &ada).await;
     too_many_sessions_of(&mut watch, &ada).await;
+    what_the_office_does(&mut watch, &sink).await;
     acts_of_the_admin(&mut watch, &ada).await;
 
     let create = ["create-admin", "--email", "chief@example.com", "--password-stdin"];

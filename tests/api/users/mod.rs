@@ -1,6 +1,9 @@
 //! People, and what they do with their own account.
 
+mod activity;
 mod change_password;
+pub mod deletion;
+mod export;
 mod me;
 mod me_email;
 mod register;
