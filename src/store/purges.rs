@@ -46,10 +46,12 @@ pub async fn blank_audit_log(db: &mut PgConnection, user_id: Uuid, most: i64) ->
     let done = sqlx::query!(
         "with told as materialized (
              select id from audit_log
-             where user_id = $1 and (ip is not null or details <> '{}')
+             where user_id = $1 and (ip is not null or details <> '{}'
+                 or user_agent is not null or request_id is not null)
              order by id limit $2 for update skip locked
          )
-         update audit_log a set ip = null, details = '{}' from told where a.id = told.id",
+         update audit_log a set ip = null, details = '{}', user_agent = null, request_id = null
+         from told where a.id = told.id",
         user_id,
         most
     )
@@ -58,7 +60,7 @@ pub async fn blank_audit_log(db: &mut PgConnection, user_id: Uuid, most: i64) ->
     Ok(done.rows_affected())
 }
 
-/// Deletes letters and challenges for nobody that went to an address of the user's, before the user
+/// Deletes letters, challenges for nobody and invitations that went to an address of the user's, before the user
 /// goes with those that are theirs. Not to one that another user has by now; and a test is the
 /// operator's own.
 pub async fn delete_to_addresses(db: &mut PgConnection, user_id: Uuid) -> sqlx::Result<()> {
@@ -87,7 +89,10 @@ pub async fn delete_to_addresses(db: &mut PgConnection, user_id: Uuid) -> sqlx::
          where user_id is null and kind <> 'test' and lower(recipient collate "C") = any($1)"#,
         &addresses
     )
-    .execute(db)
+    .execute(&mut *db)
     .await?;
+    sqlx::query!("delete from invitations where email_key = any($1)", &addresses)
+        .execute(db)
+        .await?;
     Ok(())
 }

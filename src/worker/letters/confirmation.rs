@@ -36,6 +36,6 @@ fn write(draft: &Draft<'_>, user: &User) -> Composed {
 /// that a release without codes queued.
 fn code(draft: &Draft<'_>) -> Option<(String, i64)> {
     let (challenge, until) = (draft.claimed.challenge_id?, draft.claimed.challenge_expires_at?);
-    let minutes = draft.minutes_until(until);
-    (minutes >= 1).then(|| (draft.state.codes.make(CodePurpose::Confirm, challenge), minutes))
+    let minutes = draft.minutes_until(until)?;
+    Some((draft.state.codes.make(CodePurpose::Confirm, challenge), minutes))
 }

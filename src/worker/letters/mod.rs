@@ -46,9 +46,10 @@ impl<'a> Draft<'a> {
         &self.claimed.recipient
     }
 
-    /// How many minutes are left until then, to the nearest one.
-    fn minutes_until(&self, end: DateTime<Utc>) -> i64 {
-        ((end - self.now).num_seconds() + 30) / 60
+    /// How many minutes are left until then, to the nearest one; `None` where it is less than one.
+    fn minutes_until(&self, end: DateTime<Utc>) -> Option<i64> {
+        let left = (end - self.now).num_seconds();
+        (left >= 60).then_some((left + 30) / 60)
     }
 
     fn goes_to(&self, address: &str) -> bool {

@@ -12,21 +12,17 @@ use crate::store::users::User;
 pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Composed {
     let Some(challenge) = draft.claimed.challenge_id else { return Ok(None) };
     let (state, at) = (draft.state, draft.claimed.created_at);
-    let minutes = draft.minutes_until(at + LINK_LIFETIME);
-    if minutes < 1 {
-        return Ok(None);
-    }
+    let Some(minutes) = draft.minutes_until(at + LINK_LIFETIME) else { return Ok(None) };
     let token = state.keys.issue_handle(HandleKind::Reset, challenge, at, at + LINK_LIFETIME);
     let page = state.config.password_reset_url.as_ref();
     let link = draft.link(page, "password/reset", &token);
     let code = state.codes.make(CodePurpose::Reset, challenge);
     let code_minutes = draft.minutes_until(at + CODE_LIFETIME);
-    // A letter that was held up has one that is good no longer.
-    let is_code_good = code_minutes >= 1;
+    // A letter that was held up has a code that is good no longer.
     let values = Values::new()
         .set("link", link)
         .set("minutes", minutes)
-        .set_if("digits", is_code_good.then_some(&*code))
-        .set_if("code_minutes", is_code_good.then_some(code_minutes));
+        .set_if("digits", code_minutes.map(|_| &*code))
+        .set_if("code_minutes", code_minutes);
     draft.letter(&user.email, &values)
 }

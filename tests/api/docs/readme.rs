@@ -102,7 +102,7 @@ async fn the_walk_by_curl_holds_word_for_word_and_leaves_out_no_endpoint() {
         (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{said}\n{complained}");
 
-    // Where it has led: Ada was promoted, and is gone; the admin is there, and alone.
+    // Where it has led: Ada was promoted, and is gone; the admin is there, and who was invited.
     assert!(said.contains("ada is staff now."), "{said}");
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let log_in = async |name: &str, password: &str| {
@@ -119,7 +119,7 @@ async fn the_walk_by_curl_holds_word_for_word_and_leaves_out_no_endpoint() {
     let list: Value = list.json().await.unwrap();
     let users: Vec<_> =
         list["users"].as_array().unwrap().iter().map(|user| &user["username"]).collect();
-    assert_eq!(users, ["boss"]);
+    assert_eq!(users, ["boss", "grace"]);
     let document = client.get(format!("{url}/openapi.json")).send().await.unwrap();
     let document: Value = document.json().await.unwrap();
 

@@ -284,5 +284,9 @@ fn help_and_the_colour_of_buttons_are_settings() {
 fn what_goes_to_an_address_that_is_not_confirmed_has_no_words_of_anybodys() {
     let words: Vec<_> =
         KINDS.iter().filter(|kind| kind.reader == Reader::Anybody).map(|kind| kind.word).collect();
-    assert_eq!(words, ["confirmation", "reset"], "does it say what a stranger chose?");
+    assert_eq!(
+        words,
+        ["confirmation", "reset", "invitation"],
+        "does it say what a stranger chose?"
+    );
 }
