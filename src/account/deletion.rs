@@ -147,7 +147,8 @@ pub async fn restore(state: &AppState, handle: &str, client: &ClientInfo) -> Res
     }
     standing::set_restored(&mut tx, user_id, now).await?;
     if user.is_email_verified() {
-        outbox::insert(&mut tx, &[letters::account_restored(&user)], now).await?;
+        let since = user.standing.deleted_at.unwrap_or(now);
+        letters::queue_notice(&mut tx, letters::account_restored(&user), since, now).await?;
     }
     let event = Event::new(EventKind::Restored).by_oneself(user_id).from(client.ip);
     state.record(&mut tx, event, now).await?;
