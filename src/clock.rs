@@ -61,5 +61,10 @@ pub fn rfc3339_or_none<S: Serializer>(
 /// Writes an instant as RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`; for
 /// `serialize_with`.
 pub fn rfc3339<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+    serializer.serialize_str(&in_rfc3339(*at))
+}
+
+/// As [`rfc3339`] writes it.
+pub fn in_rfc3339(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }

@@ -40,6 +40,11 @@ pub fn password_changed(user: &User) -> NewLetter<'_> {
     to_user(LetterKind::PasswordChanged, user, &user.email)
 }
 
+/// The letter that tells a user that they are banned no longer.
+pub fn ban_lifted(user: &User) -> NewLetter<'_> {
+    to_user(LetterKind::BanLifted, user, &user.email)
+}
+
 /// The letter that tells a user that their account is deleted, with the link that takes that back.
 pub fn account_deleted(user: &User, challenge: Uuid, until: DateTime<Utc>) -> NewLetter<'_> {
     NewLetter {
@@ -74,17 +79,57 @@ pub async fn count_reset(
     client: &ClientInfo,
     now: DateTime<Utc>,
 ) -> Result<Option<Vec<Counted>>, Error> {
-    let subject = format!("reset {}", recipient.to_ascii_lowercase());
-    let by_block = |limit| Attempt::on_account_from(limit, &subject, client.ip);
-    let mut all = vec![
-        by_block(&MAIL_RECIPIENT_HOUR),
-        by_block(&MAIL_RECIPIENT_DAY),
-        Attempt::on(&MAIL_FIRST, &subject),
-        Attempt::by_address(&MAIL_ADDRESS, client.ip),
-    ];
+    let mut all = resets_to(recipient, client).to_vec();
+    all.push(Attempt::by_address(&MAIL_ADDRESS, client.ip));
     all.extend(Attempt::by_network(&MAIL_NETWORK, client.ip));
     let counting = attempts::count(state, [Attempts::refunded_if_dropped(all)], now);
     Ok(silently(counting.await)?.map(Vec::from))
+}
+
+/// As [`count_reset`], of a letter that an admin sends: it counts with its recipient alone, as one
+/// admin sends letters to many.
+pub async fn count_reset_by_admin(
+    state: &AppState,
+    recipient: &str,
+    client: &ClientInfo,
+    now: DateTime<Utc>,
+) -> Result<Option<Counted>, Error> {
+    count_by_admin(state, resets_to(recipient, client), now).await
+}
+
+/// As [`count_silently`], likewise.
+pub async fn count_confirmation_by_admin(
+    state: &AppState,
+    recipient: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<Counted>, Error> {
+    count_by_admin(state, letters_to(recipient), now).await
+}
+
+async fn count_by_admin(
+    state: &AppState,
+    all: impl Into<Vec<Attempt>>,
+    now: DateTime<Utc>,
+) -> Result<Option<Counted>, Error> {
+    let counting = attempts::count(state, [Attempts::refunded_if_dropped(all)], now);
+    Ok(silently(counting.await)?.map(|[counted]| counted))
+}
+
+/// What a letter counts as with its recipient.
+fn letters_to(recipient: &str) -> [Attempt; 2] {
+    let recipient = recipient.to_ascii_lowercase();
+    [&MAIL_RECIPIENT_HOUR, &MAIL_RECIPIENT_DAY].map(|limit| Attempt::on(limit, &recipient))
+}
+
+/// What a letter that resets a password does.
+fn resets_to(recipient: &str, client: &ClientInfo) -> [Attempt; 3] {
+    let subject = format!("reset {}", recipient.to_ascii_lowercase());
+    let by_block = |limit| Attempt::on_account_from(limit, &subject, client.ip);
+    [
+        by_block(&MAIL_RECIPIENT_HOUR),
+        by_block(&MAIL_RECIPIENT_DAY),
+        Attempt::on(&MAIL_FIRST, &subject),
+    ]
 }
 
 /// A letter whose kind needs to know of nothing but its user.
@@ -118,10 +163,8 @@ pub async fn count(
     client: &ClientInfo,
     now: DateTime<Utc>,
 ) -> Result<Counted, Error> {
-    let recipient = recipient.to_ascii_lowercase();
-    let to = |limit| Attempt::on(limit, &recipient);
-    let from = Attempt::by_address(&MAIL_ADDRESS, client.ip);
-    let all = [to(&MAIL_RECIPIENT_HOUR), to(&MAIL_RECIPIENT_DAY), from];
+    let mut all = letters_to(recipient).to_vec();
+    all.push(Attempt::by_address(&MAIL_ADDRESS, client.ip));
     let [counted] = attempts::count(state, [Attempts::refunded_if_dropped(all)], now).await?;
     Ok(counted)
 }

@@ -8,6 +8,7 @@ pub mod invitations;
 pub mod letters;
 pub mod mailed_codes;
 pub mod password;
+pub mod profile;
 pub mod recovery;
 pub mod refreshes;
 pub mod sessions;

@@ -1,5 +1,7 @@
 //! A forgotten password: any client asks for a letter, and the reader of the letter sets a new one.
 
+use std::net::IpAddr;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 use uuid::Uuid;
@@ -15,7 +17,9 @@ use crate::security::token::{HandleKind, Opened, TokenError};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::challenges::{self, ChallengeKind, NewChallenge, Open};
+use crate::store::db::Tx;
 use crate::store::sessions::{self, PASSWORD_RESET};
+use crate::store::users::User;
 use crate::store::{limits, outbox, users};
 
 /// How long the link in a letter is good.
@@ -65,15 +69,7 @@ pub async fn ask(
     let handle = state.keys.issue_handle(HandleKind::Code, id, now, now + CODE_LIFETIME);
     let counted = letters::count_reset(state, email.as_str(), client, now).await?;
     let Some(counted) = counted else { return Ok(Asked { handle, is_limited: true }) };
-    let challenge = NewChallenge {
-        id,
-        kind: ChallengeKind::Reset,
-        letter_id: Uuid::now_v7(),
-        recipient: email.as_str().to_owned(),
-        ip: client.ip,
-        created_at: now,
-        expires_at: now + LINK_LIFETIME,
-    };
+    let challenge = new_challenge(id, email.as_str(), client.ip, now);
     let writing = state.db.write(|db| {
         let challenge = challenge.clone();
         Box::pin(async move { challenges::insert_with_letter(db, &challenge).await })
@@ -82,6 +78,30 @@ pub async fn ask(
     counted.into_iter().for_each(Counted::charge);
     state.mail_queued.notify_one();
     Ok(Asked { handle, is_limited: false })
+}
+
+/// Queues the letter for a user, in the transaction of the admin who sends it.
+pub async fn send(tx: &mut Tx, user: &User, now: DateTime<Utc>) -> sqlx::Result<()> {
+    // Without an address: nobody asked from one.
+    let challenge = new_challenge(Uuid::now_v7(), &user.email, None, now);
+    challenges::insert_with_letter(tx, &challenge).await
+}
+
+fn new_challenge(
+    id: Uuid,
+    recipient: &str,
+    ip: Option<IpAddr>,
+    now: DateTime<Utc>,
+) -> NewChallenge {
+    NewChallenge {
+        id,
+        kind: ChallengeKind::Reset,
+        letter_id: Uuid::now_v7(),
+        recipient: recipient.to_owned(),
+        ip,
+        created_at: now,
+        expires_at: now + LINK_LIFETIME,
+    }
 }
 
 /// The reset that a letter's link is for.
@@ -158,7 +178,9 @@ async fn set(
     let now = state.clock.now();
     let mut tx = state.db.begin_for(user_id).await?;
     // First: resets of one account wait for each other, and see what the one before has set.
-    let Some(user) = users::find_for_update(&mut tx, user_id).await? else {
+    let user = users::find_for_update(&mut tx, user_id).await?;
+    // It may have been banned or deleted since the link was opened.
+    let Some(user) = user.filter(User::may_get_in) else {
         return Err(proven.refused());
     };
     if !challenges::use_up(&mut tx, id, now).await? {

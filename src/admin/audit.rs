@@ -17,7 +17,7 @@ use super::stream;
 use super::words::{one_of, schema_of};
 use crate::account::client::ClientInfo;
 use crate::clock;
-use crate::fields::{FieldError, parse_instant, parse_uuid};
+use crate::fields::{FieldError, Instant, parse_uuid};
 use crate::http::body::QueryString;
 use crate::http::cursor;
 use crate::http::error::{ApiError, Code};
@@ -221,8 +221,8 @@ impl AuditRequest {
             actor_id: form.optional("actor_id", parse_uuid),
             ip: form.optional("ip", parse_ip),
             request_id: form.optional("request_id", parse_request_id),
-            since: form.optional("since", parse_instant),
-            until: form.optional("until", parse_instant),
+            since: form.optional("since", Instant::parse).map(Instant::get),
+            until: form.optional("until", Instant::parse).map(Instant::get),
         };
         let after = form.optional("after", |raw| cursor::decode_number(raw, sort_name(descending)));
         let limit = limit.unwrap_or(DEFAULT_LIMIT);

@@ -1,22 +1,21 @@
 //! `GET /users/`: all users, page by page or as a stream.
 
-use axum::body::{Body, Bytes};
+use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::{BoxError, Json};
-use futures_util::stream;
 use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
+use crate::admin::stream;
 use crate::fields::{Role, Search, login_key};
 use crate::http::body::QueryString;
 use crate::http::cursor;
 use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
-use crate::http::session::AdminUser;
-use crate::http::user::PublicUser;
+use crate::http::session::StaffUser;
+use crate::http::user::ManagedUser;
 use crate::state::AppState;
 use crate::store::keyset::Position;
 use crate::store::user_list::{self, Filter, SortBy};
@@ -32,7 +31,7 @@ const STREAM_BATCH: i64 = 500;
 #[derive(Serialize, ToSchema)]
 pub struct ListResponse {
     success: bool,
-    users: Vec<PublicUser>,
+    users: Vec<ManagedUser>,
     /// The cursor for `after`, where there is a next page.
     #[schema(required = true)]
     next: Option<String>,
@@ -63,30 +62,26 @@ pub struct ListResponse {
             pattern = "^([Uu][Ss][Ee][Rr]|[Ss][Tt][Aa][Ff][Ff]|[Aa][Dd][Mm][Ii][Nn])?$",
             description = "User, Staff or Admin, in any case."),
         ("email_verified" = Option<bool>, Query),
+        ("banned" = Option<bool>, Query, description = "Banned at the moment, or not."),
         ("sort" = Option<String>, Query, pattern = "^(-?(created_at|modified_at|username|email))?$",
             description = "created_at (the default), modified_at, username or email; with `-` before it, descending."),
         ("count" = Option<bool>, Query, description = "Count all users that the filters leave."),
     ),
     responses((status = 200, description = "A page of users, or all of them as a stream.",
         headers(("link" = String, description = "The next page, `rel=\"next\"`.")),
-        content((ListResponse = "application/json"), (PublicUser = "application/x-ndjson")))),
+        content((ListResponse = "application/json"), (ManagedUser = "application/x-ndjson")))),
     extensions(("x-codes" = json!([
         Code::MalformedRequest, Code::Forbidden, Code::ValidationFailed,
     ]))),
 )]
 pub async fn list(
-    caller: AdminUser,
+    caller: StaffUser,
     State(state): State<AppState>,
     headers: HeaderMap,
     QueryString(form): QueryString,
 ) -> Result<Response, ApiError> {
     let request = ListRequest::parse(form)?;
-    let wants_stream = headers.get_all(header::ACCEPT).iter().any(|value| {
-        value
-            .to_str()
-            .is_ok_and(|value| value.to_ascii_lowercase().contains("application/x-ndjson"))
-    });
-    if wants_stream {
+    if stream::is_wanted(&headers) {
         return Ok(all(state, caller, request));
     }
 
@@ -95,7 +90,7 @@ pub async fn list(
     let next = cursor::cut(&mut found, request.limit).map(|last| request.cursor(last));
     let url = format!("{}/api/v1/users/", state.config.public_url);
     let link = next.as_ref().and_then(|next| cursor::link(&url, &request.given, next));
-    let users = found.into_iter().map(PublicUser::from).collect();
+    let users = found.into_iter().map(ManagedUser::from).collect();
     let mut response = Json(ListResponse { success: true, users, next, count }).into_response();
     if let Some(link) = link {
         response.headers_mut().insert(header::LINK, link);
@@ -139,6 +134,7 @@ impl ListRequest {
             username: form.optional("username", |raw| Ok(login_key(raw))),
             role: form.optional("role", Role::parse),
             email_verified: form.flag("email_verified"),
+            banned: form.flag("banned"),
         };
         let request = Self {
             limit: limit.unwrap_or(DEFAULT_LIMIT),
@@ -159,8 +155,18 @@ impl ListRequest {
     }
 }
 
-const PARAMETERS: [&str; 9] =
-    ["limit", "after", "q", "role", "email_verified", "email", "username", "sort", "count"];
+const PARAMETERS: [&str; 10] = [
+    "limit",
+    "after",
+    "q",
+    "role",
+    "email_verified",
+    "banned",
+    "email",
+    "username",
+    "sort",
+    "count",
+];
 
 const SORTS: [(&str, SortBy); 4] = [
     ("created_at", SortBy::CreatedAt),
@@ -169,29 +175,15 @@ const SORTS: [(&str, SortBy); 4] = [
     ("email", SortBy::Email),
 ];
 
-/// Every user that matches, one JSON object a line. Each batch is a query of its own, so that a
-/// slow reader holds neither memory nor a connection; before each it is checked that the caller
-/// still is an admin.
-fn all(state: AppState, caller: AdminUser, request: ListRequest) -> Response {
-    let start = Some((state, caller, request));
-    let batches = stream::try_unfold(start, async |position| {
-        let Some((state, caller, mut request)) = position else { return Ok(None) };
-        if !caller.is_still_admin(&state).await? {
-            return Err(BoxError::from("the reader is an admin no more"));
-        }
+/// Every user that matches, one JSON object a line.
+fn all(state: AppState, caller: StaffUser, request: ListRequest) -> Response {
+    stream::lines(state, caller, request, |state, mut request: ListRequest| async move {
         let found = state.db.read_many(|db| Box::pin(read_batch(db, request.clone()))).await?;
         let is_last = i64::try_from(found.len()).is_ok_and(|found| found < STREAM_BATCH);
         request.after = found.last().map(|last| request.sort.0.position(last));
-        let mut lines = Vec::new();
-        for user in found {
-            serde_json::to_writer(&mut lines, &PublicUser::from(user))?;
-            lines.push(b'\n');
-        }
-        let next = if is_last { None } else { Some((state, caller, request)) };
-        Ok(Some((Bytes::from(lines), next)))
-    });
-    let media_type = HeaderValue::from_static("application/x-ndjson");
-    ([(header::CONTENT_TYPE, media_type)], Body::from_stream(batches)).into_response()
+        let users: Vec<_> = found.into_iter().map(ManagedUser::from).collect();
+        Ok((users, (!is_last).then_some(request)))
+    })
 }
 
 async fn read_batch(db: &mut PgConnection, request: ListRequest) -> sqlx::Result<Vec<User>> {

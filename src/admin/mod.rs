@@ -1,9 +1,15 @@
-//! Admins acting on others: every handler here asks for an `AdminUser`.
+//! Staff who read of others, and admins who act on them: every handler here asks for a `StaffUser`
+//! or an `AdminUser`.
 
+mod act;
 mod audit;
+mod ban;
+mod bulk;
+mod edit;
 mod invitations;
 pub mod list;
 mod mails;
+mod send;
 mod stream;
 mod users;
 mod words;
@@ -26,7 +32,10 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(mails::list))
         .routes(routes!(mails::retry))
         .routes(routes!(list::list))
-        .routes(routes!(users::show, users::set_role, users::delete))
+        .routes(routes!(users::show, users::set_role, users::delete, edit::edit))
+        .routes(routes!(ban::ban, ban::unban))
+        .routes(routes!(send::send))
+        .routes(routes!(bulk::bulk))
 }
 
 /// The id in the path; `None` where it is no UUID, which names no row.

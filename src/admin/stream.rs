@@ -1,21 +1,20 @@
 //! A list as a stream: one JSON object a line.
 
 use axum::BoxError;
-use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::body::Bytes;
+use axum::http::HeaderMap;
+use axum::response::Response;
 use futures_util::stream;
 use serde::Serialize;
 
 use crate::http::html::accepts_by_name;
+use crate::http::ndjson;
 use crate::http::session::StaffUser;
 use crate::state::AppState;
 
-const NDJSON: &str = "application/x-ndjson";
-
 /// Whether the client wants all of a list, one JSON object a line.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
-    accepts_by_name(headers, NDJSON)
+    accepts_by_name(headers, ndjson::MEDIA_TYPE)
 }
 
 /// Every row of a list. `read` gives a batch, and what the next one is asked for by if there is
@@ -46,6 +45,5 @@ where
         }
         Ok(Some((Bytes::from(lines), next.map(|next| (state, caller, next, read)))))
     });
-    let media_type = HeaderValue::from_static(NDJSON);
-    ([(header::CONTENT_TYPE, media_type)], Body::from_stream(batches)).into_response()
+    ndjson::stream(batches)
 }

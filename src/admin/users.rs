@@ -1,26 +1,25 @@
-//! `/users/{public_id}`: one user, seen, promoted, demoted or deleted by an admin.
+//! `/users/{public_id}`: one user, seen by staff, promoted, demoted or deleted by an admin.
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
-use chrono::{DateTime, Utc};
 use serde_json::json;
-use sqlx::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::act::{Act, Begun};
 use crate::account::client::ClientInfo;
 use crate::account::deletion;
 use crate::fields::{Role, RoleName};
-use crate::http::answer::{Message, UserAnswer, UserMessage};
+use crate::http::answer::{ManagedUserAnswer, Message, UserMessage};
 use crate::http::body::{OptionalJsonBody, QueryString};
 use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
-use crate::http::session::{AdminUser, CurrentUser};
+use crate::http::session::{AdminUser, StaffUser};
 use crate::state::AppState;
-use crate::store::audit::{Event, EventKind};
-use crate::store::users::User;
-use crate::store::{admins, purges, sessions, standing, users};
+use crate::store::audit::EventKind;
+use crate::store::users::{self, User};
+use crate::store::{purges, standing};
 
 /// The role may come in the body as well as in the query.
 #[derive(ToSchema)]
@@ -52,7 +51,7 @@ impl RoleRequest {
 }
 
 /// The id in the path; anything but a UUID is no user.
-pub struct PublicId(Uuid);
+pub struct PublicId(pub Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for PublicId {
     type Rejection = ApiError;
@@ -65,22 +64,22 @@ impl<S: Send + Sync> FromRequestParts<S> for PublicId {
     }
 }
 
-/// Shows a user.
+/// Shows a user, also one who has asked for the account to be deleted.
 #[utoipa::path(
     get, path = "/api/v1/users/{public_id}", operation_id = "show_user", tag = "admin",
     security(("access_token" = []), ("bearer" = [])),
     params(("public_id" = Uuid, Path)),
-    responses((status = 200, description = "The user.", body = UserAnswer)),
+    responses((status = 200, description = "The user.", body = ManagedUserAnswer)),
     extensions(("x-codes" = json!([Code::Forbidden, Code::UserNotFound]))),
 )]
 pub async fn show(
-    _: AdminUser,
+    _: StaffUser,
     State(state): State<AppState>,
     PublicId(id): PublicId,
-) -> Result<Json<UserAnswer>, ApiError> {
+) -> Result<Json<ManagedUserAnswer>, ApiError> {
     let found = state.db.read(|db| Box::pin(users::find(db, id))).await?;
     let user = found.ok_or(Code::UserNotFound)?;
-    Ok(Json(UserAnswer::new(user)))
+    Ok(Json(ManagedUserAnswer::new(user)))
 }
 
 /// Gives a user a role. A promotion needs a verified address; the last admin stays one.
@@ -107,9 +106,14 @@ pub async fn set_role(
     OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Json<UserMessage>, ApiError> {
     let role = RoleRequest::parse(query, body)?;
-    let now = state.clock.now();
-    let mut tx = state.db.begin().await?;
-    let (admins, mut user) = lock(&mut tx, &caller, id, now).await?;
+    let user = give_role(&Act::new(&state, &caller, &client), id, role).await?;
+    let message = format!("{} is {role} now.", user.username);
+    Ok(Json(UserMessage::new(message, user)))
+}
+
+pub(super) async fn give_role(act: &Act<'_>, id: Uuid, role: Role) -> Result<User, ApiError> {
+    let (state, now) = (act.state, act.now);
+    let Begun { mut tx, admins, mut user } = act.begin(id).await?;
     if role > user.role && !user.is_email_verified() {
         return Err(Code::EmailNotVerified.into());
     }
@@ -118,14 +122,13 @@ pub async fn set_role(
     }
     if user.role != role {
         users::set_role(&mut tx, id, role, now).await?;
-        let event = Event::by(caller.actor(&client), EventKind::RoleChanged).on(id);
         let details = json!({ "from": user.role, "to": role });
-        state.record(&mut tx, event.with(details), now).await?;
+        let event = act.event(EventKind::RoleChanged, id).with(details);
+        state.record(&mut tx, event, now).await?;
         (user.role, user.modified_at) = (role, now);
     }
     state.commit(tx, id).await?;
-    let message = format!("{} is {role} now.", user.username);
-    Ok(Json(UserMessage::new(message, user)))
+    Ok(user)
 }
 
 /// Deletes a user, and every session of theirs: for good, also one whose owner has deleted it and
@@ -143,45 +146,27 @@ pub async fn delete(
     PublicId(id): PublicId,
     client: ClientInfo,
 ) -> Result<Json<Message>, ApiError> {
-    let now = state.clock.now();
-    let mut tx = state.db.begin().await?;
-    let (admins, user) = lock(&mut tx, &caller, id, now).await?;
+    remove(&Act::new(&state, &caller, &client), id).await?;
+    Ok(Json(Message::new("The user is deleted.")))
+}
+
+pub(super) async fn remove(act: &Act<'_>, id: Uuid) -> Result<(), ApiError> {
+    let Begun { mut tx, admins, user } = act.begin(id).await?;
     if admins == [id] {
         return Err(Code::LastAdmin.into());
     }
     if user.is_deleted() {
         // By its owner already: what would be removed later is removed now.
-        standing::set_purge(&mut tx, id, now).await?;
+        standing::set_purge(&mut tx, id, act.now).await?;
     } else {
         purges::delete_to_addresses(&mut tx, id).await?;
         users::delete(&mut tx, id).await?;
     }
-    let event = Event::by(caller.actor(&client), EventKind::UserDeleted).on(id);
-    state.record(&mut tx, event.with(json!({ "role": user.role })), now).await?;
-    state.commit(tx, id).await?;
+    let event = act.event(EventKind::UserDeleted, id).with(json!({ "role": user.role }));
+    act.state.record(&mut tx, event, act.now).await?;
+    act.state.commit(tx, id).await?;
     if user.is_deleted() {
-        deletion::purge(&state, id).await;
+        deletion::purge(act.state, id).await;
     }
-    Ok(Json(Message::new("The user is deleted.")))
-}
-
-/// All admins, whom no other transaction can demote or delete before this one ends, and the target
-/// user, locked. The caller must still be an admin, in an active session: of two admins who demote
-/// each other, the second one comes too late.
-async fn lock(
-    db: &mut PgConnection,
-    caller: &CurrentUser,
-    id: Uuid,
-    now: DateTime<Utc>,
-) -> Result<(Vec<Uuid>, User), ApiError> {
-    let admins = admins::list_for_update(db).await?;
-    if !admins.contains(&caller.user.id) {
-        return Err(Code::Forbidden.into());
-    }
-    let user = users::find_for_update(db, id).await?.ok_or(Code::UserNotFound)?;
-    // Last: the locks may have taken their time.
-    if !sessions::is_active(db, caller.session.id, caller.user.id, now).await? {
-        return Err(Code::SessionEnded.into());
-    }
-    Ok((admins, user))
+    Ok(())
 }

@@ -5,6 +5,7 @@
 //! constants: a request type that holds it repeats no limit. By hand, as utoipa's attributes take
 //! literals alone.
 
+mod ban_reason;
 mod email;
 mod instant;
 mod name;
@@ -16,8 +17,9 @@ mod username;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use uuid::Uuid;
 
+pub use ban_reason::BanReason;
 pub use email::Email;
-pub use instant::parse_instant;
+pub use instant::Instant;
 pub use name::Name;
 pub use password::{NewPassword, Password, PasswordContext};
 pub use role::{Role, RoleName};

@@ -57,7 +57,7 @@ impl ToSchema for Name {}
 
 /// Control characters, and those that break lines or change the direction of the text around them
 /// (as in a "Trojan source"): none belongs in a name that an admin reads in a list.
-fn is_unprintable(c: char) -> bool {
+pub(super) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::account::sessions::TokenPair;
-use crate::http::user::PublicUser;
+use crate::http::user::{ManagedUser, PublicUser};
 use crate::session_cache::CachedSession;
 use crate::store::users::User;
 
@@ -51,18 +51,30 @@ impl UserAnswer {
     }
 }
 
-/// What was done to a user, and the user as they are now.
+/// A user as staff and admins see one.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ManagedUserAnswer {
+    success: bool,
+    user: ManagedUser,
+}
+
+impl ManagedUserAnswer {
+    pub fn new(user: User) -> Self {
+        Self { success: true, user: user.into() }
+    }
+}
+
+/// What was done to a user, and the user as staff and admins see them now.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UserMessage {
     success: bool,
-    #[schema(value_type = String)]
-    message: Cow<'static, str>,
-    user: PublicUser,
+    message: String,
+    user: ManagedUser,
 }
 
 impl UserMessage {
-    pub fn new(message: impl Into<Cow<'static, str>>, user: impl Into<PublicUser>) -> Self {
-        Self { success: true, message: message.into(), user: user.into() }
+    pub fn new(message: String, user: User) -> Self {
+        Self { success: true, message, user: user.into() }
     }
 }
 

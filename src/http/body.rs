@@ -132,6 +132,11 @@ fn parse_form(bytes: &[u8]) -> Input {
 /// `application/json` or of its kind (`application/problem+json`), in UTF-8 if a charset is named,
 /// and not compressed.
 fn is_json(headers: &HeaderMap) -> bool {
+    is_text_of(headers, is_json_type)
+}
+
+/// Whether the body is of such a type, in UTF-8 if a charset is named, and not compressed.
+pub(super) fn is_text_of(headers: &HeaderMap, is_type: fn(&str) -> bool) -> bool {
     let is_utf8 =
         |charset: &str| ["utf-8", "utf8"].iter().any(|it| charset.eq_ignore_ascii_case(it));
     let mut packed = headers.get_all(header::CONTENT_ENCODING).iter();
@@ -147,7 +152,7 @@ fn is_json(headers: &HeaderMap) -> bool {
         return false;
     };
     let mut parts = value.split(';').map(str::trim);
-    parts.next().is_some_and(is_json_type)
+    parts.next().is_some_and(is_type)
         && parts.filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| {
             !name.trim().eq_ignore_ascii_case("charset") || is_utf8(value.trim().trim_matches('"'))
         })
@@ -163,7 +168,7 @@ fn is_json_type(essence: &str) -> bool {
         && suffix.map_or(subtype, |(_, suffix)| suffix).eq_ignore_ascii_case("json")
 }
 
-async fn read_body(body: Body, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
+pub(super) async fn read_body(body: Body, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
     let too_large = || ApiError {
         message: Some(format!("A body has at most {} KiB here.", max_bytes / 1024)),
         ..Code::PayloadTooLarge.into()
@@ -205,7 +210,7 @@ async fn turn_for(max_bytes: usize) -> Result<SemaphorePermit<'static>, ApiError
     turn.map_err(|_| busy())?.map_err(ApiError::internal)
 }
 
-fn parse_object(bytes: &[u8]) -> Result<Input, ApiError> {
+pub(super) fn parse_object(bytes: &[u8]) -> Result<Input, ApiError> {
     let text = str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to() + 1;
         ApiError::malformed(format!("The body is not UTF-8: see byte {at}."))

@@ -94,6 +94,8 @@ codes! {
         "The e-mail address is verified already.";
     EmailNotVerified = CONFLICT "email_not_verified":
         "The user's e-mail address has to be verified first.";
+    NotYourself = CONFLICT "not_yourself": "Nobody does this to themselves: ask another admin.";
+    UserBanned = CONFLICT "user_banned": "The user is banned: lift the ban first.";
     LastAdmin = CONFLICT "last_admin": "This is the last admin.";
     LinkExpired = GONE "link_expired": "This link is no longer valid: ask for a new one.";
     ChallengeExpired = GONE "challenge_expired":

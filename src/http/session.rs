@@ -174,16 +174,6 @@ impl AsRef<CurrentUser> for AdminUser {
     }
 }
 
-impl AdminUser {
-    /// Whether they still are an admin: for long answers.
-    pub async fn is_still_admin(&self, state: &AppState) -> sqlx::Result<bool> {
-        let (session, user) = (self.0.session.id, self.0.user.id);
-        let active =
-            account::sessions::find_active(state, session, user, state.clock.now()).await?;
-        Ok(active.is_some_and(|(_, user)| user.role.is_admin()))
-    }
-}
-
 impl StaffUser {
     /// Whether they still are staff or an admin: for long answers.
     pub async fn is_still_staff(&self, state: &AppState) -> sqlx::Result<bool> {

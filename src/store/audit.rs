@@ -33,6 +33,7 @@ events! {
     AccountDisowned = "account_disowned";
     AlreadyTaken = "already_taken";
     AuditRead = "audit_read";
+    Banned = "banned";
     CreateAdmin = "create_admin";
     DeletionAsked = "deletion_asked";
     EmailChanged = "email_changed";
@@ -45,12 +46,14 @@ events! {
     InvitationRevoked = "invitation_revoked";
     Invited = "invited";
     LetterRetried = "letter_retried";
+    LetterSent = "letter_sent";
     Login = "login";
     LoginRefused = "login_refused";
     Logout = "logout";
     LogoutEverywhere = "logout_everywhere";
     PasswordChanged = "password_changed";
     PasswordReset = "password_reset";
+    ProfileEdited = "profile_edited";
     ProfileUpdated = "profile_updated";
     Purged = "purged";
     RateLimited = "rate_limited";
@@ -60,8 +63,10 @@ events! {
     ResetAsked = "reset_asked";
     Restored = "restored";
     RoleChanged = "role_changed";
+    SessionsEnded = "sessions_ended";
     SessionsRemoved = "sessions_removed";
     StepUp = "step_up";
+    Unbanned = "unbanned";
     UserDeleted = "user_deleted";
     WrongPassword = "wrong_password";
 }
@@ -71,7 +76,8 @@ impl EventKind {
     /// what others tried or read.
     pub fn is_shown_to_person(self) -> bool {
         match self {
-            Self::CreateAdmin
+            Self::Banned
+            | Self::CreateAdmin
             | Self::DeletionAsked
             | Self::EmailChanged
             | Self::EmailDisowned
@@ -79,11 +85,13 @@ impl EventKind {
             | Self::Exported
             | Self::FirstAdmin
             | Self::InvitationAccepted
+            | Self::LetterSent
             | Self::Login
             | Self::Logout
             | Self::LogoutEverywhere
             | Self::PasswordChanged
             | Self::PasswordReset
+            | Self::ProfileEdited
             | Self::ProfileUpdated
             | Self::RefreshTokenRepeated
             | Self::RefreshTokenReused
@@ -91,8 +99,10 @@ impl EventKind {
             | Self::ResetAsked
             | Self::Restored
             | Self::RoleChanged
+            | Self::SessionsEnded
             | Self::SessionsRemoved
-            | Self::StepUp => true,
+            | Self::StepUp
+            | Self::Unbanned => true,
             // After some of these nobody is left to see them, others are in the log alone.
             Self::AccountDisowned
             | Self::AlreadyTaken
@@ -137,13 +147,15 @@ pub struct Event {
     ip: Option<IpAddr>,
     /// Never a secret and never an address.
     details: Value,
+    /// What a person wrote about it: recorded, and not logged.
+    reason: Option<String>,
 }
 
 impl Event {
     /// Without an actor: by a client that is not logged in, or by the service itself.
     pub fn new(kind: EventKind) -> Self {
         let (user_id, actor_id, session_id, ip) = (None, None, None, None);
-        Self { kind, user_id, actor_id, session_id, ip, details: Value::Null }
+        Self { kind, user_id, actor_id, session_id, ip, details: Value::Null, reason: None }
     }
 
     /// In the actor's session and from their address, to another user unless `on` says so.
@@ -181,6 +193,20 @@ impl Event {
     #[must_use]
     pub fn with(self, details: Value) -> Self {
         Self { details, ..self }
+    }
+
+    #[must_use]
+    pub fn with_reason(self, reason: &str) -> Self {
+        Self { reason: Some(reason.to_owned()), ..self }
+    }
+
+    /// What is recorded of its details.
+    fn recorded(&self) -> Value {
+        let mut details = self.details.clone();
+        if let Some(reason) = &self.reason {
+            details["reason"] = reason.as_str().into();
+        }
+        details
     }
 
     /// Logs and counts it: an event that was recorded once that is committed, one that changes
@@ -228,7 +254,7 @@ pub async fn insert(
         event.actor_id,
         event.session_id,
         event.ip.map(IpNetwork::from),
-        event.details,
+        event.recorded(),
         event.kind.counted_by(),
         request.request_id,
         request.user_agent,

@@ -152,7 +152,8 @@ pub async fn bind_to_nobody(db: &mut PgConnection, id: Uuid) -> sqlx::Result<()>
     Ok(())
 }
 
-/// The challenge, if it is still good.
+/// The challenge, if it is still good. That of a banned account is not, nor that of a deleted one,
+/// unless it takes the deletion back.
 pub async fn find_open(
     db: &mut PgConnection,
     id: Uuid,
@@ -166,7 +167,8 @@ pub async fn find_open(
                 where c.id = $1 and c.kind = $2 and c.used_at is null and c.expires_at > $3
                     and u.email_key = lower(c.recipient collate "C")
                     and (u.password_set_at is null or u.password_set_at <= c.created_at)
-                    and (u.deleted_at is not null) = (c.kind = 'restore')"#,
+                    and (u.deleted_at is not null) = (c.kind = 'restore')
+                    and (c.kind = 'restore' or u.banned_at is null or u.banned_until <= now())"#,
         id,
         kind.as_str(),
         now,

@@ -18,6 +18,8 @@ pub enum LetterKind {
     AccountDeleted,
     /// Tells a user that it was taken back.
     AccountRestored,
+    /// Tells a user that they are banned no longer.
+    BanLifted,
     /// Asks the recipient to confirm that the address is theirs.
     Confirmation,
     /// Tells the old address that a new one waits to be confirmed.
@@ -34,9 +36,10 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AccountDeleted,
         Self::AccountRestored,
+        Self::BanLifted,
         Self::Confirmation,
         Self::EmailChangeNotice,
         Self::Invitation,
@@ -50,6 +53,7 @@ impl LetterKind {
         match self {
             Self::AccountDeleted => "account_deleted",
             Self::AccountRestored => "account_restored",
+            Self::BanLifted => "ban_lifted",
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
             Self::Invitation => "invitation",

@@ -135,6 +135,11 @@ pub const PASSWORD_RESET: &str = "password_reset";
 /// Likewise of one whose account its owner has deleted.
 pub const ACCOUNT_DELETED: &str = "account_deleted";
 
+/// Likewise of one whose user was banned.
+pub const BANNED: &str = "banned";
+/// Likewise of one that an admin has ended.
+pub const ENDED_BY_ADMIN: &str = "ended_by_admin";
+
 /// Ends one session; returns whether it was active.
 pub async fn revoke(
     db: &mut PgConnection,

@@ -21,6 +21,52 @@ pub struct Standing {
     pub banned_by: Option<Uuid>,
 }
 
+/// A ban as an admin asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct NewBan<'a> {
+    pub reason: &'a str,
+    /// `None`: for good.
+    pub until: Option<DateTime<Utc>>,
+    pub by: Uuid,
+}
+
+/// Bans an account, in place of an earlier ban; whether that holds, which one that has ended by the
+/// database's clock does not.
+pub async fn set_ban(
+    db: &mut PgConnection,
+    id: Uuid,
+    ban: &NewBan<'_>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"update users set banned_at = $2, banned_until = $3, ban_reason = $4, banned_by = $5,
+               modified_at = $2
+           where id = $1
+           returning coalesce(banned_until > now(), true) as "holds!""#,
+        id,
+        now,
+        ban.until,
+        ban.reason,
+        ban.by,
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Lifts the ban of an account.
+pub async fn lift_ban(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update users set banned_at = null, banned_until = null, ban_reason = null,
+             banned_by = null, modified_at = $2
+         where id = $1",
+        id,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Marks a user as deleted, to be removed from `purge_at` on.
 pub async fn set_deleted(
     db: &mut PgConnection,

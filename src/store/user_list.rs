@@ -19,6 +19,8 @@ pub struct Filter {
     pub username: Option<String>,
     pub role: Option<Role>,
     pub email_verified: Option<bool>,
+    /// At the moment, by the database's clock.
+    pub banned: Option<bool>,
 }
 
 /// What a list may be sorted by: each with an index of its own.
@@ -102,6 +104,13 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     if let Some(verified) = filter.email_verified {
         query.push(format_args!(" and num_nonnulls(email_verified_at) = {}", u8::from(verified)));
     }
+    // The banned ones are few: an index holds them alone.
+    match filter.banned {
+        Some(true) => query
+            .push(" and banned_at is not null and (banned_until is null or banned_until > now())"),
+        Some(false) => query.push(" and (banned_at is null or banned_until <= now())"),
+        None => query,
+    };
 }
 
 fn push_part(query: &mut QueryBuilder<Postgres>, pattern: &str) {

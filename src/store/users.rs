@@ -32,8 +32,18 @@ impl User {
         self.standing.deleted_at.is_some()
     }
 
+    /// Neither deleted nor banned.
+    pub fn may_get_in(&self) -> bool {
+        !self.is_deleted() && !self.standing.is_banned
+    }
+
     pub fn is_email_verified(&self) -> bool {
         self.email_verified_at.is_some()
+    }
+
+    /// Of its own, or one that waits to replace it.
+    pub fn has_address_to_confirm(&self) -> bool {
+        !self.is_email_verified() || self.pending_email.is_some()
     }
 
     /// The pending address, or else the user's own.

@@ -56,6 +56,16 @@ impl From<Activity> for ActivityEvent {
     }
 }
 
+impl ActivityEvent {
+    /// Why somebody was banned staff have written for each other: it is in the export alone.
+    fn without_reason(mut self) -> Self {
+        if let Some(details) = self.details.as_object_mut() {
+            details.remove("reason");
+        }
+        self
+    }
+}
+
 #[derive(Serialize, ToSchema)]
 pub struct ActivityResponse {
     success: bool,
@@ -111,6 +121,6 @@ pub async fn list(
     let reading = state.db.read(|db| Box::pin(activity::list(db, id, after, limit + 1)));
     let mut found = reading.await?;
     let next = cursor::cut(&mut found, limit).map(|last| last.id.to_string());
-    let events = found.into_iter().map(ActivityEvent::from).collect();
+    let events = found.into_iter().map(|row| ActivityEvent::from(row).without_reason()).collect();
     Ok(Json(ActivityResponse { success: true, events, next }))
 }

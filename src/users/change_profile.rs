@@ -11,20 +11,31 @@ use utoipa::ToSchema;
 use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
 use crate::account::password::{self, attempts_to_prove};
-use crate::account::{confirmation, letters, sessions};
-use crate::fields::{FieldError, Password};
+use crate::account::{letters, profile, sessions};
+use crate::fields::{Email, FieldError, Name, Password, Username};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, Code};
+use crate::http::profile_changes::ProfileChanges;
 use crate::http::session::CurrentUser;
+use crate::http::taken::explain_if_taken;
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, PROFILE};
 use crate::state::AppState;
 use crate::store::audit::{Actor, Event, EventKind};
-use crate::store::db::Tx;
-use crate::store::outbox;
-use crate::store::users::{self, User};
-use crate::users::profile_changes::ProfileChanges;
-use crate::users::{Wanted, explain_if_taken};
+use crate::store::users::User;
+
+/// Only the fields that are given change; any other field is ignored, unless there is no other.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "read field by field")]
+pub struct UpdateRequest {
+    first_name: Option<Name>,
+    last_name: Option<Name>,
+    username: Option<Username>,
+    /// Replaces an unverified address at once; waits in `pending_email` beside a verified one.
+    email: Option<Email>,
+    /// The present password: needed to change a verified address.
+    password: Option<Password>,
+}
 
 #[derive(Serialize, ToSchema)]
 pub struct UpdateResponse {
@@ -43,7 +54,7 @@ pub struct UpdateResponse {
 #[utoipa::path(
     put, path = "/api/v1/users/me", operation_id = "update_me", tag = "users",
     security(("access_token" = []), ("bearer" = [])),
-    request_body = ProfileChanges,
+    request_body = UpdateRequest,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),
     extensions(("x-codes" = json!([
         Code::WrongPassword, Code::UsernameTaken, Code::EmailTaken, Code::RateLimited,
@@ -55,9 +66,10 @@ pub async fn update(
     client: ClientInfo,
     JsonBody(mut form): JsonBody,
 ) -> Result<Json<UpdateResponse>, ApiError> {
-    let mut changes = ProfileChanges::read(&mut form, &caller.user);
+    let changes = ProfileChanges::read(&mut form, &caller.user);
+    let password = form.optional("password", |raw| Ok(Password::claimed(raw)));
     let needs_proof = changes.replace_verified_address(&caller.user);
-    let password = changes.password.take().filter(|_| needs_proof);
+    let password = password.filter(|_| needs_proof);
     if needs_proof && password.is_none() {
         form.refuse("password", password_required());
     }
@@ -83,7 +95,7 @@ pub async fn update(
 #[utoipa::path(
     patch, path = "/api/v1/users/me", operation_id = "patch_me", tag = "users",
     security(("access_token" = []), ("bearer" = [])),
-    request_body = ProfileChanges,
+    request_body = UpdateRequest,
     responses((status = 200, description = "Changed.", body = UpdateResponse)),
     extensions(("x-codes" = json!([
         Code::WrongPassword, Code::UsernameTaken, Code::EmailTaken, Code::RateLimited,
@@ -175,8 +187,10 @@ async fn write(
         refunds.extend(counted.take());
     } else {
         user.modified_at = now;
-        update_profile(&mut tx, &before, &user).await?;
-        challenge = queue_letters(state, &mut tx, &before, &user, letter, now).await?;
+        if !profile::update(&mut tx, &before, &user).await? {
+            return Err(ApiError::conflict(&[("email", Code::EmailTaken)]));
+        }
+        challenge = profile::queue_letters(state, &mut tx, &before, &user, letter, now).await?;
         let event = Event::by(actor, EventKind::ProfileUpdated).on(user.id);
         state.record(&mut tx, event.with(json!({ "fields": updated })), now).await?;
     }
@@ -194,59 +208,17 @@ async fn write(
     Ok(Written { user, updated, challenge })
 }
 
-/// Writes the user, unless the new pending address is another user's: whether it is free when it is
-/// confirmed, the database decides then.
-async fn update_profile(tx: &mut Tx, before: &User, after: &User) -> Result<(), ApiError> {
-    let pending = after.pending_email.as_deref();
-    let new_pending = pending.filter(|_| after.pending_email != before.pending_email);
-    if users::update_profile(tx, after, new_pending).await? {
-        return Ok(());
-    }
-    Err(ApiError::conflict(&[("email", Code::EmailTaken)]))
-}
-
 /// The error of a change; where its name or its address is taken, with both if both are.
 async fn explain(
     call: &Call<'_>,
     changes: &ProfileChanges,
     error: ApiError,
 ) -> Result<ApiError, ApiError> {
-    let user = &call.caller.user;
-    let wanted = Wanted {
-        username: changes.username().unwrap_or(&user.username),
-        email: changes.new_address(user).unwrap_or(&user.email),
-        but: Some(user.id),
-    };
+    let wanted = changes.wanted(&call.caller.user);
     let event = Event::by(call.actor, EventKind::AlreadyTaken);
     explain_if_taken(call.state, error, wanted, event, None, call.now).await
 }
 
 fn password_required() -> FieldError {
     FieldError::new("required", "Your present password is needed to change a verified address.")
-}
-
-/// Queues the confirmation of a new address, and a notice to a verified one that it replaces; the
-/// handle for the code of the former.
-async fn queue_letters(
-    state: &AppState,
-    tx: &mut Tx,
-    before: &User,
-    after: &User,
-    letter: Option<Counted>,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Option<String>> {
-    let is_pending = after.pending_email.is_some() && after.pending_email != before.pending_email;
-    let is_replaced = !after.email.eq_ignore_ascii_case(&before.email);
-    if !is_pending && !is_replaced {
-        return Ok(None);
-    }
-    let challenge = confirmation::ask(state, tx, after, letter.is_some(), now).await?;
-    if let Some(letter) = letter {
-        letter.charge_in(tx);
-    }
-    if is_pending {
-        let notice = letters::email_change_notice(after, &before.email);
-        outbox::insert(tx, &[notice], now).await?;
-    }
-    Ok(Some(challenge))
 }

@@ -15,12 +15,12 @@ use crate::fields::{Email, Name, NewPassword, PasswordContext, Role, Username};
 use crate::http::body::JsonBody;
 use crate::http::error::{ApiError, Code};
 use crate::http::input::Input;
+use crate::http::taken::{Wanted, explain_if_taken, is_taken};
 use crate::http::user::PublicUser;
 use crate::limits::{Attempt, REGISTER_DAY, REGISTER_HOUR, REGISTER_NETWORK, REGISTER_TAKEN};
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::users::{self, NewUser, User};
-use crate::users::{Wanted, explain_if_taken, is_taken};
 
 /// Any other field is ignored.
 #[derive(ToSchema)]

@@ -43,7 +43,7 @@ pub async fn verify_email(
     client: ClientInfo,
 ) -> Result<(StatusCode, Json<VerifyEmailResponse>), ApiError> {
     let now = state.clock.now();
-    if needs_none(&user) {
+    if !user.has_address_to_confirm() {
         return Err(Code::EmailAlreadyVerified.into());
     }
     let counted = letters::count(&state, user.address_to_confirm(), &client, now).await;
@@ -51,10 +51,6 @@ pub async fn verify_email(
     let message = "The confirmation mail is on its way.";
     let answer = VerifyEmailResponse { success: true, message, challenge };
     Ok((StatusCode::ACCEPTED, Json(answer)))
-}
-
-fn needs_none(user: &User) -> bool {
-    user.is_email_verified() && user.pending_email.is_none()
 }
 
 /// Queues the letter, unless it waits already: then none is counted, and no limit refuses. The
@@ -69,7 +65,7 @@ async fn ask(
     // Locked, so that concurrent calls each see the letter of the one before, and none outlives
     // its user.
     let locked = users::find_for_update(&mut tx, user.id).await?.ok_or(Code::SessionEnded)?;
-    if needs_none(&locked) {
+    if !locked.has_address_to_confirm() {
         return Err(Code::EmailAlreadyVerified.into());
     }
     let address = locked.address_to_confirm();

@@ -32,6 +32,11 @@ impl HttpCall {
         Self(self.0.header("content-type", "application/json").body(body.into()))
     }
 
+    /// Lines, each of which says that it is JSON.
+    pub fn lines(self, body: impl Into<String>) -> Self {
+        Self(self.0.header("content-type", "application/x-ndjson").body(body.into()))
+    }
+
     /// With the access token of a login's or a refresh's answer.
     pub fn by(self, pair: &Value) -> Self {
         self.header("x-access-token", pair["token"].as_str().unwrap())

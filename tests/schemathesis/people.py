@@ -29,8 +29,10 @@ REFUSALS = {
     # U+0000 anywhere, and control characters in names: a pattern for them would be longer than the words.
     "invalid_characters": ANY,
     # The role comes in the query or in the body; a verified address changes with the password; one of challenge and
-    # code needs the other.
-    "required": {"role", "password", "challenge", "code"},
+    # code needs the other; a reason of white space is none.
+    "required": {"role", "password", "challenge", "code", "reason"},
+    # A ban ends in the future.
+    "out_of_range": {"until"},
     "ambiguous": {"role"},
     # An address is confirmed by a link's token or by challenge and code, which disown nothing.
     "not_allowed": {"token", "action"},
@@ -125,6 +127,12 @@ def map_body(context, body):
 def before_call(context, case, kwargs):
     """As a program: most others get a page."""
     case.headers["accept"] = "application/json"
+
+
+@schemathesis.serializer("application/x-ndjson")
+def one_line(context, value):
+    """Likewise of a body."""
+    return json.dumps(value).encode() + b"\n"
 
 
 @schemathesis.deserializer("application/x-ndjson")

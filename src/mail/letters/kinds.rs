@@ -84,7 +84,7 @@ const NOT_ME: Slot = link("not_me", sample_link!("not_me")).optional();
 /// Every kind.
 pub static KINDS: [Kind; TABLE.len()] = TABLE;
 
-const TABLE: [Kind; 8] = [
+const TABLE: [Kind; 9] = [
     Kind {
         word: "confirmation",
         reader: Reader::Anybody,
@@ -130,6 +130,12 @@ const TABLE: [Kind; 8] = [
         reader: Reader::Owner,
         source: include_str!("password_changed.txt"),
         values: &[text("username", "ada"), NOT_ME],
+    },
+    Kind {
+        word: "ban_lifted",
+        reader: Reader::Owner,
+        source: include_str!("ban_lifted.txt"),
+        values: &[text("username", "ada")],
     },
     Kind {
         word: "account_deleted",

@@ -5,6 +5,7 @@
 
 mod account_deleted;
 mod account_restored;
+mod ban_lifted;
 mod confirmation;
 mod email_change_notice;
 mod invitation;
@@ -158,6 +159,7 @@ pub(super) fn compose(
     match claimed.kind {
         LetterKind::AccountDeleted => to_user(account_deleted::compose),
         LetterKind::AccountRestored => to_user(account_restored::compose),
+        LetterKind::BanLifted => to_user(ban_lifted::compose),
         LetterKind::Confirmation => to_user(confirmation::compose),
         LetterKind::EmailChangeNotice => to_user(email_change_notice::compose),
         LetterKind::Invitation => invitation::compose(&draft),

@@ -12,15 +12,17 @@ const PAGE: i64 = 20;
 /// A page's own rows, and those that the planner may find cheaper to read than an index.
 const FEW: i64 = 100;
 
-/// Twenty thousand people, among them 40 on the staff, 5 admins, 30 unverified and 7 with a needle
-/// in their name.
+/// Twenty thousand people, among them 40 on the staff, 5 admins, 30 unverified, 7 with a needle in
+/// their name and 12 who are banned, half of whom are so no longer.
 async fn populate(app: &TestApp) {
     let sql = "insert into users (id, username, email, email_verified_at, first_name, last_name, role, password_hash,
-                   created_at, modified_at)
+                   created_at, modified_at, banned_at, banned_until)
                select gen_random_uuid(), 'user' || n, 'user' || n || '@example.com',
                    case when n % 666 <> 1 then now() end, 'Ada' || n % 977, case when n % 2777 = 5 then 'Needle' else 'Lovelace' end,
                    case when n % 4000 = 3 then 'admin' when n % 500 = 3 then 'staff' else 'user' end, '',
-                   now() - n * interval '1 second', now() - (n * 7919 % 20011) * interval '1 second'
+                   now() - n * interval '1 second', now() - (n * 7919 % 20011) * interval '1 second',
+                   case when n % 1666 = 7 then now() end,
+                   case when n % 3332 = 7 then now() - interval '1 hour' end
                from generate_series(1, $1) n";
     sqlx::query(sql).bind(USERS).execute(&app.pool).await.unwrap();
     sqlx::query("vacuum analyze users").execute(&app.pool).await.unwrap();
@@ -46,6 +48,13 @@ fn filters() -> Vec<Filter> {
         Filter { email: Some("user1999@example.com".to_owned()), ..Filter::default() },
         Filter { username: Some("nobody".to_owned()), ..Filter::default() },
     ];
+    for role in [None, Some(Role::User), Some(Role::Admin)] {
+        for banned in [Some(true), Some(false)] {
+            filters.push(Filter { role, banned, ..Filter::default() });
+        }
+    }
+    filters.push(Filter { banned: Some(true), email_verified: Some(false), ..Filter::default() });
+    filters.push(Filter { banned: Some(true), ..search("user") });
     let roles = [None, Some(Role::User), Some(Role::Staff), Some(Role::Admin)];
     let all = roles
         .iter()

@@ -1,4 +1,4 @@
-//! `/users/{public_id}`: one user, seen, promoted, demoted and deleted by an admin.
+//! `/users/{public_id}`: one user, seen by staff, promoted, demoted and deleted by an admin.
 
 use axum::http::Method;
 use chrono::TimeDelta;
@@ -14,17 +14,26 @@ pub fn path(person: &Person) -> String {
     format!("/api/v1/users/{}", person.id())
 }
 
+/// A user as staff and admins see one who is neither banned nor deleted, by what that user sees.
+pub fn managed(own: &Value) -> Value {
+    let mut user = own.clone();
+    user["banned"] = Value::Null;
+    user["reset_required"] = json!(false);
+    user["deleted_at"] = Value::Null;
+    user
+}
+
 pub async fn role_of(person: &Person) -> Value {
     person.get(ME).await.assert_ok(200)["user"]["role"].clone()
 }
 
 #[tokio::test]
-async fn an_admin_sees_anybody_as_they_see_themselves() {
+async fn an_admin_sees_anybody_as_they_see_themselves_and_how_their_account_stands() {
     let app = TestApp::start().await;
     let (boss, ada) = (app.admin().await, app.newcomer("ada").await);
     for person in [&ada, &boss] {
         let own = person.get(ME).await;
-        let expected = json!({ "success": true, "user": own.json["user"] });
+        let expected = json!({ "success": true, "user": managed(&own.json["user"]) });
         assert_eq!(boss.get(&path(person)).await.assert_ok(200), &expected);
         assert_eq!(boss.get(&format!("{}/", path(person))).await.json, expected);
         assert_eq!(
@@ -62,7 +71,6 @@ async fn whoever_is_no_admin_is_refused_before_anything_is_looked_up() {
         for target in
             [path(&boss), path(person), format!("/api/v1/users/{NOBODY}"), "/api/v1/users/x".into()]
         {
-            person.get(&target).await.assert_error(403, "forbidden");
             person.delete(&target).await.assert_error(403, "forbidden");
             for query in ["", "?role=Admin", "?role=king", "?role=user&role=admin", "?role=%00"] {
                 let call = person.call(Method::PUT, &format!("{target}{query}"));
@@ -72,6 +80,8 @@ async fn whoever_is_no_admin_is_refused_before_anything_is_looked_up() {
             }
         }
     }
+    ada.get(&path(&boss)).await.assert_error(403, "forbidden");
+    ada.get("/api/v1/users/x").await.assert_error(403, "forbidden");
     assert_eq!((role_of(&boss).await, role_of(&ada).await), (json!("admin"), json!("user")));
 }
 
@@ -191,6 +201,8 @@ async fn a_role_counts_from_the_next_request_on() {
     // With the same token as before, in both directions.
     ada.get("/api/v1/users").await.assert_ok(200);
     ada.put(&path(&boss), &json!({ "role": "staff" })).await.assert_ok(200);
+    boss.get("/api/v1/users").await.assert_ok(200);
+    ada.put(&path(&boss), &json!({ "role": "user" })).await.assert_ok(200);
     boss.get("/api/v1/users").await.assert_error(403, "forbidden");
     boss.put(&path(&boss), &json!({ "role": "admin" })).await.assert_error(403, "forbidden");
     boss.get(ME).await.assert_ok(200);

@@ -12,7 +12,7 @@ mod login_hash;
 mod login_sessions;
 mod login_together;
 mod logout;
-mod recovery;
+pub mod recovery;
 mod recovery_code;
 mod recovery_link;
 mod recovery_page;

@@ -12,10 +12,11 @@ use crate::harness::machine::root;
 use crate::harness::person::PASSWORD;
 
 /// The contract's table; POST on the link is the button of its page.
-const CALLS: [&str; 37] = [
+const CALLS: [&str; 42] = [
     "delete /api/v1/admin/invitations/{public_id}",
     "delete /api/v1/users/me",
     "delete /api/v1/users/{public_id}",
+    "delete /api/v1/users/{public_id}/ban",
     "get /",
     "get /.well-known/jwks.json",
     "get /api/v1/admin/audit",
@@ -33,6 +34,8 @@ const CALLS: [&str; 37] = [
     "get /healthz",
     "get /readyz",
     "patch /api/v1/users/me",
+    "patch /api/v1/users/{public_id}",
+    "post /api/v1/admin/bulk",
     "post /api/v1/admin/invitations",
     "post /api/v1/admin/mails/{public_id}/retry",
     "post /api/v1/confirm",
@@ -47,9 +50,11 @@ const CALLS: [&str; 37] = [
     "post /api/v1/users",
     "post /api/v1/users/me",
     "post /api/v1/users/me/verify_email",
+    "post /api/v1/users/{public_id}/send",
     "put /api/v1/users/me",
     "put /api/v1/users/me/change_password",
     "put /api/v1/users/{public_id}",
+    "put /api/v1/users/{public_id}/ban",
 ];
 
 /// The operations, each called by its method and path.
@@ -231,7 +236,9 @@ fn a_body_is_an_object_even_where_it_may_be_left_out() {
     let mut optional = 0;
     for (call, operation) in calls(&document) {
         let Some(body) = operation.get("requestBody") else { continue };
-        let schema = &body["content"]["application/json"]["schema"];
+        let (media_type, content) = body["content"].as_object().unwrap().iter().next().unwrap();
+        assert!(media_type.starts_with("application/"), "{call}");
+        let schema = &content["schema"];
         let name = schema["$ref"].as_str().unwrap_or_else(|| panic!("{call}: {schema}"));
         let target = document.pointer(&name[1..]).unwrap();
         // One object, or one of several.
@@ -262,7 +269,7 @@ async fn an_answer_has_the_fields_of_its_schema_and_no_others() {
         ("UserAnswer", ada.get("/api/v1/users/me").await),
         ("UpdateResponse", ada.put("/api/v1/users/me", &address).await),
         ("ListResponse", boss.get("/api/v1/users?count=true").await),
-        ("UserAnswer", boss.get(&format!("/api/v1/users/{}", ada.id())).await),
+        ("ManagedUserAnswer", boss.get(&format!("/api/v1/users/{}", ada.id())).await),
         (
             "UserMessage",
             boss.put(&format!("/api/v1/users/{}?role=staff", ada.id()), &json!({})).await,
@@ -281,6 +288,11 @@ async fn an_answer_has_the_fields_of_its_schema_and_no_others() {
     let user: BTreeSet<String> =
         answers[0].1.json["user"].as_object().unwrap().keys().cloned().collect();
     assert_eq!((user.clone(), user), fields_of("User"));
+    let managed = answers[3].1.json["user"].as_object().unwrap().keys().cloned().collect();
+    let schema = &document["components"]["schemas"]["ManagedUser"]["allOf"];
+    let more = schema[1]["properties"].as_object().unwrap().keys().cloned();
+    assert_eq!(schema[0]["$ref"], "#/components/schemas/User");
+    assert_eq!(fields_of("User").0.into_iter().chain(more).collect::<BTreeSet<_>>(), managed);
     let (properties, required) = fields_of("Error");
     let gone = answers.pop().unwrap().1;
     assert!(!gone.json.as_object().unwrap().contains_key("code"));

@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use crate::harness::answer::Answer;
 use crate::harness::app::{PUBLIC_URL, TestApp, link_in};
 use crate::harness::cluster::new_database;
-use crate::harness::person::{PASSWORD, email_of};
+use crate::harness::person::{PASSWORD, Person, email_of};
 
 const ME: &str = "/api/v1/users/me";
 const USERS: &str = "/api/v1/users";
@@ -79,19 +79,26 @@ async fn meet(code: Code) -> Answer {
             ada.refresh_with(&old).await
         }
         Code::StepUpRequired => {
-            let ada = app.newcomer("ada").await;
+            let (boss, ada) = (app.admin().await, app.newcomer("ada").await);
             app.clock.advance(TimeDelta::minutes(15));
-            ada.delete(ME).await
+            boss.put(&format!("{USERS}/{}/ban", ada.id()), &json!({ "reason": "spam" })).await
         }
         Code::AccountDeleted => {
             app.newcomer("ada").await.delete(ME).await.assert_ok(202);
             stranger.log_in("ada", PASSWORD).await
         }
         Code::Banned => {
-            app.newcomer("ada").await;
-            let sql = "update users set banned_at = now()";
-            sqlx::query(sql).execute(&app.pool).await.unwrap();
+            banned(&app).await;
             stranger.log_in("ada", PASSWORD).await
+        }
+        Code::NotYourself => {
+            let boss = app.admin().await;
+            boss.put(&format!("{USERS}/{}/ban", boss.id()), &json!({ "reason": "spam" })).await
+        }
+        Code::UserBanned => {
+            let (boss, ada) = banned(&app).await;
+            let path = format!("{USERS}/{}/send", ada.id());
+            boss.post(&path, &json!({ "letter": "reset" })).await
         }
         Code::ResetRequired => {
             app.newcomer("ada").await;
@@ -167,6 +174,14 @@ async fn meet(code: Code) -> Answer {
         }
         Code::Internal => failing(&app, false).await,
     }
+}
+
+/// An admin, and Ada, whom they have banned.
+async fn banned(app: &TestApp) -> (Person, Person) {
+    let (boss, ada) = (app.admin().await, app.newcomer("ada").await);
+    let path = format!("{USERS}/{}/ban", ada.id());
+    boss.put(&path, &json!({ "reason": "spam" })).await.assert_ok(200);
+    (boss, ada)
 }
 
 /// No handler is known that fails by itself: one that always does stands behind the same door.

@@ -156,7 +156,12 @@ impl Town {
             88..95 => {
                 let role = if user["role"] == "user" { "staff" } else { "user" };
                 let answer = set_role(&at(here, &self.boss), &person, role).await;
-                life.set_user(Some(place), Some(answer.assert_ok(200)["user"].clone()));
+                let mut user = answer.assert_ok(200)["user"].clone();
+                // What only staff and admins see.
+                for member in ["banned", "reset_required", "deleted_at"] {
+                    user.as_object_mut().unwrap().remove(member);
+                }
+                life.set_user(Some(place), Some(user));
             }
             95..98 => {
                 at(here, &self.boss).delete(&path_of(&person)).await.assert_ok(200);

@@ -244,6 +244,16 @@ impl Life<'_> {
         let user = format!("/api/v1/users/{id}");
         home.get(&user).by(&boss).send().await.expect(200);
         home.put(&format!("{user}?role=Staff")).by(&boss).send().await.expect(200);
+        let name = json!({ "last_name": self.marks.add("last-edited-zq41") });
+        home.call(Method::PATCH, &user).by(&boss).json(&name).send().await.expect(200);
+        let letter = json!({ "letter": "reset" });
+        home.post(&format!("{user}/send")).by(&boss).json(&letter).send().await.expect(202);
+        let ban = json!({ "reason": self.marks.add("reason-zq4186@example.com") });
+        home.put(&format!("{user}/ban")).by(&boss).json(&ban).send().await.expect(200);
+        home.call(Method::DELETE, &format!("{user}/ban")).by(&boss).send().await.expect(200);
+        let line = json!({ "op": "ban", "public_id": id, "reason": ban["reason"] });
+        let bulk = home.post("/api/v1/admin/bulk").by(&boss).lines(line.to_string());
+        assert_eq!(bulk.send().await.expect(200)["success"], true);
         home.call(Method::DELETE, &user).by(&boss).send().await.expect(200);
         home.post("/api/v1/logout?everywhere=true").by(&boss).send().await.expect(200);
         for path in ["/", "/healthz", "/readyz", "/openapi.json", "/.well-known/jwks.json"] {

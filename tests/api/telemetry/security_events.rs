@@ -72,11 +72,12 @@ impl<'a> Watch<'a> {
         events
     }
 
-    /// What was recorded since the last look, in the log's words.
+    /// What was recorded since the last look, in the log's words; the reason of a ban, which a
+    /// person wrote, is not logged.
     async fn take_recorded(&self) -> Vec<Value> {
         let sql = "with taken as (delete from audit_log returning *)
             select jsonb_strip_nulls(jsonb_build_object('event', event, 'user_id', user_id, 'actor_id', actor_id,
-                'session_id', session_id, 'ip', host(ip), 'details', nullif(details, '{}')))
+                'session_id', session_id, 'ip', host(ip), 'details', nullif(details - 'reason', '{}')))
             from taken order by id";
         sqlx::query_scalar(sql).fetch_all(&self.pool).await.unwrap()
     }
@@ -376,6 +377,28 @@ async fn what_the_office_does(watch: &mut Watch<'_>, sink: &SmtpSink) {
     watch.one(retry(), 202, "letter_retried", by_boss()).await;
 }
 
+/// Sends a letter that resets the password, which the worker writes down when it is sent.
+async fn letter_of_the_admin(watch: &mut Watch<'_>, boss: &Value, ada: &Value) {
+    let path = format!("/api/v1/users/{}/send", ada.as_str().unwrap());
+    let reply = watch.home.post(&path).by(boss).json(&json!({ "letter": "reset" })).send().await;
+    reply.expect(202);
+    let mut logged = Vec::new();
+    eventually("the letter is sent", async || {
+        logged.extend(watch.take_logged());
+        logged.len() >= 2
+    })
+    .await;
+    let by = (&logged[0]["user_id"], &logged[0]["actor_id"], &logged[0]["details"]);
+    assert_eq!(by, (ada, &boss["user"]["public_id"], &json!({ "letter": "reset" })));
+    assert_eq!(logged[1], json!({ "event": "reset_asked", "user_id": ada }));
+    let recorded = watch.take_recorded().await;
+    assert_eq!(recorded.len(), 2, "{recorded:?}");
+    for (event, recorded) in logged.iter().zip(&recorded) {
+        assert_eq!(event["event"], recorded["event"]);
+        watch.seen.insert((event["event"].as_str().unwrap().to_owned(), true));
+    }
+}
+
 async fn acts_of_the_admin(watch: &mut Watch<'_>, ada: &Value) {
     let home = watch.home;
     let boss = watch.log_in("boss", PASSWORD).await;
@@ -388,6 +411,24 @@ async fn acts_of_the_admin(watch: &mut Watch<'_>, ada: &Value) {
     let roles = by_boss(json!({ "from": "user", "to": "staff" }));
     watch.one(promote(), 200, "role_changed", roles).await;
     watch.none(promote(), 200).await;
+    let edit = || home.call(Method::PATCH, &user).by(&boss).json(&json!({ "last_name": "King" }));
+    let fields = by_boss(json!({ "fields": ["last_name"] }));
+    watch.one(edit(), 200, "profile_edited", fields).await;
+    watch.none(edit(), 200).await;
+    letter_of_the_admin(watch, &boss, ada).await;
+    let line = json!({ "op": "end_sessions", "public_id": ada }).to_string();
+    let end = || home.post("/api/v1/admin/bulk").by(&boss).lines(&line);
+    watch.one(end(), 200, "sessions_ended", by_boss(json!("*"))).await;
+    watch.none(end(), 200).await;
+    let until = json!({ "until": "2999-01-01T00:00:00.000Z" });
+    let ban = json!({ "reason": "spam", "until": "2999-01-01T00:00:00Z" });
+    let ban = home.put(&format!("{user}/ban")).by(&boss).json(&ban);
+    watch.one(ban, 200, "banned", by_boss(until)).await;
+    let mut lifted = by_boss(Value::Null);
+    lifted.as_object_mut().unwrap().remove("details");
+    let lift = || home.call(Method::DELETE, &format!("{user}/ban")).by(&boss);
+    watch.one(lift(), 200, "unbanned", lifted).await;
+    watch.none(lift(), 200).await;
     let delete = || home.call(Method::DELETE, &user).by(&boss);
     watch.one(delete(), 200, "user_deleted", by_boss(json!({ "role": "staff" }))).await;
     watch.none(delete(), 404).await;

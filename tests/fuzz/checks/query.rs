@@ -25,8 +25,18 @@ const SORTS: [(&str, SortBy); 4] = [
     ("email", SortBy::Email),
 ];
 
-const KNOWN: [&str; 9] =
-    ["limit", "after", "q", "role", "email_verified", "email", "username", "sort", "count"];
+const KNOWN: [&str; 10] = [
+    "limit",
+    "after",
+    "q",
+    "role",
+    "email_verified",
+    "banned",
+    "email",
+    "username",
+    "sort",
+    "count",
+];
 
 /// As a query, as a cursor, and as a user whose place becomes one.
 pub fn check(data: &[u8]) {
@@ -66,10 +76,9 @@ fn check_query(query: &str) {
         request.filter.role.map(Role::as_str),
         value("role").map(str::to_ascii_lowercase).as_deref()
     );
-    assert_eq!(
-        request.filter.email_verified,
-        value("email_verified").map(|flag| ["true", "1"].contains(&flag.to_lowercase().as_str()))
-    );
+    let flag = |name| value(name).map(|flag| ["true", "1"].contains(&flag.to_lowercase().as_str()));
+    assert_eq!(request.filter.email_verified, flag("email_verified"));
+    assert_eq!(request.filter.banned, flag("banned"));
     let sort = value("sort").unwrap_or("created_at");
     let name = sort.trim_start_matches('-');
     let expected = SORTS.iter().find(|(known, _)| *known == name).expect("a known order").1;

@@ -1,23 +1,18 @@
-//! The changes that a user asks for to their own data, as values: nothing here waits or asks
-//! another part.
+//! The changes that are asked for to a user's data, by themselves or by an admin, as values: nothing
+//! here waits or asks another part.
 
-use utoipa::ToSchema;
-
-use crate::fields::{Email, Name, Password, Username, trimmed};
+use crate::fields::{Email, Name, Username, trimmed};
 use crate::http::input::Input;
+use crate::http::taken::Wanted;
 use crate::store::users::User;
 
 /// Only the fields that are given change; any other field is ignored, unless there is no other.
-#[derive(ToSchema)]
-#[schema(as = UpdateRequest)]
 pub struct ProfileChanges {
     first_name: Option<Name>,
     last_name: Option<Name>,
     username: Option<Username>,
     /// Replaces an unverified address at once; waits in `pending_email` beside a verified one.
     email: Option<Email>,
-    /// The present password: needed to change a verified address.
-    pub password: Option<Password>,
 }
 
 /// The present password among them would be a change of the password to who reads no further.
@@ -36,7 +31,6 @@ impl ProfileChanges {
                 if is_own { Username::parse_reserved_too(raw) } else { Username::parse(raw) }
             }),
             email: form.optional("email", Email::parse),
-            password: form.optional("password", |raw| Ok(Password::claimed(raw))),
         }
     }
 
@@ -45,14 +39,19 @@ impl ProfileChanges {
         user.is_email_verified() && self.new_address(user).is_some()
     }
 
-    pub fn username(&self) -> Option<&str> {
-        self.username.as_ref().map(Username::as_str)
-    }
-
     /// The address to replace the user's own, of which another spelling is not one.
     pub fn new_address(&self, user: &User) -> Option<&str> {
         let email = self.email.as_ref().map(Email::as_str);
         email.filter(|email| !email.eq_ignore_ascii_case(&user.email))
+    }
+
+    /// The name and the address that the user is to have.
+    pub fn wanted<'a>(&'a self, user: &'a User) -> Wanted<'a> {
+        Wanted {
+            username: self.username.as_ref().map_or(&user.username, Username::as_str),
+            email: self.new_address(user).unwrap_or(&user.email),
+            but: Some(user.id),
+        }
     }
 
     /// Writes the changes into `user` and names the fields that have another value now.
