@@ -262,7 +262,8 @@ async fn leaving(watch: &mut Watch<'_>) {
     let delete = || home.call(Method::DELETE, ME);
     watch.one(delete().by(&pair), 202, "deletion_asked", in_session.clone()).await;
     watch.none(delete().by(&pair), 401).await;
-    let told = watch.none(home.log_in("dan"), 403).await;
+    let because = json!({ "user_id": "*", "details": { "because": "deleted" } });
+    let told = watch.one(home.log_in("dan"), 403, "login_refused", because).await;
     let restore = json!({ "restore_token": told["restore_token"] });
     let call = || home.post("/api/v1/restore").json(&restore);
     watch.one(call(), 200, "restored", json!({ "user_id": dan, "actor_id": dan })).await;
