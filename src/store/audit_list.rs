@@ -129,18 +129,14 @@ async fn find_span(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<Vec<S
     .await?;
     let since = since.map(|since| format!("at >= '{}'", since.to_rfc3339()));
     let until = until.map(|until| format!("at < '{}'", until.to_rfc3339()));
-    let (mut in_order, mut others) =
-        (" and off_clock is null".to_owned(), " and off_clock".to_owned());
-    for condition in since.into_iter().chain(until) {
-        in_order += &format!(" and coalesce({condition}, false)");
-        others += &format!(" and {condition}");
-    }
-    if let Some(before) = ends.before {
-        in_order += &format!(" and id > {before}");
-    }
-    if let Some(beyond) = ends.beyond {
-        in_order += &format!(" and id < {beyond}");
-    }
+    let in_span: Vec<String> = since.into_iter().chain(until).collect();
+    let in_order = in_span.iter().map(|condition| format!(" and coalesce({condition}, false)"));
+    let before = ends.before.map(|before| format!(" and id > {before}"));
+    let beyond = ends.beyond.map(|beyond| format!(" and id < {beyond}"));
+    let in_order: String = in_order.chain(before).chain(beyond).collect();
+    let in_order = format!(" and off_clock is null{in_order}");
+    let others: String = in_span.iter().map(|condition| format!(" and {condition}")).collect();
+    let others = format!(" and off_clock{others}");
     Ok(vec![in_order, others])
 }
 

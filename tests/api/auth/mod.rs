@@ -7,6 +7,7 @@ mod confirm_disown;
 mod confirm_onward;
 pub mod confirm_page;
 mod invitation_page;
+mod handles;
 mod login;
 mod login_hash;
 mod login_sessions;

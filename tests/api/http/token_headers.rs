@@ -32,7 +32,7 @@ fn guarded_calls(id: &str) -> Vec<(Method, String, String)> {
             }
         }
     }
-    assert_eq!(calls.len(), 19, "{calls:?}");
+    assert_eq!(calls.len(), 25, "{calls:?}");
     calls
 }
 
@@ -93,7 +93,7 @@ async fn every_call_that_needs_an_admin_refuses_users_and_staff() {
     boss.put(&role, &json!({})).await.assert_ok(200);
     let calls = guarded_calls(boss.id());
     let for_admins: Vec<_> = calls.iter().filter(|(_, _, tag)| tag == "admin").collect();
-    assert_eq!(for_admins.len(), 9);
+    assert_eq!(for_admins.len(), 15);
     for (method, path, _) in for_admins {
         ada.call(method.clone(), path).send().await.assert_error(403, "forbidden");
         let answer = sam.call(method.clone(), path).send().await;
