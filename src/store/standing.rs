@@ -4,6 +4,8 @@ use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
+use super::users::User;
+
 /// What keeps an account from getting in.
 #[derive(Clone, Debug, Default, FromRow)]
 pub struct Standing {
@@ -19,6 +21,17 @@ pub struct Standing {
     pub banned_until: Option<DateTime<Utc>>,
     pub ban_reason: Option<String>,
     pub banned_by: Option<Uuid>,
+}
+
+impl User {
+    pub fn is_deleted(&self) -> bool {
+        self.standing.deleted_at.is_some()
+    }
+
+    /// Neither deleted nor banned.
+    pub fn may_get_in(&self) -> bool {
+        !self.is_deleted() && !self.standing.is_banned
+    }
 }
 
 /// A ban as an admin asks for it.

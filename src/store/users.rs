@@ -28,15 +28,6 @@ pub struct User {
 }
 
 impl User {
-    pub fn is_deleted(&self) -> bool {
-        self.standing.deleted_at.is_some()
-    }
-
-    /// Neither deleted nor banned.
-    pub fn may_get_in(&self) -> bool {
-        !self.is_deleted() && !self.standing.is_banned
-    }
-
     pub fn is_email_verified(&self) -> bool {
         self.email_verified_at.is_some()
     }
