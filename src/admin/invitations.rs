@@ -154,7 +154,9 @@ pub async fn invite(
     let event = Event::by(caller.actor(&client), EventKind::Invited);
     let details = json!({ "invitation": invitation.id, "role": invitation.role });
     state.record(&mut tx, event.with(details), now).await?;
-    counted.into_iter().for_each(|counted| counted.charge_in(&mut tx));
+    for counted in counted {
+        counted.charge_in(&mut tx);
+    }
     tx.commit().await?;
     state.mail_queued.notify_one();
     let invitation = invitation.into();

@@ -129,18 +129,13 @@ async fn find_span(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<Vec<S
     .await?;
     let since = since.map(|since| format!("at >= '{}'", since.to_rfc3339()));
     let until = until.map(|until| format!("at < '{}'", until.to_rfc3339()));
-    let (mut in_order, mut others) =
-        (" and off_clock is null".to_owned(), " and off_clock".to_owned());
-    for condition in since.into_iter().chain(until) {
-        in_order += &format!(" and coalesce({condition}, false)");
-        others += &format!(" and {condition}");
-    }
-    if let Some(before) = ends.before {
-        in_order += &format!(" and id > {before}");
-    }
-    if let Some(beyond) = ends.beyond {
-        in_order += &format!(" and id < {beyond}");
-    }
+    let conditions: Vec<String> = since.into_iter().chain(until).collect();
+    let times = conditions.iter().map(|condition| format!(" and coalesce({condition}, false)"));
+    let before = ends.before.map(|id| format!(" and id > {id}"));
+    let beyond = ends.beyond.map(|id| format!(" and id < {id}"));
+    let in_order = [" and off_clock is null".to_owned()].into_iter().chain(times);
+    let in_order: String = in_order.chain(before).chain(beyond).collect();
+    let others = format!(" and off_clock and {}", conditions.join(" and "));
     Ok(vec![in_order, others])
 }
 
