@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::mail::Mailer;
 use crate::mail::letters::Letters;
 use crate::metrics::Metrics;
+use crate::security::KeyedHash;
 use crate::security::mailed_code::MailedCodes;
 use crate::security::password::Hasher;
 use crate::security::token::TokenKeys;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub logins: Logins,
     pub keys: TokenKeys,
     pub codes: MailedCodes,
+    /// Of what programs call themselves.
+    pub devices: KeyedHash,
     pub hasher: Hasher,
     pub limits: Limits,
     pub session_cache: SessionCache,
@@ -69,6 +72,7 @@ impl AppState {
             db,
             keys: TokenKeys::new(secret, previous, config.token_algorithm, &config.public_url),
             codes: MailedCodes::new(secret, previous),
+            devices: KeyedHash::new(secret, "doorward/devices/1"),
             hasher,
             limits: Limits::new(config.rate_limits, config.allowances.clone(), secret),
             session_cache: SessionCache::new(config.session_cache),

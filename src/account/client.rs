@@ -15,6 +15,8 @@ pub struct ClientInfo {
     /// The session of a genuine refresh token that came along with a login, ended or not: the
     /// program has logged in before, wherever it calls from now.
     pub device: Option<Uuid>,
+    /// A keyed hash of what the program calls itself (`x-device-id`), which proves nothing.
+    pub device_hash: Option<Vec<u8>>,
 }
 
 impl ClientInfo {

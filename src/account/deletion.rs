@@ -14,6 +14,7 @@ use crate::account::password::{self, attempts_to_prove};
 use crate::account::sessions::lock_caller;
 use crate::account::standing::{Barred, is_gone};
 use crate::account::{Error, letters};
+use crate::context::{self, RequestContext, run_to_completion};
 use crate::fields::Password;
 use crate::security::token::{HandleKind, Opened, TokenError};
 use crate::state::AppState;
@@ -146,7 +147,8 @@ pub async fn restore(state: &AppState, handle: &str, client: &ClientInfo) -> Res
     }
     standing::set_restored(&mut tx, user_id, now).await?;
     if user.is_email_verified() {
-        outbox::insert(&mut tx, &[letters::account_restored(&user)], now).await?;
+        let since = user.standing.deleted_at.unwrap_or(now);
+        letters::queue_notice(&mut tx, letters::account_restored(&user), since, now).await?;
     }
     let event = Event::new(EventKind::Restored).by_oneself(user_id).from(client.ip);
     state.record(&mut tx, event, now).await?;
@@ -155,19 +157,25 @@ pub async fn restore(state: &AppState, handle: &str, client: &ClientInfo) -> Res
     Ok(())
 }
 
-/// Removes a deleted account at once. What an error leaves is for the worker.
+/// Removes a deleted account at once, whether or not the client waits for it. What an error leaves is
+/// for the worker.
 pub async fn purge(state: &AppState, user_id: Uuid) {
-    loop {
-        match with_timeout(purge_batch(state, Some(user_id))).await {
-            Ok(None) => return,
-            Ok(Some(_)) => {}
-            Err(error) => {
-                let error = describe(&error);
-                tracing::warn!(error, %user_id, "deletion: left to the worker");
-                return;
+    let state = state.clone();
+    let removing = async move {
+        loop {
+            match with_timeout(purge_batch(&state, Some(user_id))).await {
+                Ok(None) => return,
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    let error = describe(&error);
+                    tracing::warn!(error, %user_id, "deletion: left to the worker");
+                    return;
+                }
             }
         }
-    }
+    };
+    // Of no request: what a request says of its client is what is removed.
+    run_to_completion(context::scope(RequestContext::default(), removing)).await;
 }
 
 /// Removes some of what is left of accounts that can be restored no longer; about how many rows.
@@ -192,9 +200,10 @@ async fn purge_batch(state: &AppState, user_id: Option<Uuid>) -> sqlx::Result<Op
     let Some(id) = claimed else { return Ok(None) };
     let mut rows = purges::delete_sessions(&mut tx, id, BATCH).await?;
     if rows < BATCH.unsigned_abs() {
-        let left = BATCH - i64::try_from(rows).unwrap_or(BATCH);
-        let blanked = purges::blank_audit_log(&mut tx, id, left).await?;
-        rows += blanked;
+        rows += purges::blank_audit_log(&mut tx, id, left(rows)).await?;
+    }
+    if rows < BATCH.unsigned_abs() {
+        rows += purges::blank_acts(&mut tx, id, left(rows)).await?;
     }
     if rows < BATCH.unsigned_abs() {
         purges::delete_to_addresses(&mut tx, id).await?;
@@ -203,4 +212,9 @@ async fn purge_batch(state: &AppState, user_id: Option<Uuid>) -> sqlx::Result<Op
     }
     state.commit(tx, id).await?;
     Ok(Some(rows))
+}
+
+/// Of a batch, after so many rows.
+fn left(rows: u64) -> i64 {
+    BATCH - i64::try_from(rows).unwrap_or(BATCH)
 }

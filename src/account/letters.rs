@@ -13,11 +13,35 @@ use crate::limits::{
 };
 use crate::state::AppState;
 use crate::store::invitations::Invitation;
+use crate::store::not_me::{self, NewNotice};
 use crate::store::outbox::{self, LetterKind, NewLetter};
 use crate::store::users::User;
 
 /// How long the link in a letter is good.
 pub const LINK_LIFETIME: TimeDelta = TimeDelta::hours(24);
+/// How long the link of "this was not me" is.
+pub const NOT_ME_LIFETIME: TimeDelta = TimeDelta::days(7);
+
+/// Queues a letter to the verified address of a user, with the link by which its reader takes back
+/// what it tells of and what came after it: that began at `since`.
+pub async fn queue_notice(
+    db: &mut PgConnection,
+    letter: NewLetter<'_>,
+    since: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let notice = NewNotice {
+        id: Uuid::now_v7(),
+        user_id: letter.user_id,
+        recipient: letter.recipient,
+        told: letter.kind.as_str(),
+        since,
+        created_at: now,
+        expires_at: now + NOT_ME_LIFETIME,
+    };
+    not_me::insert(db, &notice).await?;
+    outbox::insert(db, &[NewLetter { challenge_id: Some(notice.id), ..letter }], now).await
+}
 
 /// Whether such a letter waits to be sent, for the first time or once more.
 pub async fn is_confirmation_waiting(db: &mut PgConnection, user: &User) -> sqlx::Result<bool> {

@@ -23,7 +23,6 @@ use crate::state::AppState;
 use crate::store::audit::{Actor, Event, EventKind};
 use crate::store::challenges::{self, ChallengeKind};
 use crate::store::logins::LoginLookup;
-use crate::store::outbox;
 use crate::store::sessions::PASSWORD_CHANGED;
 use crate::store::users::{self, User};
 
@@ -70,7 +69,8 @@ pub async fn check(
     } else {
         None
     };
-    let proof = Proof::Password { hash: user.password_hash.clone(), rehashed, counted };
+    let hash = user.password_hash.clone();
+    let proof = Proof::Password { hash, rehashed, counted, is_known: requester.is_known };
     Ok(Some(Checked { user, proof }))
 }
 
@@ -304,7 +304,8 @@ async fn set(state: &AppState, change: &Change<'_>, counted: Counted) -> Result<
     users::set_password_hash(&mut tx, user_id, new, now).await?;
     challenges::void_all(&mut tx, user_id, ChallengeKind::Reset, now).await?;
     if locked.is_email_verified() {
-        outbox::insert(&mut tx, &[letters::password_changed(&locked)], now).await?;
+        let letter = letters::password_changed(&locked);
+        letters::queue_notice(&mut tx, letter, now, now).await?;
     }
     attempts::refund_in(&mut tx, [counted]).await?;
     let kept = Some(session_id).filter(|_| !renew);

@@ -6,7 +6,6 @@ use crate::account::attempts::Counted;
 use crate::account::{confirmation, letters};
 use crate::state::AppState;
 use crate::store::db::Tx;
-use crate::store::outbox;
 use crate::store::users::{self, User};
 
 /// Writes the user; `false`, with nothing written, if the new pending address is another user's:
@@ -38,7 +37,7 @@ pub async fn queue_letters(
     }
     if is_pending {
         let notice = letters::email_change_notice(after, &before.email);
-        outbox::insert(tx, &[notice], now).await?;
+        letters::queue_notice(tx, notice, now, now).await?;
     }
     Ok(Some(challenge))
 }

@@ -20,7 +20,7 @@ use crate::store::challenges::{self, ChallengeKind, NewChallenge, Open};
 use crate::store::db::Tx;
 use crate::store::sessions::{self, PASSWORD_RESET};
 use crate::store::users::User;
-use crate::store::{limits, outbox, users};
+use crate::store::{limits, users};
 
 /// How long the link in a letter is good.
 pub const LINK_LIFETIME: TimeDelta = TimeDelta::minutes(30);
@@ -195,7 +195,7 @@ async fn set(
     limits::clear(&mut tx, &tried).await?;
     let event = Event::new(EventKind::PasswordReset).by_oneself(user_id).from(client.ip);
     state.record(&mut tx, event, now).await?;
-    outbox::insert(&mut tx, &[letters::password_changed(&user)], now).await?;
+    letters::queue_notice(&mut tx, letters::password_changed(&user), now, now).await?;
     state.commit(tx, user_id).await?;
     state.limits.forget(&tried);
     state.mail_queued.notify_one();

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::account::Error;
 use crate::account::attempts::{self, Attempts, Counted};
 use crate::account::client::ClientInfo;
+use crate::account::new_device;
 use crate::account::standing::{self, Bar};
 use crate::context::{self, run_to_completion};
 use crate::limits::{Attempt, Key, LOGIN_SUCCESS_ACCOUNT, LOGIN_SUCCESS_ADDRESS};
@@ -62,7 +63,13 @@ impl fmt::Debug for TokenPair {
 pub enum Proof {
     /// The password was checked against `hash`; `rehashed` takes the place of an outdated one. The
     /// attempt is refunded by the statement that opens the session.
-    Password { hash: SecretString, rehashed: Option<SecretString>, counted: Counted },
+    /// `is_known`: the client has logged in to the account before.
+    Password {
+        hash: SecretString,
+        rehashed: Option<SecretString>,
+        counted: Counted,
+        is_known: bool,
+    },
     /// Something that does not depend on the password: for ways in that are yet to come.
     Other,
 }
@@ -88,9 +95,11 @@ pub fn start(
     client: &ClientInfo,
     now: DateTime<Utc>,
 ) -> Pin<Box<dyn Future<Output = Result<Started, Error>> + Send>> {
-    let (hash, rehashed, counted) = match proof {
-        Proof::Password { hash, rehashed, counted } => (Some(hash), rehashed, Some(counted)),
-        Proof::Other => (None, None, None),
+    let (hash, rehashed, counted, is_known) = match proof {
+        Proof::Password { hash, rehashed, counted, is_known } => {
+            (Some(hash), rehashed, Some(counted), is_known)
+        }
+        Proof::Other => (None, None, None, false),
     };
     let keys = counted.as_ref().map(|counted| counted.keys().to_vec()).unwrap_or_default();
     let password_hash = rehashed.clone().or_else(|| hash.clone());
@@ -100,6 +109,7 @@ pub fn start(
         Attempt::by_address(&LOGIN_SUCCESS_ADDRESS, client.ip),
     ]);
     let (id, state, user) = (session.id, state.clone(), user.clone());
+    let is_told_of = !is_known && new_device::is_told_of(&state, &user);
     // Boxed: the many futures that may wait for a hash stay small.
     Box::pin(async move {
         let [right] = attempts::count(&state, [right], now).await?;
@@ -117,7 +127,8 @@ pub fn start(
         let opening = {
             let state = state.clone();
             let rehashed = hash.zip(rehashed);
-            with_timeout(async move { open(&state, session, rehashed, counted, right).await })
+            let opening = Opening { session, rehashed, is_told_of };
+            with_timeout(async move { open(&state, opening, counted, right).await })
         };
         let (user, counted) = run_to_completion(opening).await?;
         let Some(user) = user else { return Ok(Started::Stale(counted)) };
@@ -176,6 +187,7 @@ fn new_session(
         ends_at: now + SESSION_LIFETIME,
         ip: client.ip,
         user_agent: client.user_agent.clone(),
+        device_hash: client.device_hash.clone(),
         request_id: context::current().request_id,
         counted,
     }
@@ -187,24 +199,27 @@ fn first_pair(state: &AppState, user: &User, sid: Uuid, now: DateTime<Utc>) -> T
     issue_pair(state, user, &refresh, &authentication, [now, now + IDLE_LIFETIME], now)
 }
 
-/// Opens the session, after it replaced the first hash of `rehashed` by the second. The attempt
-/// comes back if it is to be counted on.
+/// A session to open, and what else its transaction does.
+struct Opening {
+    session: NewSession,
+    /// A hash to be replaced, and the one that takes its place.
+    rehashed: Option<(SecretString, SecretString)>,
+    /// A letter tells of the session, if its device is new.
+    is_told_of: bool,
+}
+
+/// Opens the session. The attempt comes back if it is to be counted on.
 async fn open(
     state: &AppState,
-    session: NewSession,
-    rehashed: Option<(SecretString, SecretString)>,
+    opening: Opening,
     counted: Option<Counted>,
     right: Counted,
 ) -> sqlx::Result<(Option<User>, Option<Counted>)> {
-    let (id, user_id, ip) = (session.id, session.user_id, session.ip);
-    let opened = if let Some((old, new)) = rehashed {
-        let mut tx = state.db.begin().await?;
-        users::set_rehashed_password(&mut tx, user_id, &old, &new).await?;
-        let opened = logins::open_all(&mut tx, &[session]).await?.remove(0);
-        tx.commit().await?;
-        opened
+    let NewSession { id, user_id, ip, .. } = opening.session;
+    let opened = if opening.rehashed.is_some() || opening.is_told_of {
+        open_alone(state, opening).await?
     } else {
-        state.logins.open(session).await?
+        state.logins.open(opening.session).await?
     };
     let Some(user) = opened else { return Ok((None, counted)) };
     right.charge();
@@ -218,6 +233,25 @@ async fn open(
         tokio::spawn(context::scope(context::current(), removing));
     }
     Ok((Some(user), None))
+}
+
+/// Opens the session in a transaction of its own.
+async fn open_alone(state: &AppState, opening: Opening) -> sqlx::Result<Option<User>> {
+    let Opening { session, rehashed, is_told_of } = opening;
+    let mut tx = state.db.begin().await?;
+    if let Some((old, new)) = rehashed {
+        users::set_rehashed_password(&mut tx, session.user_id, &old, &new).await?;
+    }
+    let opened = logins::open_all(&mut tx, std::slice::from_ref(&session)).await?.remove(0);
+    let told = match &opened {
+        Some(user) if is_told_of => new_device::tell(&mut tx, user, &session).await?,
+        _ => false,
+    };
+    tx.commit().await?;
+    if told {
+        state.mail_queued.notify_one();
+    }
+    Ok(opened)
 }
 
 /// Held while surplus sessions are removed: one removal at a time in the process.

@@ -10,6 +10,7 @@ mod invitations;
 pub mod list;
 mod mails;
 mod send;
+mod sessions;
 mod stream;
 mod users;
 mod words;
@@ -36,6 +37,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(ban::ban, ban::unban))
         .routes(routes!(send::send))
         .routes(routes!(bulk::bulk))
+        .routes(routes!(sessions::list, sessions::end_all))
+        .routes(routes!(sessions::end))
 }
 
 /// The id in the path; `None` where it is no UUID, which names no row.

@@ -1,7 +1,7 @@
 //! `/users/{public_id}`: one user, seen by staff, promoted, demoted or deleted by an admin.
 
 use axum::Json;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, RawPathParams, State};
 use axum::http::request::Parts;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -57,10 +57,11 @@ impl<S: Send + Sync> FromRequestParts<S> for PublicId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| Code::UserNotFound)?;
-        Uuid::try_parse(&path).map(Self).map_err(|_| Code::UserNotFound.into())
+        let path = RawPathParams::from_request_parts(parts, state).await;
+        let path = path.map_err(|_| Code::UserNotFound)?;
+        let id = path.iter().find(|(name, _)| *name == "public_id");
+        let id = id.and_then(|(_, id)| Uuid::try_parse(id).ok());
+        id.map(Self).ok_or_else(|| Code::UserNotFound.into())
     }
 }
 

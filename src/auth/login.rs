@@ -55,6 +55,8 @@ impl LoginRequest {
 #[utoipa::path(
     post, path = "/api/v1/login", tag = "auth",
     security(("basic" = []), ("basic" = [], "refresh_token" = []), ()),
+    params(("x-device-id" = Option<String>, Header,
+        description = "Made once by the frontend and kept with it, 16 to 64 of `A-Z a-z 0-9 - _`: then a login from another network tells its owner of no new device. It proves nothing, and any other value counts as none.")),
     request_body = Option<LoginRequest>,
     responses((status = 200, description = "Logged in.", body = SessionResponse)),
     extensions(("x-codes" = json!([

@@ -6,6 +6,7 @@ mod invitation;
 mod link;
 pub mod login;
 mod logout;
+mod not_me;
 mod refresh;
 mod reset;
 mod restore;
@@ -26,6 +27,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(invitation::show))
         .routes(routes!(invitation::accept))
         .routes(routes!(reset::show, reset::reset))
+        .routes(routes!(not_me::show, not_me::not_me))
         .routes(routes!(restore::show, restore::restore))
         .routes(routes!(step_up::step_up))
 }

@@ -6,6 +6,7 @@
 //! literals alone.
 
 mod ban_reason;
+pub mod device;
 mod email;
 mod instant;
 mod name;

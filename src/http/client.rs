@@ -42,8 +42,21 @@ impl FromRequestParts<AppState> for ClientInfo {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
         let hops = state.config.trusted_proxy_hops;
         let ip = client_address(&parts.headers, parts.extensions.get(), hops);
-        Ok(Self { ip, user_agent: user_agent(&parts.headers), device: None })
+        let device_hash = device_id(&parts.headers).map(|id| state.devices.of(id));
+        Ok(Self { ip, user_agent: user_agent(&parts.headers), device: None, device_hash })
     }
+}
+
+/// What a frontend made once and kept, to be told from other devices: 16 to 64 characters of a URL's
+/// alphabet. Anything else, and a header that is given twice, counts as none.
+fn device_id(headers: &HeaderMap) -> Option<&str> {
+    let mut given = headers.get_all("x-device-id").iter();
+    let (Some(id), None) = (given.next(), given.next()) else { return None };
+    let is_one = |id: &&str| {
+        (16..=64).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    id.to_str().ok().filter(is_one)
 }
 
 /// What the client's program calls itself, as much of it as is kept.

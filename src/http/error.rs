@@ -85,6 +85,7 @@ codes! {
     WrongPassword = FORBIDDEN "wrong_password": "The password is wrong.";
     NotFound = NOT_FOUND "not_found": "There is nothing here.";
     UserNotFound = NOT_FOUND "user_not_found": "There is no such user.";
+    SessionNotFound = NOT_FOUND "session_not_found": "There is no such session.";
     InvitationNotFound = NOT_FOUND "invitation_not_found":
         "There is no such invitation, or it is accepted or taken back.";
     MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed": "This method is not allowed here.";

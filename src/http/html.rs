@@ -21,11 +21,12 @@ const ICON: &[u8] = include_bytes!("favicon.ico");
 pub const NO_FORM: &str = "form-action 'none'";
 
 /// The paths at which a browser is shown a page, whatever goes wrong; where nothing is, likewise.
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "/",
     "/api/v1/confirm",
     "/api/v1/invitations",
     "/api/v1/invitations/accept",
+    "/api/v1/not_me",
     "/api/v1/password/reset",
     "/api/v1/restore",
     "/dev/mailbox",

@@ -16,6 +16,7 @@ pub mod profile_changes;
 mod request_span;
 pub mod routes;
 pub mod session;
+pub mod session_list;
 mod small_frames;
 pub mod static_file;
 mod strict_json;

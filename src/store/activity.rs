@@ -18,6 +18,8 @@ pub struct Activity {
     /// The person's own, as is `ip`.
     pub session_id: Option<Uuid>,
     pub ip: Option<IpAddr>,
+    /// Likewise.
+    pub user_agent: Option<String>,
     /// `you`, `staff` or `system`.
     pub by: String,
     pub details: Value,
@@ -37,6 +39,7 @@ pub async fn list(
         r#"select id, at, event, details, count,
              case when is_own then session_id end as session_id,
              case when is_own then ip end as ip,
+             case when is_own then user_agent end as user_agent,
              case when actor_id is null then 'system' when is_own then 'you' else 'staff' end as "by!"
            from audit_log, lateral (select coalesce(actor_id = user_id, true) as is_own) who
            where user_id = $1 and event = any($2) and id < $3
@@ -54,6 +57,7 @@ pub async fn list(
         event: row.event,
         session_id: row.session_id,
         ip: row.ip.map(|ip| ip.ip()),
+        user_agent: row.user_agent,
         by: row.by,
         details: with_count(row.details, row.count),
     });

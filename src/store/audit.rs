@@ -51,6 +51,7 @@ events! {
     LoginRefused = "login_refused";
     Logout = "logout";
     LogoutEverywhere = "logout_everywhere";
+    NotMe = "not_me";
     PasswordChanged = "password_changed";
     PasswordReset = "password_reset";
     ProfileEdited = "profile_edited";
@@ -89,6 +90,7 @@ impl EventKind {
             | Self::Login
             | Self::Logout
             | Self::LogoutEverywhere
+            | Self::NotMe
             | Self::PasswordChanged
             | Self::PasswordReset
             | Self::ProfileEdited

@@ -129,13 +129,14 @@ async fn find_span(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<Vec<S
     .await?;
     let since = since.map(|since| format!("at >= '{}'", since.to_rfc3339()));
     let until = until.map(|until| format!("at < '{}'", until.to_rfc3339()));
-    let conditions: Vec<String> = since.into_iter().chain(until).collect();
-    let times = conditions.iter().map(|condition| format!(" and coalesce({condition}, false)"));
-    let before = ends.before.map(|id| format!(" and id > {id}"));
-    let beyond = ends.beyond.map(|id| format!(" and id < {id}"));
-    let in_order = [" and off_clock is null".to_owned()].into_iter().chain(times);
+    let in_span: Vec<String> = since.into_iter().chain(until).collect();
+    let in_order = in_span.iter().map(|condition| format!(" and coalesce({condition}, false)"));
+    let before = ends.before.map(|before| format!(" and id > {before}"));
+    let beyond = ends.beyond.map(|beyond| format!(" and id < {beyond}"));
     let in_order: String = in_order.chain(before).chain(beyond).collect();
-    let others = format!(" and off_clock and {}", conditions.join(" and "));
+    let in_order = format!(" and off_clock is null{in_order}");
+    let others: String = in_span.iter().map(|condition| format!(" and {condition}")).collect();
+    let others = format!(" and off_clock{others}");
     Ok(vec![in_order, others])
 }
 

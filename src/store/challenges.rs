@@ -270,14 +270,16 @@ pub async fn void_all(
     Ok(())
 }
 
-/// Uses up all of a user's, whatever they are for.
+/// Uses up all of a user's, whatever they are for; but "this was not me", which goes on once the
+/// account does.
 pub async fn void_every(
     db: &mut PgConnection,
     user_id: Uuid,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update challenges set used_at = $2 where user_id = $1 and used_at is null",
+        "update challenges set used_at = $2
+         where user_id = $1 and used_at is null and kind <> 'not_me'",
         user_id,
         now,
     )

@@ -48,6 +48,8 @@ pub struct NewSession {
     pub ends_at: DateTime<Utc>,
     pub ip: Option<IpAddr>,
     pub user_agent: Option<String>,
+    /// What the program calls itself.
+    pub device_hash: Option<Vec<u8>>,
     /// Of the call that opens it; several share the statement.
     pub request_id: Option<String>,
     /// The keys of the limits under which the login was counted as an attempt.
@@ -68,7 +70,7 @@ impl Logins {
 
     /// Finds a user by username or e-mail address, ignoring case, and whether the address or the
     /// device has logged in to the account before, as far as its sessions are kept. A session that
-    /// a change of the password or a theft has ended makes neither known.
+    /// a change of the password, a theft or its owner's word has ended makes neither known.
     pub async fn find(&self, lookup: LoginLookup) -> sqlx::Result<LoginCandidate> {
         let (db, claim) = (self.db.clone(), lookup);
         let find = move |claims: Vec<LoginLookup>| {
@@ -135,12 +137,14 @@ pub async fn find_all(
                        and s.end_reason is distinct from 'password_changed'
                        and s.end_reason is distinct from 'password_reset'
                        and s.end_reason is distinct from 'refresh_token_reused'
+                       and s.end_reason is distinct from 'not_me'
                ) or exists (
                    select from sessions s
                    where s.id = claim.device and s.user_id = u.id
                        and s.end_reason is distinct from 'password_changed'
                        and s.end_reason is distinct from 'password_reset'
                        and s.end_reason is distinct from 'refresh_token_reused'
+                       and s.end_reason is distinct from 'not_me'
                ) as "is_known!"
            from unnest((select $1::text[]), (select $2::inet[]), (select $3::inet[]),
                    (select $4::uuid[]))
@@ -175,10 +179,10 @@ macro_rules! open_statement {
                        (select $1::uuid[]), (select $2::uuid[]), (select $3::text[]),
                        (select $4::timestamptz[]), (select $5::timestamptz[]),
                        (select $6::timestamptz[]), (select $7::inet[]), (select $8::text[]),
-                       (select $12::text[])
+                       (select $12::text[]), (select $13::bytea[])
                    ) as asked (
                        session_id, user_id, hash, opened_at, expires_at, ends_at, ip, user_agent,
-                       request_id
+                       request_id, device_hash
                    )
                ),
                -- Of one session: the user, after a wait for the row's lock, with what may have
@@ -209,8 +213,10 @@ macro_rules! open_statement {
                -- A run whose answer was lost has opened the session already: then the rest of this
                -- statement records and refunds nothing a second time.
                opened as (
-                   insert into sessions (id, user_id, created_at, expires_at, ends_at, ip, user_agent)
-                   select session_id, user_id, opened_at, expires_at, ends_at, ip, user_agent
+                   insert into sessions
+                       (id, user_id, created_at, expires_at, ends_at, ip, user_agent, device_hash)
+                   select session_id, user_id, opened_at, expires_at, ends_at, ip, user_agent,
+                       device_hash
                    from present
                    on conflict (id) do nothing
                    returning id
@@ -283,6 +289,7 @@ pub async fn open_all(
         &counted as &[&[u8]],
         &counted_by,
         &column(sessions, |s| s.request_id.as_deref()) as &[Option<&str>],
+        &column(sessions, |s| s.device_hash.as_deref()) as &[Option<&[u8]>],
     )
     .fetch_all(db)
     .await?;

@@ -28,6 +28,8 @@ pub enum LetterKind {
     Invitation,
     /// Tells a user that their password was changed, by whoever.
     PasswordChanged,
+    /// Tells a user of a login from a device that was not seen before.
+    NewDevice,
     /// Has the link and the code by which a password is reset.
     Reset,
     /// Shows an operator that a worker runs and letters leave.
@@ -36,13 +38,14 @@ pub enum LetterKind {
 
 impl LetterKind {
     /// All that this release knows; a newer release's are left to it.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AccountDeleted,
         Self::AccountRestored,
         Self::BanLifted,
         Self::Confirmation,
         Self::EmailChangeNotice,
         Self::Invitation,
+        Self::NewDevice,
         Self::PasswordChanged,
         Self::Reset,
         Self::Test,
@@ -57,6 +60,7 @@ impl LetterKind {
             Self::Confirmation => "confirmation",
             Self::EmailChangeNotice => "email_change_notice",
             Self::Invitation => "invitation",
+            Self::NewDevice => "new_device",
             Self::PasswordChanged => "password_changed",
             Self::Reset => "reset",
             Self::Test => "test",

@@ -41,16 +41,18 @@ pub async fn delete_sessions(db: &mut PgConnection, user_id: Uuid, most: i64) ->
     Ok(done.rows_affected())
 }
 
-/// Takes from at most `most` of the user's rows in the audit log what is more than ids.
+/// Takes from at most `most` of the user's rows in the audit log what is more than ids. What the
+/// client named its request may be anything.
 pub async fn blank_audit_log(db: &mut PgConnection, user_id: Uuid, most: i64) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "with told as materialized (
              select id from audit_log
-             where user_id = $1 and (ip is not null or details <> '{}'
-                 or user_agent is not null or request_id is not null)
+             where user_id = $1
+                 and (num_nonnulls(ip, user_agent, request_id) > 0 or details <> '{}')
              order by id limit $2 for update skip locked
          )
-         update audit_log a set ip = null, details = '{}', user_agent = null, request_id = null
+         update audit_log a
+         set ip = null, user_agent = null, request_id = null, details = '{}'
          from told where a.id = told.id",
         user_id,
         most
@@ -60,9 +62,28 @@ pub async fn blank_audit_log(db: &mut PgConnection, user_id: Uuid, most: i64) ->
     Ok(done.rows_affected())
 }
 
-/// Deletes letters, challenges for nobody and invitations that went to an address of the user's, before the user
-/// goes with those that are theirs. Not to one that another user has by now; and a test is the
-/// operator's own.
+/// Likewise from rows about others, whom the user did something to: where from, and by what program.
+pub async fn blank_acts(db: &mut PgConnection, user_id: Uuid, most: i64) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "with told as materialized (
+             select id from audit_log
+             where actor_id = $1 and actor_id is distinct from user_id
+                 and num_nonnulls(ip, user_agent, request_id) > 0
+             order by id limit $2 for update skip locked
+         )
+         update audit_log a set ip = null, user_agent = null, request_id = null
+         from told where a.id = told.id",
+        user_id,
+        most
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Deletes letters and challenges for nobody, and invitations, that went to an address of the
+/// user's, before the user goes with those that are theirs. Not to one that another user has by
+/// now; and a test is the operator's own.
 pub async fn delete_to_addresses(db: &mut PgConnection, user_id: Uuid) -> sqlx::Result<()> {
     let addresses = sqlx::query_scalar!(
         r#"select address as "address!" from (
@@ -84,15 +105,15 @@ pub async fn delete_to_addresses(db: &mut PgConnection, user_id: Uuid) -> sqlx::
     )
     .execute(&mut *db)
     .await?;
+    sqlx::query!("delete from invitations where email_key = any($1)", &addresses)
+        .execute(&mut *db)
+        .await?;
     sqlx::query!(
         r#"delete from outbox
          where user_id is null and kind <> 'test' and lower(recipient collate "C") = any($1)"#,
         &addresses
     )
-    .execute(&mut *db)
+    .execute(db)
     .await?;
-    sqlx::query!("delete from invitations where email_key = any($1)", &addresses)
-        .execute(db)
-        .await?;
     Ok(())
 }

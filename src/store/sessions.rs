@@ -132,6 +132,8 @@ pub async fn set_successor_used(db: &mut PgConnection, id: Uuid, counter: i64) -
 pub const PASSWORD_CHANGED: &str = "password_changed";
 /// Likewise of one that was reset by a letter.
 pub const PASSWORD_RESET: &str = "password_reset";
+/// Likewise of one that somebody else than the user may have begun.
+pub const NOT_ME: &str = "not_me";
 /// Likewise of one whose account its owner has deleted.
 pub const ACCOUNT_DELETED: &str = "account_deleted";
 
@@ -161,7 +163,7 @@ pub async fn revoke(
     Ok(done.rows_affected() > 0)
 }
 
-/// Ends all of a user's sessions but `kept`.
+/// Ends all of a user's sessions but `kept`; how many of them were active.
 pub async fn revoke_all(
     db: &mut PgConnection,
     user_id: Uuid,
@@ -169,17 +171,21 @@ pub async fn revoke_all(
     reason: &str,
     now: DateTime<Utc>,
 ) -> sqlx::Result<u64> {
-    let done = sqlx::query!(
-        "update sessions set ended_at = $3, end_reason = $4
-         where user_id = $1 and id is distinct from $2 and ended_at is null",
+    let ended = sqlx::query_scalar!(
+        r#"with ended as (
+               update sessions set ended_at = $3, end_reason = $4
+               where user_id = $1 and id is distinct from $2 and ended_at is null
+               returning expires_at
+           )
+           select count(*) filter (where expires_at > $3) as "active!" from ended"#,
         user_id,
         kept,
         now,
         reason
     )
-    .execute(db)
+    .fetch_one(db)
     .await?;
-    Ok(done.rows_affected())
+    Ok(ended.unsigned_abs())
 }
 
 /// Ranks a user's sessions, active and most recently used first, and deletes at most 1,000 beyond

@@ -67,6 +67,24 @@ pub async fn lift_ban(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sq
     Ok(())
 }
 
+/// Takes the present password for known to somebody else, and drops an address that waits, which
+/// they may have set: from then on a new password alone lets in.
+pub async fn require_reset(
+    db: &mut PgConnection,
+    user_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update users set reset_required_at = $2, pending_email = null, modified_at = $2
+         where id = $1",
+        user_id,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Marks a user as deleted, to be removed from `purge_at` on.
 pub async fn set_deleted(
     db: &mut PgConnection,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::fields::FieldError;
+use crate::fields::device::device;
 use crate::http::body::QueryString;
 use crate::http::cursor;
 use crate::http::error::{ApiError, Code};
@@ -51,8 +52,9 @@ pub struct ActivityEvent {
 
 impl From<Activity> for ActivityEvent {
     fn from(activity: Activity) -> Self {
-        let Activity { id, at, event, session_id, ip, by, details } = activity;
-        Self { id, at, event, session_id, ip, device: None, by, details }
+        let Activity { id, at, event, session_id, ip, user_agent, by, details } = activity;
+        let device = user_agent.as_deref().map(|agent| device(Some(agent)));
+        Self { id, at, event, session_id, ip, device, by, details }
     }
 }
 

@@ -7,6 +7,7 @@ mod delete;
 mod export;
 mod me;
 mod register;
+mod sessions;
 mod verify_email;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -26,6 +27,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         ))
         .routes(routes!(activity::list))
         .routes(routes!(export::export))
+        .routes(routes!(sessions::list, sessions::end_others))
+        .routes(routes!(sessions::end))
         .routes(routes!(change_password::change_password))
         .routes(routes!(verify_email::verify_email))
 }

@@ -123,7 +123,7 @@ def map_body(context, body):
 
 
 @schemathesis.hook.apply_to(operation_id=["confirm", "confirm_by_post", "show_password_reset", "reset_password",
-                                      "show_restore", "restore", "show_invitation", "accept_invitation"])
+                                      "not_me", "show_restore", "restore", "show_invitation", "accept_invitation"])
 def before_call(context, case, kwargs):
     """As a program: most others get a page."""
     case.headers["accept"] = "application/json"
@@ -135,6 +135,12 @@ def one_line(context, value):
     return json.dumps(value).encode() + b"\n"
 
 
+@schemathesis.hook.apply_to(operation_id="show_not_me")
+def before_call(context, case, kwargs):
+    """As a browser: others get no page."""
+    case.headers["accept"] = "text/html"
+
+
 @schemathesis.deserializer("application/x-ndjson")
 def first_line(context, response):
     """The schema is that of one line."""
@@ -144,6 +150,8 @@ def first_line(context, response):
 @schemathesis.check
 def refused_for_what_no_schema_says(context, response, case):
     if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code not in (400, 422):
+        return
+    if "json" not in response.headers["content-type"][0]:
         return
     error = response.json()
     if error["code"] in ("link_invalid", "code_invalid"):

@@ -71,6 +71,7 @@ async fn rehearse(db: &Db, now: DateTime<Utc>) -> sqlx::Result<()> {
     challenges::insert_with_letter(&mut tx, &challenge).await?;
     audit::insert(&mut tx, &Event::new(EventKind::Registered).on(id), now).await?;
     let session = NewSession {
+        device_hash: None,
         id: Uuid::now_v7(),
         user_id: id,
         password_hash: None,

@@ -84,7 +84,7 @@ const NOT_ME: Slot = link("not_me", sample_link!("not_me")).optional();
 /// Every kind.
 pub static KINDS: [Kind; TABLE.len()] = TABLE;
 
-const TABLE: [Kind; 9] = [
+const TABLE: [Kind; 10] = [
     Kind {
         word: "confirmation",
         reader: Reader::Anybody,
@@ -126,10 +126,17 @@ const TABLE: [Kind; 9] = [
         values: &[text("username", "ada"), NOT_ME],
     },
     Kind {
-        word: "ban_lifted",
+        word: "new_device",
         reader: Reader::Owner,
-        source: include_str!("ban_lifted.txt"),
-        values: &[text("username", "ada")],
+        source: include_str!("new_device.txt"),
+        values: &[
+            text("username", "ada"),
+            text("at", "2 January 2026, 03:04 UTC"),
+            text("device", "Firefox on Windows"),
+            text("ip", "203.0.113.7").optional(),
+            number("more", 2).optional(),
+            NOT_ME,
+        ],
     },
     Kind {
         word: "account_deleted",
@@ -146,6 +153,12 @@ const TABLE: [Kind; 9] = [
         reader: Reader::Owner,
         source: include_str!("account_restored.txt"),
         values: &[text("username", "ada"), NOT_ME],
+    },
+    Kind {
+        word: "ban_lifted",
+        reader: Reader::Owner,
+        source: include_str!("ban_lifted.txt"),
+        values: &[text("username", "ada")],
     },
     Kind {
         word: "test",

@@ -9,5 +9,7 @@ pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Composed {
     if !(draft.goes_to(&user.email) && user.is_email_verified()) {
         return Ok(None);
     }
-    draft.letter(draft.recipient(), &Values::new().set("username", &user.username))
+    let values =
+        Values::new().set("username", &user.username).set_if("not_me", draft.not_me_link());
+    draft.letter(draft.recipient(), &values)
 }

@@ -6,8 +6,11 @@ use crate::store::users::User;
 
 pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Composed {
     let Some(new_address) = new_address(draft, user) else { return Ok(None) };
-    let values = Values::new().set("username", &user.username);
-    draft.letter(draft.recipient(), &values.set("new_address", masked(new_address)))
+    let values = Values::new()
+        .set("username", &user.username)
+        .set("new_address", masked(new_address))
+        .set_if("not_me", draft.not_me_link());
+    draft.letter(draft.recipient(), &values)
 }
 
 /// The address to tell of, also once it was confirmed; `None` if the change was taken back.

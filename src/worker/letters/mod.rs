@@ -9,6 +9,7 @@ mod ban_lifted;
 mod confirmation;
 mod email_change_notice;
 mod invitation;
+mod new_device;
 mod password_changed;
 mod reset;
 mod test;
@@ -18,8 +19,10 @@ use serde::Deserialize;
 use url::Url;
 use uuid::Uuid;
 
+use crate::account::letters::NOT_ME_LIFETIME;
 use crate::mail::letters::Values;
 use crate::mail::{Letter, SendError};
+use crate::security::token::HandleKind;
 use crate::state::AppState;
 use crate::store::audit::{Event, EventKind};
 use crate::store::outbox::{ClaimedLetter, LetterKind};
@@ -62,6 +65,15 @@ impl<'a> Draft<'a> {
         };
         page.set_fragment(Some(&format!("token={token}")));
         page.into()
+    }
+
+    /// The link "this was not me", of a letter that was queued with one.
+    fn not_me_link(&self) -> Option<String> {
+        let (state, at) = (self.state, self.claimed.created_at);
+        let until = at + NOT_ME_LIFETIME;
+        let notice = self.claimed.challenge_id.filter(|_| self.now < until)?;
+        let token = state.keys.issue_handle(HandleKind::NotMe, notice, at, until);
+        Some(self.link(state.config.account.not_me_url.as_ref(), "not_me", &token))
     }
 
     /// What the outbox has for its kind.
@@ -163,6 +175,7 @@ pub(super) fn compose(
         LetterKind::Confirmation => to_user(confirmation::compose),
         LetterKind::EmailChangeNotice => to_user(email_change_notice::compose),
         LetterKind::Invitation => invitation::compose(&draft),
+        LetterKind::NewDevice => to_user(new_device::compose),
         LetterKind::PasswordChanged => to_user(password_changed::compose),
         LetterKind::Reset => to_user(reset::compose),
         LetterKind::Test => test::compose(&draft),

@@ -27,6 +27,7 @@ async fn people(app: &TestApp) -> Vec<(Uuid, String)> {
 fn session(app: &TestApp, user_id: Uuid, password_hash: &str) -> NewSession {
     let now = app.clock.now();
     NewSession {
+        device_hash: None,
         id: Uuid::now_v7(),
         user_id,
         password_hash: Some(password_hash.into()),

@@ -5,6 +5,7 @@ mod dependencies;
 mod floors;
 mod openapi;
 mod page;
+mod permissions;
 mod postgres_places;
 mod readme;
 mod scaling;

@@ -12,11 +12,15 @@ use crate::harness::machine::root;
 use crate::harness::person::PASSWORD;
 
 /// The contract's table; POST on the link is the button of its page.
-const CALLS: [&str; 42] = [
+const CALLS: [&str; 50] = [
     "delete /api/v1/admin/invitations/{public_id}",
     "delete /api/v1/users/me",
+    "delete /api/v1/users/me/sessions",
+    "delete /api/v1/users/me/sessions/{session_id}",
     "delete /api/v1/users/{public_id}",
     "delete /api/v1/users/{public_id}/ban",
+    "delete /api/v1/users/{public_id}/sessions",
+    "delete /api/v1/users/{public_id}/sessions/{session_id}",
     "get /",
     "get /.well-known/jwks.json",
     "get /api/v1/admin/audit",
@@ -24,13 +28,16 @@ const CALLS: [&str; 42] = [
     "get /api/v1/admin/mails",
     "get /api/v1/confirm",
     "get /api/v1/invitations",
+    "get /api/v1/not_me",
     "get /api/v1/password/reset",
     "get /api/v1/restore",
     "get /api/v1/users",
     "get /api/v1/users/me",
     "get /api/v1/users/me/activity",
     "get /api/v1/users/me/export",
+    "get /api/v1/users/me/sessions",
     "get /api/v1/users/{public_id}",
+    "get /api/v1/users/{public_id}/sessions",
     "get /healthz",
     "get /readyz",
     "patch /api/v1/users/me",
@@ -42,6 +49,7 @@ const CALLS: [&str; 42] = [
     "post /api/v1/invitations/accept",
     "post /api/v1/login",
     "post /api/v1/logout",
+    "post /api/v1/not_me",
     "post /api/v1/password/forgot",
     "post /api/v1/password/reset",
     "post /api/v1/refresh",

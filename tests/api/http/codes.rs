@@ -101,10 +101,13 @@ async fn meet(code: Code) -> Answer {
             boss.post(&path, &json!({ "letter": "reset" })).await
         }
         Code::ResetRequired => {
-            app.newcomer("ada").await;
-            let sql = "update users set reset_required_at = now()";
-            sqlx::query(sql).execute(&app.pool).await.unwrap();
-            stranger.log_in("ada", PASSWORD).await
+            let ada = app.user("ada").await;
+            let new = json!({ "old_password": PASSWORD, "new_password": "quite another horse" });
+            ada.put("/api/v1/users/me/change_password", &new).await.assert_ok(200);
+            let link = link_in(&app.letter_to(&email_of("ada")).await);
+            let token = link.split_once("token=").unwrap().1;
+            stranger.post("/api/v1/not_me", &json!({ "token": token })).await.assert_ok(200);
+            stranger.log_in("ada", "quite another horse").await
         }
         Code::TokenMismatch => {
             let (ada, bob) = (app.newcomer("ada").await, app.newcomer("bob").await);
@@ -117,6 +120,10 @@ async fn meet(code: Code) -> Answer {
             app.newcomer("ada").await.put("/api/v1/users/me/change_password", &body).await
         }
         Code::NotFound => stranger.get("/nowhere").await,
+        Code::SessionNotFound => {
+            let ada = app.newcomer("ada").await;
+            ada.delete(&format!("{ME}/sessions/{}", ada.id())).await
+        }
         Code::UserNotFound => app.admin().await.get("/api/v1/users/nobody").await,
         Code::InvitationNotFound => {
             app.admin().await.delete("/api/v1/admin/invitations/nobody").await

@@ -4,3 +4,4 @@ mod credentials;
 mod email_vectors;
 mod fuzzed;
 mod naughty_strings;
+mod user_agents;

@@ -84,16 +84,23 @@ async fn no_table_holds_a_name_or_an_address_of_an_account_that_was_removed() {
     let app = TestApp::start().await;
     app.user("bob").await;
     let zuleika = zuleika(&app).await;
-    zuleika.delete(ME).await.assert_ok(202);
+    let call = zuleika.call(Method::DELETE, ME).header("x-request-id", "zuleika-1");
+    let call = call.header("user-agent", "Dobson/1");
+    call.send().await.assert_ok(202);
     // Letters of which some were sent, some wait, and some are for nobody.
     app.deliver_mail().await;
     let forgot = json!({ "email": "zd@example.com" });
     app.anonymous().post("/api/v1/password/forgot", &forgot).await.assert_ok(202);
     app.clock.advance(TimeDelta::days(30) - TimeDelta::milliseconds(1));
     app.anonymous().post("/api/v1/password/forgot", &forgot).await.assert_ok(202);
+    let invited = "insert into invitations (id, email, role, first_name, last_name, invited_by,
+            created_at, expires_at, accepted_at, challenge_id)
+        select gen_random_uuid(), 'ZD@example.com', 'user', 'Zuleika', 'Dobson', id,
+            now(), now(), now(), gen_random_uuid() from users where username = 'bob'";
+    sqlx::query(invited).execute(&app.pool).await.unwrap();
     assert_eq!(purge_some(&app.state).await.unwrap(), 0, "not yet");
     let before = rows_with(&app, &MARKS).await;
-    for table in ["users", "outbox", "challenges"] {
+    for table in ["users", "outbox", "challenges", "invitations", "audit_log"] {
         assert!(before.iter().any(|row| row.starts_with(table)), "{table}: {before:?}");
     }
     assert!(before.iter().any(|row| row.contains("zdold")), "{before:?}");
@@ -111,7 +118,7 @@ async fn no_table_holds_a_name_or_an_address_of_an_account_that_was_removed() {
     // Its rows in the audit log have ids, times and events.
     assert_eq!(kept().await, events + 1);
     let told = "select count(*) from audit_log where user_id = $1::uuid
-        and (ip is not null or details <> '{}')";
+        and (num_nonnulls(ip, user_agent, request_id) > 0 or details <> '{}')";
     let told: i64 = sqlx::query_scalar(told).bind(zuleika.id()).fetch_one(&app.pool).await.unwrap();
     assert_eq!(told, 0);
     let last = "select event from audit_log order by id desc limit 1";
@@ -169,6 +176,27 @@ async fn what_an_admin_removes_leaves_no_more_whether_its_owner_had_deleted_it_o
         assert!(events.contains(&"user_deleted".to_owned()), "{events:?}");
         assert_eq!(events[0] == "purged", by_owner_before);
     }
+}
+
+#[tokio::test]
+async fn what_an_admin_did_to_others_stays_without_where_it_was_done_from() {
+    let app = TestApp::start().await;
+    let (boss, deputy) = (app.admin().await, app.admin_called("deputy").await);
+    let ada = app.user("ada").await;
+    for admin in [&boss, &deputy] {
+        let role = if admin.id() == boss.id() { "staff" } else { "user" };
+        let path = format!("/api/v1/users/{}?role={role}", ada.id());
+        let call = admin.call(Method::PUT, &path).from("2001:db8::dead");
+        call.header("user-agent", "Admin/1").send().await.assert_ok(200);
+    }
+    deputy.delete(ME).await.assert_ok(202);
+    app.clock.advance(TimeDelta::days(30));
+    while purge_some(&app.state).await.unwrap() > 0 {}
+    let sql = "select num_nonnulls(ip, user_agent), details ->> 'to' from audit_log
+        where event = 'role_changed' and user_id = $1::uuid order by id";
+    let rows: Vec<(i32, String)> =
+        sqlx::query_as(sql).bind(ada.id()).fetch_all(&app.pool).await.unwrap();
+    assert_eq!(rows, [(2, "staff".to_owned()), (0, "user".to_owned())]);
 }
 
 /// 50,000 sessions and as many events: other people's calls go on meanwhile.

@@ -15,6 +15,7 @@ mod letters;
 mod listening;
 mod local_postgres;
 mod local_postgres_trouble;
+mod people;
 mod rolling;
 mod settings;
 mod shared_database;

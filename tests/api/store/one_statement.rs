@@ -74,6 +74,7 @@ async fn a_login_whose_outcome_was_lost_opens_no_second_session_and_gives_nothin
     let hash = sqlx::query_scalar("select password_hash from users").fetch_one(&app.pool).await;
     let (hash, now): (String, _) = (hash.unwrap(), app.clock.now());
     let session = NewSession {
+        device_hash: None,
         id: Uuid::now_v7(),
         user_id: ada.id().parse().unwrap(),
         password_hash: Some(hash.into()),

@@ -121,14 +121,37 @@ impl Life<'_> {
         let proof = home.post("/api/v1/step_up").by(&first).json(&json!({ "password": password }));
         let proven = proof.send().await.expect(200);
         self.marks.add_token(proven["token"].as_str().unwrap());
+        self.end_sessions(&first).await;
         let changed = self.marks.add("password-new-zq41");
         let change = json!({ "old_password": password, "new_password": changed });
         home.put(PASSWORD_PATH).by(&first).json(&change).send().await.expect(200);
         self.refresh_until_reused(database, &first).await;
+        self.take_back(&new).await;
         let changed = self.recover(&new).await;
         self.leave_and_come_back(&username, &changed, &new).await;
         let last = home.log_in_with(&username, &changed).send().await.expect(200);
         self.marks.add_pair(last)
+    }
+
+    /// Ends one other session, and all of them.
+    async fn end_sessions(&self, first: &Value) {
+        let (home, path) = (self.home, "/api/v1/users/me/sessions");
+        let list = home.get(path).by(first).send().await.expect(200);
+        let mut sessions = list["sessions"].as_array().unwrap().iter();
+        let other = sessions.find(|session| session["current"] == false).unwrap();
+        let one = format!("{path}/{}", other["public_id"].as_str().unwrap());
+        for path in [&one, path] {
+            home.call(Method::DELETE, path).by(first).send().await.expect(200);
+        }
+    }
+
+    /// Says that the change that a letter tells of was somebody else's.
+    async fn take_back(&mut self, email: &str) {
+        let link = self.newest_link("/api/v1/not_me?token=", email).await;
+        let page = self.home.get(&link).header("accept", "text/html").send().await;
+        assert_eq!(page.status, 200);
+        let token = json!({ "token": link.split_once('=').unwrap().1 });
+        self.home.post("/api/v1/not_me").json(&token).send().await.expect(200);
     }
 
     /// Sets a new password by a letter, after a code that is wrong; the password.
@@ -254,6 +277,12 @@ impl Life<'_> {
         let line = json!({ "op": "ban", "public_id": id, "reason": ban["reason"] });
         let bulk = home.post("/api/v1/admin/bulk").by(&boss).lines(line.to_string());
         assert_eq!(bulk.send().await.expect(200)["success"], true);
+        let sessions = format!("{user}/sessions");
+        let list = home.get(&sessions).by(&boss).send().await.expect(200);
+        let one = list["sessions"][0]["public_id"].as_str().unwrap();
+        for path in [&format!("{sessions}/{one}"), &sessions] {
+            home.call(Method::DELETE, path).by(&boss).send().await.expect(200);
+        }
         home.call(Method::DELETE, &user).by(&boss).send().await.expect(200);
         home.post("/api/v1/logout?everywhere=true").by(&boss).send().await.expect(200);
         for path in ["/", "/healthz", "/readyz", "/openapi.json", "/.well-known/jwks.json"] {

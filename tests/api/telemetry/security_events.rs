@@ -246,6 +246,43 @@ async fn recovery_of(watch: &mut Watch<'_>, sink: &SmtpSink, ada: &Value) {
     let call = || home.post("/api/v1/password/reset").json(&set);
     watch.one(call(), 200, "password_reset", own).await;
     watch.none(call(), 410).await;
+    taken_back(watch, sink, ada, &link).await;
+}
+
+/// The newest link to this page that is another one than `old`.
+async fn next_link(sink: &SmtpSink, page: &str, old: &str) -> String {
+    loop {
+        let link = link_to(sink, "new@example.com").await;
+        if link.contains(page) && link != old {
+            return link;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// Says that the reset was somebody else's, and sets the password once more.
+async fn taken_back(watch: &mut Watch<'_>, sink: &SmtpSink, ada: &Value, old: &str) {
+    let home = watch.home;
+    let link = next_link(sink, "/not_me", old).await;
+    let token = json!({ "token": link.split_once("token=").unwrap().1 });
+    let call = || home.post("/api/v1/not_me").json(&token);
+    call().send().await.expect(200);
+    let link = next_link(sink, "/password/reset", old).await;
+    let (mut logged, recorded) = (watch.take_logged(), watch.take_recorded().await);
+    logged[0].as_object_mut().unwrap().remove("request_id");
+    let details = json!({ "told": "password_changed", "address_given_back": false });
+    let expected = [
+        json!({ "event": "not_me", "user_id": ada, "ip": "127.0.0.1", "details": details }),
+        json!({ "event": "reset_asked", "user_id": ada, "ip": "127.0.0.1" }),
+    ];
+    assert_eq!(logged, expected);
+    assert_eq!(recorded, expected);
+    watch.seen.insert(("not_me".to_owned(), true));
+    watch.none(call(), 200).await;
+    let token = link.split_once("token=").unwrap().1;
+    let set = json!({ "token": token, "new_password": NEW_PASSWORD });
+    let own = json!({ "user_id": ada, "actor_id": ada });
+    watch.one(home.post("/api/v1/password/reset").json(&set), 200, "password_reset", own).await;
 }
 
 /// Takes along what is held, leaves, comes back, and leaves for good.
@@ -294,7 +331,13 @@ async fn sessions_of(watch: &mut Watch<'_>, ada: &Value) {
         watch.one(home.post(path).by(&pair), 200, event, own.clone()).await;
         watch.none(home.post(path).by(&pair), 401).await;
     }
+    watch.log_in("ada", NEW_PASSWORD).await;
     let first = watch.log_in("ada", NEW_PASSWORD).await;
+    let end = || home.call(Method::DELETE, "/api/v1/users/me/sessions").by(&first);
+    let mut ended = own.clone();
+    ended["details"] = json!({ "count": 1 });
+    watch.one(end(), 200, "sessions_ended", ended).await;
+    watch.none(end(), 200).await;
     watch.none(refresh(home, &first), 200).await;
     watch.none(refresh(home, &first), 200).await;
     // Nobody knows who presented it.

@@ -66,6 +66,7 @@ async fn an_export_is_one_document_with_all_that_is_held() {
         ("confirmation", "ada@example.com"),
         ("confirmation", "new@example.com"),
         ("email_change_notice", "ada@example.com"),
+        ("new_device", "ada@example.com"),
         ("reset", "ADA@example.com"),
     ];
     assert_eq!(letters, expected);

@@ -9,4 +9,5 @@ mod me_email;
 mod register;
 mod register_email;
 mod register_fields;
+mod sessions;
 mod verify_email;
