@@ -1,5 +1,7 @@
 //! Invitations: made, sent, looked at, taken back and accepted.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use doorward::mail::{Letter, SendError};
 use serde_json::{Value, json};
@@ -133,8 +135,6 @@ async fn role_and_address_are_the_invitations_whatever_is_sent() {
     }
     let (head, rest) = token.split_once('.').unwrap();
     let (claims, signature) = rest.split_once('.').unwrap();
-    use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let mut edited: Value =
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
     assert_eq!(
@@ -245,9 +245,9 @@ async fn a_taken_address_is_told_when_inviting_and_when_accepting() {
     let app = TestApp::start().await;
     let boss = app.admin().await;
     app.user("ada").await;
-    let taken = invite(&boss, "Ada", "user").await;
-    taken.assert_error(409, "email_taken");
-    assert_eq!(taken.json["errors"][0]["field"], "email");
+    let refused = invite(&boss, "Ada", "user").await;
+    refused.assert_error(409, "email_taken");
+    assert_eq!(refused.json["errors"][0]["field"], "email");
     let token = invited(&app, &boss, "bob", "user").await;
     // By the time that it is accepted.
     app.user("bob").await;
@@ -296,9 +296,9 @@ async fn what_will_not_do_leaves_the_invitation_open() {
     send("first_name", json!("\u{7}")).await.assert_fields(&[("first_name", "invalid_characters")]);
     send("token", Value::Null).await.assert_fields(&[("token", "required")]);
     send("token", json!(7)).await.assert_fields(&[("token", "invalid_type")]);
-    let taken = send("username", json!("BOSS")).await;
-    taken.assert_error(409, "username_taken");
-    assert_eq!(taken.json["errors"][0]["field"], "username");
+    let refused = send("username", json!("BOSS")).await;
+    refused.assert_error(409, "username_taken");
+    assert_eq!(refused.json["errors"][0]["field"], "username");
     accept(&app, &token, "ada").await.assert_ok(201);
 }
 

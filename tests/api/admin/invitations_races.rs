@@ -68,9 +68,9 @@ async fn an_address_that_is_invited_many_times_at_once_has_one_invitation_and_on
         async move { invite(&boss, "ada", "user").await }
     })
     .await;
-    answers.iter().for_each(|answer| {
+    for answer in &answers {
         answer.assert_ok(201);
-    });
+    }
     assert_eq!(count(&app, "select count(*) from invitations").await, 1);
     let letters = app.deliver_mail().await;
     assert_eq!(letters.len(), 1, "of the one link that is good");
