@@ -135,7 +135,7 @@ async fn find_span(db: &mut PgConnection, filter: &Filter) -> sqlx::Result<Vec<S
     let beyond = ends.beyond.map(|beyond| format!(" and id < {beyond}"));
     let in_order: String = in_order.chain(before).chain(beyond).collect();
     let in_order = format!(" and off_clock is null{in_order}");
-    let others: String = in_span.iter().map(|condition| format!(" and {condition}")).collect();
+    let others: String = in_span.iter().flat_map(|condition| [" and ", condition]).collect();
     let others = format!(" and off_clock{others}");
     Ok(vec![in_order, others])
 }

@@ -134,14 +134,14 @@ impl Tokens {
                 stranger.call(Method::POST, &path).send().await
             }
             Place::ConfirmCode => {
-                post("/api/v1/confirm", json!({ "challenge": token, "code": self.confirm_code })).await
+                post("/api/v1/confirm", json!({ "challenge": token, "code": self.confirm_code }))
+                    .await
             }
             Place::ResetLink => {
                 post(reset, json!({ "token": token, "new_password": NEW_PASSWORD })).await
             }
             Place::ResetCode => {
-                let body =
-                    json!({ "challenge": token, "code": self.reset_code, "new_password": PASSWORD });
+                let body = json!({ "challenge": token, "code": self.reset_code, "new_password": PASSWORD });
                 post(reset, body).await
             }
             Place::Restore => post("/api/v1/restore", json!({ "restore_token": token })).await,

@@ -163,7 +163,7 @@ async fn run(caller: Caller, column: usize, is_fresh: bool) -> (usize, Vec<Strin
         let expected = match row.cells[column].as_str() {
             "fresh" if is_fresh => "yes",
             "fresh" => "step up",
-            cell => cell,
+            word => word,
         };
         let found = caller.verdict(&answer.json);
         if found != expected {

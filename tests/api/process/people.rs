@@ -136,7 +136,12 @@ async fn an_account_made_with_another_persons_address_becomes_theirs_by_a_reset(
     let squatter = town.log_in("squatter", PASSWORD, 200).await;
     town.post("/api/v1/password/forgot", json!({ "email": email }), 202).await;
     let token = town.token("password/reset", &email, 1).await;
-    town.post("/api/v1/password/reset", json!({ "token": token, "new_password": NEW_PASSWORD }), 200).await;
+    town.post(
+        "/api/v1/password/reset",
+        json!({ "token": token, "new_password": NEW_PASSWORD }),
+        200,
+    )
+    .await;
     // Nothing that the stranger put in lets them in again.
     town.log_in("squatter", PASSWORD, 401).await;
     let refresh = town.home.post("/api/v1/refresh");
@@ -157,7 +162,8 @@ async fn a_login_from_a_new_device_is_told_of_and_its_link_shuts_everybody_out()
     let letter = town.letter("not_me", &email, 1).await;
     assert!(letter.contains(ELSEWHERE), "{letter}");
     let token = town.token("not_me", &email, 1).await;
-    let page = town.home.get(&format!("/api/v1/not_me?token={token}")).header("accept", "text/html");
+    let page =
+        town.home.get(&format!("/api/v1/not_me?token={token}")).header("accept", "text/html");
     assert_eq!(page.send().await.status, 200);
     for _ in 0..2 {
         town.post("/api/v1/not_me", json!({ "token": token }), 200).await;
@@ -167,7 +173,12 @@ async fn a_login_from_a_new_device_is_told_of_and_its_link_shuts_everybody_out()
     }
     assert_eq!(town.log_in("ada", PASSWORD, 403).await["code"], "reset_required");
     let token = town.token("password/reset", &email, 1).await;
-    town.post("/api/v1/password/reset", json!({ "token": token, "new_password": NEW_PASSWORD }), 200).await;
+    town.post(
+        "/api/v1/password/reset",
+        json!({ "token": token, "new_password": NEW_PASSWORD }),
+        200,
+    )
+    .await;
     town.log_in("ada", NEW_PASSWORD, 200).await;
     assert_eq!(town.letters("not_me", &email).len(), 2, "the second one tells of the new password");
 }
@@ -233,12 +244,11 @@ async fn somebody_is_invited_and_joins() {
     let older = town.token("invitations", &email, 1).await;
     invite().send().await.expect(201);
     let token = town.token("invitations", &email, 2).await;
-    let accept = |token: &str| {
-        json!({ "token": token, "username": "grace", "password": PASSWORD })
-    };
+    let accept = |token: &str| json!({ "token": token, "username": "grace", "password": PASSWORD });
     let path = "/api/v1/invitations/accept";
     assert_eq!(town.post(path, accept(&older), 410).await["code"], "link_expired");
-    let shown = town.home.get(&format!("/api/v1/invitations?token={token}")).send().await.expect(200);
+    let shown =
+        town.home.get(&format!("/api/v1/invitations?token={token}")).send().await.expect(200);
     assert_eq!((&shown["email"], &shown["first_name"]), (&json!(email), &json!("Grace")));
     let joined = town.post(path, accept(&token), 201).await;
     assert_eq!(joined["user"]["role"], "staff");
@@ -266,10 +276,8 @@ async fn somebody_is_banned_and_let_in_again() {
     let until = chrono::Utc::now() + chrono::TimeDelta::seconds(2);
     ban(json!({ "reason": "noise", "until": until.to_rfc3339() })).send().await.expect(200);
     assert!(town.log_in("ada", PASSWORD, 403).await["until"].is_string());
-    eventually("the ban has ended", async || {
-        town.home.log_in("ada").send().await.status == 200
-    })
-    .await;
+    eventually("the ban has ended", async || town.home.log_in("ada").send().await.status == 200)
+        .await;
 }
 
 #[tokio::test]
@@ -289,8 +297,12 @@ async fn what_people_see_of_their_account_is_their_own() {
     assert_eq!(ended.send().await.expect(200)["ended"], 1);
     town.home.get(ME).by(&other).send().await.expect(401);
     let activity = town.home.get(&format!("{ME}/activity")).by(&ada).send().await.expect(200);
-    let events: Vec<&str> =
-        activity["events"].as_array().unwrap().iter().map(|e| e["event"].as_str().unwrap()).collect();
+    let events: Vec<&str> = activity["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["event"].as_str().unwrap())
+        .collect();
     assert!(events.contains(&"login") && events.contains(&"registered"), "{events:?}");
     let export = town.home.get(&format!("{ME}/export")).by(&ada).send().await.expect(200);
     assert_eq!(export["user"]["username"], "ada");
