@@ -12,7 +12,7 @@ use crate::account::attempts::{self, Counted};
 use crate::account::client::ClientInfo;
 use crate::account::password::{self, attempts_to_prove};
 use crate::account::sessions::lock_caller;
-use crate::account::standing::{Barred, is_gone};
+use crate::account::standing::{Barred, check_password_counts, is_gone};
 use crate::account::{Error, letters};
 use crate::context::{self, RequestContext, run_to_completion};
 use crate::fields::Password;
@@ -76,6 +76,7 @@ async fn prove(
     password: &Password,
     client: &ClientInfo,
 ) -> Result<Counted, Error> {
+    check_password_counts(user)?;
     let [counted] = attempts::count(state, [attempts_to_prove(actor)], state.clock.now()).await?;
     password::prove(state, actor, password, &user.password_hash, client, counted).await
 }

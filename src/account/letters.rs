@@ -54,9 +54,10 @@ pub fn confirmation(user: &User, challenge_id: Uuid) -> NewLetter<'_> {
     NewLetter { challenge_id: Some(challenge_id), ..letter }
 }
 
-/// The letter that tells the user's old address of a new one.
-pub fn email_change_notice<'a>(user: &User, old_address: &'a str) -> NewLetter<'a> {
-    to_user(LetterKind::EmailChangeNotice, user, old_address)
+/// The letter that tells the user's old address of a new one, which the user has set or an admin.
+pub fn email_change_notice<'a>(user: &User, old_address: &'a str, by_staff: bool) -> NewLetter<'a> {
+    let letter = to_user(LetterKind::EmailChangeNotice, user, old_address);
+    if by_staff { NewLetter { data: json!({ "by_staff": true }), ..letter } } else { letter }
 }
 
 /// The letter that tells a user that their password was changed.

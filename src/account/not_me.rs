@@ -65,6 +65,12 @@ async fn take_back_once(
         let found = not_me::find(&mut tx, notice.id, now).await?;
         return found.map(|_| ()).ok_or(EXPIRED);
     }
+    if user.is_deleted() {
+        standing::set_restored(&mut tx, id, now).await?;
+        challenges::void_all(&mut tx, id, ChallengeKind::Restore, now).await?;
+        let event = Event::new(EventKind::Restored).on(id).from(client.ip);
+        state.record(&mut tx, event, now).await?;
+    }
     let address = give_back_address(state, &mut tx, &user, notice, client, now).await?;
     standing::require_reset(&mut tx, id, now).await?;
     sessions::revoke_all(&mut tx, id, None, NOT_ME, now).await?;

@@ -24,6 +24,7 @@ pub async fn queue_letters(
     before: &User,
     after: &User,
     letter: Option<Counted>,
+    by_staff: bool,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<String>> {
     let is_pending = after.pending_email.is_some() && after.pending_email != before.pending_email;
@@ -36,7 +37,7 @@ pub async fn queue_letters(
         letter.charge_in(tx);
     }
     if is_pending {
-        let notice = letters::email_change_notice(after, &before.email);
+        let notice = letters::email_change_notice(after, &before.email, by_staff);
         letters::queue_notice(tx, notice, now, now).await?;
     }
     Ok(Some(challenge))

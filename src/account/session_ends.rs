@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::account::Error;
 use crate::state::AppState;
 use crate::store::audit::{Actor, Event, EventKind};
+use crate::store::db::Tx;
 use crate::store::{sessions, users};
 
 /// Which sessions of a user end.
@@ -50,4 +51,22 @@ pub async fn end(
     }
     state.commit(tx, user_id).await?;
     Ok(Some(count))
+}
+
+/// Ends every session of a user but the actor's own, in the transaction of the admin who does.
+pub async fn end_all(
+    state: &AppState,
+    tx: &mut Tx,
+    actor: Actor,
+    user_id: Uuid,
+    now: DateTime<Utc>,
+) -> sqlx::Result<u64> {
+    let kind = EventKind::SessionsEnded;
+    let count =
+        sessions::revoke_all(tx, user_id, Some(actor.session_id), kind.as_str(), now).await?;
+    if count > 0 {
+        let event = Event::by(actor, kind).on(user_id);
+        state.record(tx, event.with(json!({ "count": count })), now).await?;
+    }
+    Ok(count)
 }

@@ -20,10 +20,10 @@ use crate::context::{self, run_to_completion};
 use crate::limits::{Attempt, Key, LOGIN_SUCCESS_ACCOUNT, LOGIN_SUCCESS_ADDRESS};
 use crate::security::token::{AccessClaims, RefreshClaims};
 use crate::state::AppState;
-use crate::store::audit::{Actor, Event, EventKind};
+use crate::store::audit::{Event, EventKind};
 use crate::store::db::{Tx, describe, with_timeout};
 use crate::store::logins::{self, NewSession};
-use crate::store::sessions::{self, Authentication, ENDED_BY_ADMIN, Session};
+use crate::store::sessions::{self, Authentication, Session};
 use crate::store::users::{self, User};
 
 /// A refresh token expires after this long without use.
@@ -153,22 +153,6 @@ pub(super) async fn start_in(
     let logged = state.clone();
     tx.after_commit(move || logged.log(&event));
     Ok(opened.map(|user| first_pair(state, &user, id, now)))
-}
-
-/// Ends every session of a user, in the transaction of the admin who does.
-pub async fn end_all(
-    state: &AppState,
-    tx: &mut Tx,
-    actor: Actor,
-    user_id: Uuid,
-    now: DateTime<Utc>,
-) -> sqlx::Result<u64> {
-    let count = sessions::revoke_all(tx, user_id, None, ENDED_BY_ADMIN, now).await?;
-    if count > 0 {
-        let event = Event::by(actor, EventKind::SessionsEnded).on(user_id);
-        state.record(tx, event.with(json!({ "count": count })), now).await?;
-    }
-    Ok(count)
 }
 
 fn new_session(

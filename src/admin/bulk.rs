@@ -16,7 +16,7 @@ use super::ban::{self, BanRequest};
 use super::send::{self, LetterName};
 use super::users;
 use crate::account::client::ClientInfo;
-use crate::account::sessions;
+use crate::account::session_ends;
 use crate::context::{self, run_to_completion};
 use crate::fields::{BanReason, FieldError, Instant, Role, RoleName};
 use crate::http::error::{ApiError, Code, InvalidField};
@@ -166,7 +166,7 @@ async fn apply(act: &Act<'_>, id: Uuid, op: Op) -> Result<(), ApiError> {
 async fn end_sessions(act: &Act<'_>, id: Uuid) -> Result<(), ApiError> {
     let (mut tx, _) = act.begin_on_present(id).await?;
     let actor = act.caller.actor(act.client);
-    sessions::end_all(act.state, &mut tx, actor, id, act.now).await?;
+    session_ends::end_all(act.state, &mut tx, actor, id, act.now).await?;
     act.state.commit(tx, id).await?;
     Ok(())
 }

@@ -53,7 +53,7 @@ pub struct EditResponse {
     responses((status = 200, description = "Changed.", body = EditResponse)),
     extensions(("x-codes" = json!([
         Code::StepUpRequired, Code::Forbidden, Code::UserNotFound, Code::UsernameTaken,
-        Code::EmailTaken, Code::RateLimited,
+        Code::EmailTaken, Code::NotYourself, Code::RateLimited,
     ]))),
 )]
 pub async fn edit(
@@ -67,6 +67,11 @@ pub async fn edit(
     let seen = found.filter(|user| !user.is_deleted()).ok_or(Code::UserNotFound)?;
     let changes = ProfileChanges::read(&mut form, &seen);
     form.check()?;
+    if id == caller.user.id && changes.replace_verified_address(&seen) {
+        // Which asks for the password: a stolen session must not be enough.
+        let message = "Change your own address at /api/v1/users/me.".to_owned();
+        return Err(ApiError { message: Some(message), ..Code::NotYourself.into() });
+    }
     let act = Act::new(&state, &caller, &client);
     match write(&act, &seen, &changes).await {
         Ok((user, updated)) => {
@@ -117,7 +122,7 @@ async fn write(
     if !profile::update(&mut tx, &before, &user).await? {
         return Err(ApiError::conflict(&[("email", Code::EmailTaken)]));
     }
-    profile::queue_letters(state, &mut tx, &before, &user, letter, now).await?;
+    profile::queue_letters(state, &mut tx, &before, &user, letter, true, now).await?;
     if let Some(notice) = notice.filter(|_| user.pending_email != before.pending_email) {
         notice.charge_in(&mut tx);
     }

@@ -20,9 +20,9 @@ impl Instant {
             FieldError::new("invalid_format", message)
         })?;
         let at = at.to_utc().trunc_subsecs(3);
-        // RFC 3339 has no other years; a zone can lead beyond them.
-        if !(0..10_000).contains(&at.year()) {
-            return Err(FieldError::new("out_of_range", "Use a year from 0000 to 9999."));
+        // RFC 3339 has none beyond, a zone can lead there, and PostgreSQL's text has no year 0.
+        if !(1..10_000).contains(&at.year()) {
+            return Err(FieldError::new("out_of_range", "Use a year from 0001 to 9999."));
         }
         Ok(Self(at))
     }
@@ -62,6 +62,7 @@ mod tests {
             assert_eq!(code(Instant::parse(bad)), "invalid_format", "{bad}");
         }
         assert_eq!(code(Instant::parse("9999-12-31T23:59:59-01:00")), "out_of_range");
-        assert_eq!(code(Instant::parse("0000-01-01T00:00:00+01:00")), "out_of_range");
+        assert_eq!(code(Instant::parse("0000-06-01T00:00:00Z")), "out_of_range");
+        assert_eq!(code(Instant::parse("0001-01-01T00:00:00+01:00")), "out_of_range");
     }
 }

@@ -41,7 +41,12 @@ pub async fn list(
              case when is_own then ip end as ip,
              case when is_own then user_agent end as user_agent,
              case when actor_id is null then 'system' when is_own then 'you' else 'staff' end as "by!"
-           from audit_log, lateral (select coalesce(actor_id = user_id, true) as is_own) who
+           from audit_log, lateral (select coalesce(
+               actor_id = user_id,
+               -- Nobody's act may be a stranger's, such as the reader's of a letter who disowns an
+               -- address; who asks for a reset or comes with a stolen token is shown to the owner.
+               event in ('reset_asked', 'refresh_token_repeated', 'refresh_token_reused')
+           ) as is_own) who
            where user_id = $1 and event = any($2) and id < $3
            order by id desc limit $4"#,
         user_id,

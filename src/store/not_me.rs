@@ -48,8 +48,8 @@ pub async fn insert(db: &mut PgConnection, notice: &NewNotice<'_>) -> sqlx::Resu
     Ok(())
 }
 
-/// Unlike a challenge of another kind it is good whatever address the account has by now. `None`
-/// while the account is deleted.
+/// Unlike a challenge of another kind it is good whatever address the account has by now, and while
+/// the account is deleted, if that came after the letter: a thief may have done it.
 pub async fn find(
     db: &mut PgConnection,
     id: Uuid,
@@ -61,7 +61,8 @@ pub async fn find(
                coalesce(c.data ->> 'told', '') as "told!", c.created_at,
                c.used_at is not null as "is_used!"
            from challenges c join users u on u.id = c.user_id
-           where c.id = $1 and c.kind = 'not_me' and c.expires_at > $2 and u.deleted_at is null"#,
+           where c.id = $1 and c.kind = 'not_me' and c.expires_at > $2
+               and (u.deleted_at is null or (c.created_at <= u.deleted_at and u.purge_at > $2))"#,
         id,
         now,
     )
@@ -74,7 +75,8 @@ pub async fn use_up(db: &mut PgConnection, id: Uuid, now: DateTime<Utc>) -> sqlx
     let done = sqlx::query!(
         "update challenges c set used_at = $2 from users u
          where c.id = $1 and c.kind = 'not_me' and c.used_at is null and c.expires_at > $2
-             and u.id = c.user_id and u.deleted_at is null",
+             and u.id = c.user_id
+             and (u.deleted_at is null or (c.created_at <= u.deleted_at and u.purge_at > $2))",
         id,
         now,
     )

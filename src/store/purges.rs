@@ -105,9 +105,14 @@ pub async fn delete_to_addresses(db: &mut PgConnection, user_id: Uuid) -> sqlx::
     )
     .execute(&mut *db)
     .await?;
-    sqlx::query!("delete from invitations where email_key = any($1)", &addresses)
-        .execute(&mut *db)
-        .await?;
+    // One that is still good is another person's, whoever has typed the address meanwhile.
+    sqlx::query!(
+        "delete from invitations
+         where email_key = any($1) and (accepted_at is not null or revoked_at is not null)",
+        &addresses
+    )
+    .execute(&mut *db)
+    .await?;
     sqlx::query!(
         r#"delete from outbox
          where user_id is null and kind <> 'test' and lower(recipient collate "C") = any($1)"#,

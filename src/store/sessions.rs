@@ -139,8 +139,6 @@ pub const ACCOUNT_DELETED: &str = "account_deleted";
 
 /// Likewise of one whose user was banned.
 pub const BANNED: &str = "banned";
-/// Likewise of one that an admin has ended.
-pub const ENDED_BY_ADMIN: &str = "ended_by_admin";
 
 /// Ends one session; returns whether it was active.
 pub async fn revoke(

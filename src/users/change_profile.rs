@@ -190,7 +190,8 @@ async fn write(
         if !profile::update(&mut tx, &before, &user).await? {
             return Err(ApiError::conflict(&[("email", Code::EmailTaken)]));
         }
-        challenge = profile::queue_letters(state, &mut tx, &before, &user, letter, now).await?;
+        challenge =
+            profile::queue_letters(state, &mut tx, &before, &user, letter, false, now).await?;
         let event = Event::by(actor, EventKind::ProfileUpdated).on(user.id);
         state.record(&mut tx, event.with(json!({ "fields": updated })), now).await?;
     }

@@ -20,6 +20,7 @@ struct InvitationPage<'a> {
     form: Option<&'a Typed>,
     /// What is wrong.
     complaints: Vec<String>,
+    is_link_over: bool,
     min_length: usize,
 }
 
@@ -103,7 +104,8 @@ fn refused(state: &AppState, error: ApiError) -> Response {
         _ => "This did not work",
     };
     let complaints = vec![error.message().to_owned()];
-    let page = InvitationPage { complaints, ..page(state, title) };
+    let is_link_over = [Code::LinkInvalid, Code::LinkExpired].contains(&error.code);
+    let page = InvitationPage { complaints, is_link_over, ..page(state, title) };
     let response = html::answer(error.code.status(), &page, html::NO_FORM);
     html::with_headers_of(error, response)
 }
@@ -114,6 +116,7 @@ fn page<'a>(state: &'a AppState, title: &'a str) -> InvitationPage<'a> {
         title,
         form: None,
         complaints: Vec::new(),
+        is_link_over: false,
         min_length: state.config.min_password_length,
     }
 }

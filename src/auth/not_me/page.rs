@@ -16,6 +16,8 @@ struct NotMePage<'a> {
     title: &'a str,
     /// Of the link, while there is something to take back.
     token: Option<&'a str>,
+    /// It was taken back before.
+    is_over: bool,
     /// What is wrong.
     complaint: Option<&'a str>,
 }
@@ -23,7 +25,10 @@ struct NotMePage<'a> {
 /// The page as it is opened.
 pub(super) fn show(state: &AppState, found: Result<(String, Notice), ApiError>) -> Response {
     match found {
-        Ok((_, notice)) if notice.is_used => done(state),
+        Ok((_, notice)) if notice.is_used => {
+            let page = NotMePage { is_over: true, ..page(state, "This was done already") };
+            html::answer(StatusCode::OK, &page, html::NO_FORM)
+        }
         Ok((token, _)) => {
             let page = NotMePage { token: Some(&token), ..page(state, "Was this not you?") };
             html::answer(StatusCode::OK, &page, "form-action 'self'")
@@ -56,5 +61,11 @@ fn refused(state: &AppState, error: ApiError) -> Response {
 }
 
 fn page<'a>(state: &'a AppState, title: &'a str) -> NotMePage<'a> {
-    NotMePage { frame: Frame::of(&state.config), title, token: None, complaint: None }
+    NotMePage {
+        frame: Frame::of(&state.config),
+        title,
+        token: None,
+        is_over: false,
+        complaint: None,
+    }
 }

@@ -117,7 +117,12 @@ const TABLE: [Kind; 10] = [
         word: "email_change_notice",
         reader: Reader::Owner,
         source: include_str!("email_change_notice.txt"),
-        values: &[text("username", "ada"), text("new_address", "c***@example.org"), NOT_ME],
+        values: &[
+            text("username", "ada"),
+            text("new_address", "c***@example.org"),
+            number("by_staff", 1).optional(),
+            NOT_ME,
+        ],
     },
     Kind {
         word: "password_changed",

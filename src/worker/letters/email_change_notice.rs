@@ -9,6 +9,7 @@ pub(super) fn compose(draft: &Draft<'_>, user: &User) -> Composed {
     let values = Values::new()
         .set("username", &user.username)
         .set("new_address", masked(new_address))
+        .set_if("by_staff", (draft.claimed.data["by_staff"] == true).then_some(1))
         .set_if("not_me", draft.not_me_link());
     draft.letter(draft.recipient(), &values)
 }

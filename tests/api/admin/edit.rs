@@ -222,3 +222,21 @@ async fn an_admin_who_is_banned_half_way_through_an_edit_comes_too_late() {
     answer.assert_error(403, "forbidden");
     assert_eq!(ada.get(ME).await.json["user"]["first_name"], "");
 }
+
+/// A stolen session, fresh as every one is after its login, must not move the account away.
+#[tokio::test]
+async fn an_admins_own_verified_address_is_changed_with_the_password_alone() {
+    let app = TestApp::start().await;
+    let boss = app.admin().await;
+    let change = json!({ "email": "thief@example.com" });
+    boss.patch(&path(&boss), &change).await.assert_error(409, "not_yourself");
+    boss.patch(&path(&boss), &json!({ "first_name": "Bo" })).await.assert_ok(200);
+    assert_eq!(boss.get(ME).await.json["user"]["pending_email"], Value::Null);
+    // Of another's change the letter says who has made it.
+    let ada = app.user("ada").await;
+    boss.patch(&path(&ada), &json!({ "email": "new@example.com" })).await.assert_ok(200);
+    let letters = app.deliver_mail().await;
+    let told = letters.iter().find(|letter| letter.to == email_of("ada")).unwrap();
+    assert!(told.text.contains("An administrator of"), "{}", told.text);
+    assert!(!told.text.contains("knows your password"), "{}", told.text);
+}

@@ -28,11 +28,12 @@ fn guarded_calls(id: &str) -> Vec<(Method, String, String)> {
             if takes("bearer") && !takes("refresh_token") {
                 let method = method.to_uppercase().parse().unwrap();
                 let tag = operation["tags"][0].as_str().unwrap().to_owned();
-                calls.push((method, path.replace("{public_id}", id), tag));
+                let path = path.replace("{public_id}", id).replace("{session_id}", id);
+                calls.push((method, path, tag));
             }
         }
     }
-    assert_eq!(calls.len(), 25, "{calls:?}");
+    assert_eq!(calls.len(), 31, "{calls:?}");
     calls
 }
 

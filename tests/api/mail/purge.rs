@@ -294,3 +294,19 @@ async fn fill(app: &TestApp, person: &Person, rows: i32) {
         sqlx::query(sql).bind(person.id()).bind(rows).execute(&app.pool).await.unwrap();
     }
 }
+
+/// Whoever types an address makes nothing of what is another person's.
+#[tokio::test]
+async fn an_invitation_that_is_good_outlives_who_typed_its_address() {
+    let app = TestApp::with(&[("DELETION_DAYS", "0")]).await;
+    let boss = app.admin().await;
+    let squatter = app.newcomer("bob").await;
+    let email = json!({ "email": email_of("bob") });
+    boss.post("/api/v1/admin/invitations", &email).await.assert_ok(201);
+    squatter.delete(ME).await.assert_ok(202);
+    let letters = app.deliver_mail().await;
+    let invited =
+        letters.iter().find(|letter| letter.text.contains("/invitations?token=")).unwrap();
+    let link = crate::harness::app::link_in(invited);
+    app.anonymous().get(&link).await.assert_ok(200);
+}

@@ -244,6 +244,7 @@ fn no_migration_is_changed_once_it_is_released() {
         ("0028_session_authentication.sql", "c37f0ef2a2481bfd"),
         ("0029_users_purge_at.sql", "6ce52cf8b298e4ec"),
         ("0030_users_banned_at.sql", "5b1d933d7960aae0"),
+        ("0031_session_list.sql", "9ccc6c465b91eb7c"),
     ];
     let mut files: Vec<_> =
         fs::read_dir(root().join("migrations")).unwrap().map(|file| file.unwrap().path()).collect();

@@ -182,7 +182,8 @@ async fn a_login_from_a_new_device_is_told_of_and_its_link_shuts_everybody_out()
     )
     .await;
     town.log_in("ada", NEW_PASSWORD, 200).await;
-    assert_eq!(town.letters("not_me", &email).len(), 2, "the second one tells of the new password");
+    let told = town.letter("not_me", &email, 2).await;
+    assert!(told.contains("password"), "{told}");
 }
 
 #[tokio::test]

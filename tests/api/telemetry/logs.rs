@@ -271,18 +271,18 @@ impl Life<'_> {
         home.call(Method::PATCH, &user).by(&boss).json(&name).send().await.expect(200);
         let letter = json!({ "letter": "reset" });
         home.post(&format!("{user}/send")).by(&boss).json(&letter).send().await.expect(202);
-        let ban = json!({ "reason": self.marks.add("reason-zq4186@example.com") });
-        home.put(&format!("{user}/ban")).by(&boss).json(&ban).send().await.expect(200);
-        home.call(Method::DELETE, &format!("{user}/ban")).by(&boss).send().await.expect(200);
-        let line = json!({ "op": "ban", "public_id": id, "reason": ban["reason"] });
-        let bulk = home.post("/api/v1/admin/bulk").by(&boss).lines(line.to_string());
-        assert_eq!(bulk.send().await.expect(200)["success"], true);
         let sessions = format!("{user}/sessions");
         let list = home.get(&sessions).by(&boss).send().await.expect(200);
         let one = list["sessions"][0]["public_id"].as_str().unwrap();
         for path in [&format!("{sessions}/{one}"), &sessions] {
             home.call(Method::DELETE, path).by(&boss).send().await.expect(200);
         }
+        let ban = json!({ "reason": self.marks.add("reason-zq4186@example.com") });
+        home.put(&format!("{user}/ban")).by(&boss).json(&ban).send().await.expect(200);
+        home.call(Method::DELETE, &format!("{user}/ban")).by(&boss).send().await.expect(200);
+        let line = json!({ "op": "ban", "public_id": id, "reason": ban["reason"] });
+        let bulk = home.post("/api/v1/admin/bulk").by(&boss).lines(line.to_string());
+        assert_eq!(bulk.send().await.expect(200)["success"], true);
         home.call(Method::DELETE, &user).by(&boss).send().await.expect(200);
         home.post("/api/v1/logout?everywhere=true").by(&boss).send().await.expect(200);
         for path in ["/", "/healthz", "/readyz", "/openapi.json", "/.well-known/jwks.json"] {

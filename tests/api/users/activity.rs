@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use crate::harness::app::TestApp;
+use crate::harness::app::{TestApp, link_in};
 use crate::harness::person::{PASSWORD, Person};
 
 const ME: &str = "/api/v1/users/me";
@@ -139,4 +139,26 @@ async fn what_is_wrong_with_a_call_is_told() {
     app.anonymous().get(ACTIVITY).await.assert_error(401, "token_missing");
     ada.post("/api/v1/logout", &json!({})).await.assert_ok(200);
     ada.get(ACTIVITY).await.assert_error(401, "session_ended");
+}
+
+/// The reader of a letter who disowns an address did so from a place of their own, which is nothing
+/// to who typed the address.
+#[tokio::test]
+async fn whoever_disowned_an_address_is_not_shown_to_who_typed_it() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada").await;
+    let change = json!({ "email": "victim@example.com", "password": PASSWORD });
+    ada.put(ME, &change).await.assert_ok(200);
+    let letters = app.deliver_mail().await;
+    let letter = letters.iter().find(|letter| letter.to == "victim@example.com").unwrap();
+    let call = app.anonymous().call(axum::http::Method::POST, &link_in(letter));
+    let call = call.from("198.51.100.7").header("user-agent", "Victim/1.0");
+    let disowned = call.json(&json!({ "action": "not_me" })).send().await;
+    disowned.assert_ok(200);
+    let events = events(&ada, "").await;
+    assert_eq!(events[0]["event"], "email_disowned");
+    assert_eq!((&events[0]["ip"], &events[0]["by"]), (&Value::Null, &json!("system")));
+    assert!(!json!(events).to_string().contains("198.51.100.7"));
+    let export = ada.get("/api/v1/users/me/export").await;
+    assert!(!export.text.contains("198.51.100.7") && !export.text.contains("Victim"));
 }
