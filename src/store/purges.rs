@@ -81,9 +81,9 @@ pub async fn blank_acts(db: &mut PgConnection, user_id: Uuid, most: i64) -> sqlx
     Ok(done.rows_affected())
 }
 
-/// Deletes letters and challenges for nobody, and invitations, that went to an address of the
-/// user's, before the user goes with those that are theirs. Not to one that another user has by
-/// now; and a test is the operator's own.
+/// Deletes letters and challenges for nobody, and invitations that are over, that went to an address
+/// of the user's, before the user goes with those that are theirs. Not to one that another user has
+/// by now; a test is the operator's own, and an invitation's letter goes when that is over.
 pub async fn delete_to_addresses(db: &mut PgConnection, user_id: Uuid) -> sqlx::Result<()> {
     let addresses = sqlx::query_scalar!(
         r#"select address as "address!" from (
@@ -115,7 +115,8 @@ pub async fn delete_to_addresses(db: &mut PgConnection, user_id: Uuid) -> sqlx::
     .await?;
     sqlx::query!(
         r#"delete from outbox
-         where user_id is null and kind <> 'test' and lower(recipient collate "C") = any($1)"#,
+         where user_id is null and kind not in ('test', 'invitation')
+             and lower(recipient collate "C") = any($1)"#,
         &addresses
     )
     .execute(db)

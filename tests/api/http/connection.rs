@@ -205,6 +205,15 @@ async fn a_body_in_crumbs_takes_no_more_memory_than_it_has_bytes() {
     let head = "POST /api/v1/users/ HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
         transfer-encoding: chunked\r\n\r\n";
     let crumbs = "1\r\n \r\n".repeat(15_000);
+    // The program's own pages, which are read in when they are first used, are no memory of bodies.
+    let end = "1\r\n{\r\n1\r\n}\r\n0\r\n\r\n";
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(("127.0.0.1", home.port())).await.unwrap();
+        stream.write_all(format!("{head}1\r\n \r\n{end}").as_bytes()).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 422 "));
+    }
+    // What the start took for a moment is none either: from here on the peak counts anew (proc(5)).
+    std::fs::write(format!("/proc/{}/clear_refs", service.id()), "5").unwrap();
     let before = memory(&service, "VmRSS:");
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -215,7 +224,6 @@ async fn a_body_in_crumbs_takes_no_more_memory_than_it_has_bytes() {
     }
     // All of them have come where what follows is answered, and the memory of one is not given back
     // before its end.
-    let end = "1\r\n{\r\n1\r\n}\r\n0\r\n\r\n";
     for mut stream in clients {
         stream.write_all(end.as_bytes()).await.unwrap();
         assert!(answer(&mut stream).await.starts_with("HTTP/1.1 422 "));

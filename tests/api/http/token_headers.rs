@@ -94,7 +94,7 @@ async fn every_call_that_needs_an_admin_refuses_users_and_staff() {
     boss.put(&role, &json!({})).await.assert_ok(200);
     let calls = guarded_calls(boss.id());
     let for_admins: Vec<_> = calls.iter().filter(|(_, _, tag)| tag == "admin").collect();
-    assert_eq!(for_admins.len(), 15);
+    assert_eq!(for_admins.len(), 18);
     for (method, path, _) in for_admins {
         ada.call(method.clone(), path).send().await.assert_error(403, "forbidden");
         let answer = sam.call(method.clone(), path).send().await;
