@@ -11,6 +11,8 @@ use crate::store::{audit, challenges, db, invitations, limits, outbox, sessions}
 
 /// How often old rows are removed, and how old they have to be.
 const CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
+/// How soon it is tried again after an error: who has left waits to be removed.
+const RETRY_AFTER: Duration = Duration::from_mins(1);
 /// The pause between two batches of 1,000 rows, so that some 2,000 a second go: without it
 /// refreshes take twice as long while there are old rows left.
 const BATCH_PAUSE: Duration = Duration::from_millis(400);
@@ -28,7 +30,7 @@ pub(super) async fn clean_up(state: AppState, mut stop: watch::Receiver<bool>) {
             Err(error) => {
                 let error = db::describe(&error);
                 tracing::warn!(error, "clean-up: old rows could not be removed");
-                CLEANUP_INTERVAL
+                RETRY_AFTER
             }
         };
         tokio::select! {
