@@ -119,8 +119,10 @@ impl AuditEvent {
     security(("access_token" = []), ("bearer" = [])),
     params(
         ("event" = inline(Option<EventName>), Query, description = "Of this kind."),
-        ("user_id" = Option<Uuid>, Query, description = "Whom it happened to: a `public_id`."),
-        ("actor_id" = Option<Uuid>, Query, description = "Who did it: a `public_id`."),
+        ("user_id" = Option<String>, Query, pattern = "^[0-9A-Fa-f-]*$",
+            description = "Whom it happened to: a `public_id`."),
+        ("actor_id" = Option<String>, Query, pattern = "^[0-9A-Fa-f-]*$",
+            description = "Who did it: a `public_id`."),
         ("ip" = Option<String>, Query, example = "203.0.113.7",
             description = "From this address. For admins."),
         ("since" = Option<DateTime<Utc>>, Query, description = "From this instant on."),

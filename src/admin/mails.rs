@@ -105,7 +105,8 @@ impl From<ListedLetter> for Mail {
     params(
         ("state" = inline(Option<StateName>), Query, description = "What has become of them."),
         ("kind" = inline(Option<KindName>), Query, description = "Of this kind."),
-        ("user_id" = Option<Uuid>, Query, description = "About this user: a `public_id`."),
+        ("user_id" = Option<String>, Query, pattern = "^[0-9A-Fa-f-]*$",
+            description = "About this user: a `public_id`."),
         ("limit" = Option<i64>, Query, description = "Letters a page.",
             minimum = 1, maximum = 500, example = 100),
         ("after" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]*$",

@@ -22,7 +22,8 @@ use crate::store::users;
         ("public_id" = Uuid, Path),
         ("limit" = Option<i64>, Query, description = "Sessions a page.",
             minimum = 1, maximum = 100, example = 50),
-        ("after" = Option<Uuid>, Query, description = "The `next` of the page before."),
+        ("after" = Option<String>, Query, pattern = "^[A-Za-z0-9-]*$",
+            description = "The `next` of the page before."),
     ),
     responses((status = 200, description = "A page of sessions.", body = SessionsResponse)),
     extensions(("x-codes" = json!([

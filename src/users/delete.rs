@@ -20,7 +20,6 @@ use crate::state::AppState;
 /// A proof of who calls, for those who gave none lately.
 #[derive(ToSchema)]
 pub struct DeleteRequest {
-    #[schema(value_type = Password, required = false)]
     password: Option<Password>,
 }
 

@@ -19,7 +19,8 @@ use crate::state::AppState;
     params(
         ("limit" = Option<i64>, Query, description = "Sessions a page.",
             minimum = 1, maximum = 100, example = 50),
-        ("after" = Option<Uuid>, Query, description = "The `next` of the page before."),
+        ("after" = Option<String>, Query, pattern = "^[A-Za-z0-9-]*$",
+            description = "The `next` of the page before."),
     ),
     responses((status = 200, description = "A page of sessions.", body = SessionsResponse)),
     extensions(("x-codes" = json!([Code::MalformedRequest, Code::ValidationFailed]))),

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import time
+import uuid
 
 import requests
 import schemathesis
@@ -68,7 +69,7 @@ class Leaver:
     """Somebody new each time, with an account to delete."""
 
     def get(self, case, context):
-        name = f"leaver{next(NEXT)}"
+        name = f"leaver-{uuid.uuid4().hex}"
         person = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
         requests.post(f"{BASE}/api/v1/users/", json=person, timeout=10).raise_for_status()
         return log_in(name)["token"]
