@@ -28,7 +28,7 @@ async fn texts(db: &PgPool, sql: &str) -> Vec<String> {
 }
 
 /// Statements that find what must not be; each row names one.
-const NEVER: [(Invariant, &str, &str); 10] = [
+const NEVER: [(Invariant, &str, &str); 11] = [
     (
         Invariant::Unique,
         "a name or an address twice",
@@ -48,9 +48,16 @@ const NEVER: [(Invariant, &str, &str); 10] = [
     ),
     (
         Invariant::Letters,
-        "a letter that is not the one of a registration",
+        "a letter that is not the one of a registration or of a new device",
         "select username from users join outbox on user_id = users.id
-         where kind <> 'confirmation' or recipient <> email or failed_at is not null",
+         where kind not in ('confirmation', 'new_device') or recipient <> email
+             or failed_at is not null",
+    ),
+    (
+        Invariant::Letters,
+        "a new device that was told to an address that is not confirmed, or too often",
+        "select username from users join outbox on user_id = users.id where kind = 'new_device'
+         group by users.id having users.email_verified_at is null or count(*) > 3",
     ),
     (
         Invariant::Audit,
