@@ -29,7 +29,7 @@ pub async fn ask(
     now: DateTime<Utc>,
 ) -> sqlx::Result<String> {
     let recipient = user.address_to_confirm();
-    // Whoever asks now has to have the time to type it: a challenge that has waited for long with
+    // The client that asks now has to have the time to send it: a challenge that has waited for long with
     // its letter is replaced there.
     let until = now + CODE_LIFETIME / 2;
     let waiting = confirmation::find_waiting(db, user.id, recipient, until).await?;

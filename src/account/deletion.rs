@@ -2,7 +2,7 @@
 //!
 //! From the moment it is asked for nothing of the account works, and its name and its address stay
 //! taken. The removal takes a batch of rows at a time, each in a transaction of its own: an account
-//! with very many sessions holds nobody up, and whatever stops it, it goes on where it was.
+//! with very many sessions holds no other call up, and a removal that was cut off goes on.
 
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;

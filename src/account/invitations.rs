@@ -1,4 +1,4 @@
-//! Invitations: whoever reads the letter makes an account, with the role that an admin chose.
+//! Invitations: the reader of a letter makes an account, with the role that an admin chose.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -7,7 +7,6 @@ use sqlx::PgConnection;
 use crate::account::Error;
 use crate::account::attempts::{self, Attempts};
 use crate::account::client::ClientInfo;
-use crate::account::standing;
 use crate::fields::{Email, Name, Password, Role, Username};
 use crate::limits::{Attempt, REGISTER_TAKEN};
 use crate::security::token::{HandleKind, Opened, TokenError};
@@ -63,11 +62,10 @@ pub async fn by_link(
 /// Whether the inviter may still give this role: what they decided as an admin counts for no more
 /// than they do.
 fn may_give(inviter: Option<&User>, role: Role) -> bool {
-    role == Role::User
-        || inviter.is_some_and(|user| user.role.is_admin() && standing::may_get_in(user))
+    role == Role::User || inviter.is_some_and(|user| user.role.is_admin() && user.may_get_in())
 }
 
-/// Makes the account: its address is verified, since its letter was read. It logs nobody in.
+/// Makes the account: its address is verified, since its letter was read. No session is opened.
 pub async fn accept(
     state: &AppState,
     invitation: &Invitation,
@@ -104,7 +102,7 @@ pub async fn accept(
     }
 }
 
-/// What somebody else has by now, as its error is called.
+/// What another account has by now, as its error is called.
 fn taken_name(error: &sqlx::Error) -> Option<&'static str> {
     match db::unique_violation(error)? {
         "users_username_key" => Some("username_taken"),
@@ -143,7 +141,7 @@ async fn insert(
     Ok(user)
 }
 
-/// Whether somebody has the address for good: an account that never proved it gives way.
+/// Whether an account has the address for good: one that never proved it gives way.
 pub async fn is_taken(db: &mut PgConnection, email: &Email) -> sqlx::Result<bool> {
     let user = users::find_by_email(db, email.as_str()).await?;
     Ok(user.is_some_and(|user| user.is_email_verified() || user.role > Role::User))

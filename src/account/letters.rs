@@ -84,7 +84,7 @@ pub fn account_restored(user: &User) -> NewLetter<'_> {
     to_user(LetterKind::AccountRestored, user, &user.email)
 }
 
-/// The letter that invites somebody to make an account.
+/// The letter that invites its reader to make an account.
 pub fn invitation(invitation: &Invitation) -> NewLetter<'_> {
     NewLetter {
         kind: LetterKind::Invitation,
@@ -168,7 +168,7 @@ pub fn notice_attempts(recipient: &str) -> Attempts {
 }
 
 /// An invitation counts as this. An admin is calling, and without a letter the new link would reach
-/// nobody, so a refusal is told.
+/// no reader, so a refusal is told.
 pub fn invitation_attempts(recipient: &str) -> Attempts {
     to_recipient("invitation", recipient)
 }

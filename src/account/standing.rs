@@ -75,11 +75,6 @@ pub(super) fn check_password_counts(user: &User) -> Result<(), Error> {
     }
 }
 
-/// Whether the account is neither deleted nor banned.
-pub(super) fn may_get_in(user: &User) -> bool {
-    !user.is_deleted() && !user.standing.is_banned
-}
-
 /// Whether the account is as good as gone: it was deleted, and that can be taken back no longer.
 pub(super) fn is_gone(user: &User, now: DateTime<Utc>) -> bool {
     user.is_deleted() && user.standing.purge_at.is_none_or(|at| at <= now)

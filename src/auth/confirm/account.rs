@@ -130,13 +130,13 @@ fn open(state: &AppState, uri: &Uri) -> Result<Link, ApiError> {
 async fn read(state: &AppState, link: &Link) -> sqlx::Result<Option<User>> {
     let id = link.claims.sub;
     let user = state.db.read(|db| Box::pin(users::find(db, id))).await?;
-    Ok(user.filter(|user| !user.is_deleted()))
+    Ok(user.filter(User::may_get_in))
 }
 
-/// The account, locked. A deleted one counts as gone.
+/// The account, locked. A deleted or banned one counts as gone: its link would take a ban away.
 async fn lock(tx: &mut Tx, link: &Link) -> sqlx::Result<Option<User>> {
     let user = users::find_for_update(tx, link.claims.sub).await?;
-    Ok(user.filter(|user| !user.is_deleted()))
+    Ok(user.filter(User::may_get_in))
 }
 
 /// Whether another account has the address by now.

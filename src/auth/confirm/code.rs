@@ -11,7 +11,7 @@ use crate::http::error::{ApiError, Code};
 use crate::security::mailed_code::CodePurpose;
 use crate::state::AppState;
 use crate::store::challenges::confirmation;
-use crate::store::users;
+use crate::store::users::{self, User};
 
 /// Marks the address that the letter went to as confirmed, if it still is to be. The code is good
 /// for nothing else afterwards, and goes on being good where another account has the address, or
@@ -49,7 +49,7 @@ async fn use_up(
     let finding = state.db.read(|db| Box::pin(confirmation::find(db, id, now))).await?;
     let (user_id, email) = finding.ok_or(Code::CodeInvalid)?;
     let mut tx = state.db.begin_for(user_id).await?;
-    let user = users::find_for_update(&mut tx, user_id).await?;
+    let user = users::find_for_update(&mut tx, user_id).await?.filter(User::may_get_in);
     let (finding, Some(user)) = (find_address(&email, user.as_ref()), user) else {
         return Err(Code::CodeInvalid.into());
     };

@@ -1,4 +1,4 @@
-//! The letter that invites somebody to make an account.
+//! The letter that invites its reader to make an account.
 
 use super::{Composed, Draft};
 use crate::account::invitations::LIFETIME;

@@ -273,3 +273,25 @@ async fn bans_are_on_record_with_their_reason() {
     ];
     assert_eq!(record, expected);
 }
+
+/// The link of an account that was never confirmed would delete it, and the ban with it.
+#[tokio::test]
+async fn a_banned_person_neither_confirms_an_address_nor_takes_the_account_away() {
+    let app = TestApp::start().await;
+    let boss = app.admin().await;
+    let bob = app.newcomer("bob").await;
+    let link = crate::harness::app::link_in(&app.letter_to("bob@example.com").await);
+    let ban = format!("/api/v1/users/{}/ban", bob.id());
+    boss.put(&ban, &json!({ "reason": "spam" })).await.assert_ok(200);
+    let stranger = app.anonymous();
+    stranger.post(&link, &json!({ "action": "not_me" })).await;
+    stranger.get(&link).await;
+    let shown = boss.get(&format!("/api/v1/users/{}", bob.id())).await;
+    let user = &shown.assert_ok(200)["user"];
+    assert_eq!(
+        (&user["email_verified"], &user["banned"]["reason"]),
+        (&json!(false), &json!("spam"))
+    );
+    boss.delete(&ban).await.assert_ok(200);
+    stranger.get(&link).await.assert_ok(200);
+}
